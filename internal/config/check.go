@@ -1,0 +1,139 @@
+package config
+
+import (
+	"net"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+const maxTTL = 24 * time.Hour
+
+// checkName notes why the value of field cannot name something.
+func (o *object) checkName(field, value string) {
+	switch {
+	case value == "":
+		o.fail(field, "%s is missing; give one", field)
+	case looksLikeKey(value):
+		o.fail(field, "%s looks like a key's value, and it is shown in logs; choose a name", field)
+	case !nameShape.MatchString(value):
+		o.fail(field, "%s is no valid name; use 1 to 63 letters, digits, '.', '_' or '-', beginning with a letter or digit", field)
+	}
+}
+
+func (o *object) checkStrategy(strategy string) {
+	if strategy != "" && !slices.Contains(Strategies(), strategy) {
+		o.fail("strategy", "unknown strategy %s; use one of %s", quote(strategy), strings.Join(Strategies(), ", "))
+	}
+}
+
+func (o *object) checkServer(s *ServerConfig) {
+	if text := listenFault(s.Listen); text != "" {
+		o.fail("listen", "listen %s", text)
+	}
+	if s.AdminListen != "" {
+		if text := listenFault(s.AdminListen); text != "" {
+			o.fail("admin_listen", "admin_listen %s", text)
+		} else if s.AdminListen == s.Listen && !strings.HasSuffix(s.Listen, ":0") {
+			o.fail("admin_listen", "admin_listen is the same as listen; leave it out to serve operators there")
+		}
+	}
+	if s.DrainTimeout < 0 {
+		o.fail("drain_timeout", "drain_timeout is negative; use 0 to stop at once")
+	}
+}
+
+func listenFault(addr string) string {
+	host, port, err := net.SplitHostPort(addr)
+	if _, portErr := strconv.ParseUint(port, 10, 16); err != nil || portErr != nil {
+		return "must be host:port, such as " + DefaultListen
+	}
+	if ip, err := netip.ParseAddr(host); host != "localhost" && (err != nil || !ip.IsLoopback()) {
+		return "must be a loopback address, as there is no TLS yet and keys would cross the network in the clear; " +
+			"use 127.0.0.1, [::1] or localhost"
+	}
+	return ""
+}
+
+func (o *object) checkProvider(c *ProviderConfig, types []string) {
+	switch known := strings.Join(slices.Sorted(slices.Values(types)), ", "); {
+	case c.Type == "":
+		o.fail("type", "type is missing; use one of %s", known)
+	case !slices.Contains(types, c.Type):
+		o.fail("type", "unknown type %s; use one of %s", quote(c.Type), known)
+	}
+	if c.BaseURL != "" {
+		// The parser's own error would quote the URL, and with it a password.
+		if u, err := url.Parse(c.BaseURL); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" {
+			o.fail("base_url", "base_url must be an http or https URL with a host, such as https://api.example.com")
+		} else if u.User != nil || u.RawQuery != "" || u.ForceQuery || u.Fragment != "" {
+			o.fail("base_url", "base_url must have no user, query or fragment; give credentials under keys")
+		}
+	}
+}
+
+// checkFallback checks the pools to try after the provider called name, given the names of all.
+func (o *object) checkFallback(name string, fallback words, known map[string]int) {
+	for _, f := range fallback {
+		if _, ok := known[f.text]; !ok {
+			o.failAt(f.line, "fallback %s is no provider of this file; name one of them", quote(f.text))
+		} else if f.text == name {
+			o.failAt(f.line, "a provider cannot be its own fallback; remove it")
+		}
+	}
+}
+
+func (o *object) checkLease(l *LeaseConfig) {
+	if l.StartWithin <= 0 {
+		o.fail("start_within", "start_within must be above 0")
+	}
+	if l.DefaultTTL <= 0 {
+		o.fail("default_ttl", "default_ttl must be above 0")
+	}
+	if l.MaxTTL <= 0 || l.MaxTTL > maxTTL {
+		o.fail("max_ttl", "max_ttl must be above 0, and 24h at most")
+	}
+	if l.MaxWait < 0 {
+		o.fail("max_wait", "max_wait is negative; use 0 to never wait")
+	}
+	if l.StartWithin > l.DefaultTTL && l.DefaultTTL > 0 {
+		o.fail("start_within", "start_within (%v) is longer than default_ttl (%v); shorten it", l.StartWithin, l.DefaultTTL)
+	}
+	if l.DefaultTTL > l.MaxTTL && l.MaxTTL > 0 {
+		o.fail("default_ttl", "default_ttl (%v) is longer than max_ttl (%v); shorten it", l.DefaultTTL, l.MaxTTL)
+	}
+}
+
+// checkClass checks the models of a class. The models of all classes are kept in classOf, with their lines.
+func (o *object) checkClass(models words, served []string, classOf map[string]int) {
+	if len(models) == 0 {
+		o.fail("models", "there are no models; list those that share the limits")
+	}
+	for _, m := range models {
+		if first, twice := classOf[m.text]; twice {
+			o.failAt(m.line, "model %s is in two classes; it is on line %d already", quote(m.text), first)
+		} else if classOf[m.text] = m.line; len(served) > 0 && !slices.Contains(served, m.text) {
+			o.failAt(m.line, "model %s is not in the provider's models; add it there", quote(m.text))
+		}
+	}
+}
+
+func (o *object) checkGroup(group string, declared []GroupConfig) {
+	if group != "" && !slices.ContainsFunc(declared, func(g GroupConfig) bool { return g.Name == group }) {
+		o.fail("group", "group %s is not declared; add it to the provider's groups", quote(group))
+	}
+}
+
+// checkDuplicate notes that two keys are one and the same: the broker would grant its limits twice. Where each credential was seen
+// first is kept in seen.
+func (o *object) checkDuplicate(id credential, seen map[credential]*object) {
+	first, twice := seen[id]
+	if !twice {
+		seen[id] = o
+		return
+	}
+	o.fail("key", "the same key is on line %d already (%s); remove one", first.line("key"), strings.TrimSuffix(first.path(), ": "))
+}

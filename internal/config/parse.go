@@ -1,0 +1,216 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+
+	"github.com/keybroker/keybroker/internal/secret"
+	"gopkg.in/yaml.v3"
+)
+
+// parser reads and checks a whole configuration. Each method reads one mapping, and then checks what it read while the lines are
+// still known.
+type parser struct {
+	opts        Options
+	dir         string                           // Where relative key files are.
+	credentials map[credential]*object           // Where each was seen first.
+	later       []func(providers map[string]int) // Checks that need the names of all providers, which come with their lines.
+}
+
+// credential is one account's key. The same text may well be the dummy key of two local servers.
+type credential struct{ dialect, baseURL, value string }
+
+func (p *parser) config(top *object) *Config {
+	c := &Config{
+		Server:  ServerConfig{Listen: DefaultListen, DrainTimeout: DefaultDrainTimeout},
+		Pooling: PoolingConfig{Strategy: LeastLoaded},
+	}
+	var providers []*yaml.Node
+	top.read(fields{
+		"server": top.inside("server", func(at *object) { p.server(at, &c.Server) }),
+		"pooling": top.inside("pooling", func(at *object) {
+			at.read(fields{"strategy": text(&c.Pooling.Strategy)})
+			at.checkStrategy(c.Pooling.Strategy)
+		}),
+		"providers": list(&providers),
+	})
+	if len(providers) == 0 {
+		top.fail("providers", "there are no providers; give at least one under providers")
+	}
+	names := top.each("provider", "name", providers, func(at *object, _ int) string {
+		provider := p.provider(at)
+		c.Providers = append(c.Providers, provider)
+		return provider.Name
+	})
+	for _, check := range p.later {
+		check(names)
+	}
+	return c
+}
+
+func (p *parser) server(o *object, s *ServerConfig) {
+	o.read(fields{
+		"listen":        text(&s.Listen),
+		"admin_listen":  text(&s.AdminListen),
+		"drain_timeout": duration(&s.DrainTimeout),
+	})
+	s.Listen = p.expand(o, "listen", s.Listen, true)
+	s.AdminListen = p.expand(o, "admin_listen", s.AdminListen, true)
+	o.checkServer(s)
+}
+
+func (p *parser) provider(o *object) ProviderConfig {
+	c := ProviderConfig{Lease: DefaultLease()}
+	var models, fallback words
+	var classes, groups, keys []*yaml.Node
+	o.read(fields{
+		"name":        text(&c.Name),
+		"type":        text(&c.Type),
+		"base_url":    text(&c.BaseURL),
+		"enabled":     optional(&c.Enabled, boolean),
+		"models":      models.read(o),
+		"flat_limits": boolean(&c.FlatLimits),
+		"pooling": o.inside("pooling", func(at *object) {
+			at.read(fields{"strategy": text(&c.Pooling.Strategy), "enabled": optional(&c.Pooling.Enabled, boolean)})
+			at.checkStrategy(c.Pooling.Strategy)
+		}),
+		"fallback": fallback.read(o),
+		"lease":    o.inside("lease", func(at *object) { readLease(at, &c.Lease) }),
+		"classes":  list(&classes),
+		"groups":   list(&groups),
+		"keys":     list(&keys),
+	})
+	c.BaseURL = p.expand(o, "base_url", c.BaseURL, c.IsEnabled())
+	c.Models, c.Fallback = models.texts(), fallback.texts()
+	o.checkProvider(&c, p.opts.Types)
+	c.ModelClasses = readClasses(o, classes, c.Models)
+	c.Groups = readGroups(o, groups)
+	if len(keys) == 0 && c.IsEnabled() {
+		o.fail("keys", "there are no keys; give at least one under keys, or set enabled: false")
+	}
+	o.each("key", "id", keys, func(at *object, n int) string {
+		k := p.key(at, n, &c)
+		c.Keys = append(c.Keys, k)
+		return k.ID
+	})
+	p.later = append(p.later, func(providers map[string]int) { o.checkFallback(c.Name, fallback, providers) })
+	return c
+}
+
+func readLease(o *object, l *LeaseConfig) {
+	o.read(fields{
+		"start_within": duration(&l.StartWithin),
+		"default_ttl":  duration(&l.DefaultTTL),
+		"max_ttl":      duration(&l.MaxTTL),
+		"max_wait":     duration(&l.MaxWait),
+	})
+	o.checkLease(l)
+}
+
+// readClasses reads the model classes of a provider that serves these models; all, if there are none.
+func readClasses(o *object, nodes []*yaml.Node, served []string) (classes []ClassConfig) {
+	classOf := map[string]int{}
+	o.each("class", "name", nodes, func(at *object, _ int) string {
+		var c ClassConfig
+		var models words
+		known := limitFields(&c.Limits)
+		known["name"], known["models"] = text(&c.Name), models.read(at)
+		at.read(known)
+		at.checkClass(models, served, classOf)
+		at.failAll(c.faults())
+		c.Models = models.texts()
+		classes = append(classes, c)
+		return c.Name
+	})
+	return classes
+}
+
+func readGroups(o *object, nodes []*yaml.Node) (groups []GroupConfig) {
+	o.each("group", "name", nodes, func(at *object, _ int) string {
+		var g GroupConfig
+		known := limitFields(&g.Limits)
+		known["name"] = text(&g.Name)
+		at.read(known)
+		at.failAll(g.faults())
+		groups = append(groups, g)
+		return g.Name
+	})
+	return groups
+}
+
+// key reads the n-th key of a provider, counted from 1.
+func (p *parser) key(o *object, n int, c *ProviderConfig) KeyConfig {
+	var k KeyConfig
+	var raw string
+	known := limitFields(&k.Limits)
+	known["key"], known["key_file"] = text(&raw), text(&k.KeyFile)
+	known["id"], known["group"] = text(&k.ID), text(&k.Group)
+	known["priority"], known["weight"] = optional(&k.Priority, whole), whole(&k.Weight)
+	o.read(known)
+	if k.ID == "" {
+		k.ID = defaultID(raw, k.KeyFile, n)
+	}
+	k.Key = p.value(o, raw, k.KeyFile, c.IsEnabled())
+	o.checkGroup(k.Group, c.Groups)
+	o.failAll(k.faults())
+	if !k.Key.IsZero() {
+		id := credential{c.Type, c.BaseURL, k.Key.Reveal()}
+		p.later = append(p.later, func(map[string]int) { o.checkDuplicate(id, p.credentials) })
+	}
+	k.Weight = k.GetWeight()
+	return k
+}
+
+// value returns the value that key or key_file gives, and notes what is wrong with it under "key". A disabled provider's keys are
+// checked for their form alone, and not kept.
+func (p *parser) value(o *object, raw, file string, enabled bool) (value secret.Value) {
+	if raw == "" && file != "" {
+		o.lines["key"] = o.line("key_file")
+	}
+	switch {
+	case raw != "" && file != "":
+		o.fail("key", "both key and key_file are given; keep one")
+	case raw != "":
+		value = secret.New(p.expand(o, "key", raw, enabled))
+	case file != "" && enabled:
+		text, err := p.readKeyFile(file)
+		if err != nil {
+			o.fail("key", "key_file %v", err)
+		}
+		value = secret.New(text)
+	}
+	if !enabled && raw+file != "" {
+		o.done["key"] = true
+		return secret.Value{}
+	}
+	return value
+}
+
+func defaultID(raw, file string, n int) string {
+	if match := wholeVariable.FindStringSubmatch(raw); match != nil {
+		return match[1]
+	}
+	if file != "" {
+		return filepath.Base(file)
+	}
+	return fmt.Sprintf("key-%d", n)
+}
+
+// expand returns text with its variables replaced, or "" after noting why that cannot be. What a disabled provider needs from the
+// environment may be missing.
+func (p *parser) expand(o *object, field, text string, enabled bool) string {
+	out, err := expand(text, p.opts.Getenv)
+	if err != nil && (enabled || !errors.Is(err, errUnset)) {
+		o.fail(field, "%s: %v", field, err)
+	}
+	return out
+}
+
+func limitFields(l *Limits) fields {
+	known := fields{}
+	for _, limit := range l.all() {
+		known[limit.field] = whole(limit.value)
+	}
+	return known
+}

@@ -1,0 +1,24 @@
+package provider
+
+// OpenAI: token buckets by project and model. A request costs the larger of
+// max_tokens and the estimate of its input, counted on arrival and kept
+// whatever the answer uses. Source: OpenAI docs, "Rate limits", 2026-06.
+var openai = Dialect{
+	Type:           "openai",
+	BaseURL:        "https://api.openai.com/v1",
+	AuthHeader:     "authorization",
+	AuthPrefix:     "Bearer ",
+	CombinedTokens: true,
+	Limited:        []Dimension{Requests, Tokens},
+	Kind:           Refilling,
+	Reserve: func(d Demand) Amounts {
+		a := separately(d)
+		a[Tokens] = max(d.InputTokens, d.MaxOutputTokens)
+		return a
+	},
+	Count: func(u Usage) Amounts {
+		a := Amounts{Requests: 1, InputTokens: u.Input, OutputTokens: u.Output, Tokens: Unknown, Concurrency: 1}
+		return a
+	},
+	Windows: noWindows,
+}

@@ -1,0 +1,195 @@
+package sandbox
+
+import (
+	"sync"
+	"time"
+
+	"github.com/keybroker/keybroker/internal/sim"
+)
+
+// account keeps the books of one Account: a provider's view of one quota
+// group. Times are virtual, since the server's start.
+type account struct {
+	Account // as declared; Keys is dropped, so that no account holds a secret
+
+	mu           sync.Mutex
+	classes      map[string]*class // by name
+	byModel      map[string]*class // declared models only
+	unauthorized int64
+}
+
+// class is the state of one model class, guarded by its account's mutex.
+type class struct {
+	name     string
+	buckets  [dimensions]*sim.TokenBucket // nil: not limited
+	limits   Limits
+	inFlight int64
+	stats    ClassStats
+}
+
+// longest is the furthest reset that headers announce; it keeps a huge debt
+// within the range of dates.
+const longest = 10 * 365 * 24 * time.Hour
+
+// level is what a header tells about one dimension.
+type level struct {
+	limit, remaining int64
+	untilFull        time.Duration
+}
+
+// refusal says which limit a request did not fit.
+type refusal struct {
+	dim         dimension
+	concurrency bool // the limit on concurrent requests; dim means nothing
+
+	limit, used, requested int64
+
+	// wait is the time until the request fits all limits, or sim.Never if it
+	// is larger than one of them.
+	wait time.Duration
+}
+
+func newAccount(a Account) *account {
+	a.Keys = nil
+	acct := &account{Account: a, classes: map[string]*class{}, byModel: map[string]*class{}}
+	if a.Flat {
+		acct.class("all").setLimits(0, a.Default)
+		return acct
+	}
+	for _, declared := range a.Classes {
+		c := acct.class(declared.Name)
+		c.setLimits(0, declared.Limits)
+		for _, model := range declared.Models {
+			acct.byModel[model] = c
+		}
+	}
+	return acct
+}
+
+// class returns the class of that name, and makes it if there is none. The
+// caller holds mu.
+func (a *account) class(name string) *class {
+	c, ok := a.classes[name]
+	if !ok {
+		c = &class{name: name}
+		c.setLimits(0, a.Default)
+		a.classes[name] = c
+	}
+	return c
+}
+
+// classOf finds the class of a model.
+func (a *account) classOf(model string) *class {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.Flat {
+		return a.class("all")
+	}
+	if c, ok := a.byModel[model]; ok {
+		return c
+	}
+	return a.class(model)
+}
+
+// admit charges what d asks for on arrival and takes a slot, all or nothing.
+// Of several limits in the way it names the one to wait for longest, so that
+// a client that waits as told gets through. An admitted request must be ended
+// by release.
+func (a *account) admit(c *class, at time.Duration, d demand) *refusal {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if r := c.check(at, d); r != nil {
+		c.stats.Limited++
+		return r
+	}
+	for dim, b := range c.buckets {
+		if b != nil {
+			b.Charge(at, d.upfront[dim])
+		}
+	}
+	c.inFlight++
+	c.stats.Admitted++
+	c.stats.InputTokens += d.upfront[itpm]
+	return nil
+}
+
+func (c *class) check(at time.Duration, d demand) *refusal {
+	var worst *refusal
+	for dim, b := range c.buckets {
+		if b == nil {
+			continue
+		}
+		wait := b.Until(at, d.need[dim])
+		if wait == 0 || worst != nil && wait <= worst.wait {
+			continue
+		}
+		limit := c.limits.of(dimension(dim))
+		worst = &refusal{
+			dim:       dimension(dim),
+			limit:     limit,
+			used:      limit - b.Remaining(at),
+			requested: d.need[dim],
+			wait:      wait,
+		}
+	}
+	if limit := c.limits.Concurrency; worst == nil && limit > 0 && c.inFlight >= limit {
+		// Nobody knows when an answer ends; a second is a guess.
+		worst = &refusal{concurrency: true, limit: limit, used: c.inFlight, requested: 1, wait: time.Second}
+	}
+	return worst
+}
+
+// generated charges n tokens of output.
+func (a *account) generated(c *class, at time.Duration, d demand, n int64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	c.stats.OutputTokens += n
+	for dim, b := range c.buckets {
+		if b == nil || !d.output[dim] {
+			continue
+		}
+		b.Charge(at, n)
+		if b.Remaining(at) < 0 {
+			c.stats.OverLimit++
+		}
+	}
+}
+
+// release gives an admitted request's slot back.
+func (a *account) release(c *class) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	c.inFlight--
+}
+
+// levels is a snapshot for the headers; nil where there is no limit.
+func (a *account) levels(c *class, at time.Duration) (ls [dimensions]*level) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for dim, b := range c.buckets {
+		if b != nil {
+			ls[dim] = &level{
+				limit:     c.limits.of(dimension(dim)),
+				remaining: max(b.Remaining(at), 0),
+				untilFull: min(b.UntilFull(at), longest),
+			}
+		}
+	}
+	return ls
+}
+
+// setLimits replaces the limits. What is used stays used; a dimension that
+// was not limited before starts full.
+func (c *class) setLimits(at time.Duration, l Limits) {
+	c.limits = l
+	for dim := range dimensions {
+		switch limit := l.of(dim); {
+		case limit <= 0:
+			c.buckets[dim] = nil
+		case c.buckets[dim] == nil:
+			c.buckets[dim] = sim.NewTokenBucket(limit, dim.window())
+		default:
+			c.buckets[dim].SetLimit(at, limit)
+		}
+	}
+}

@@ -1,0 +1,148 @@
+package pool
+
+import (
+	"time"
+
+	"github.com/keybroker/keybroker/internal/provider"
+)
+
+// Limit is a limit as it is configured.
+type Limit struct {
+	Dimension provider.Dimension
+	Window    time.Duration // 0 for concurrency
+	Amount    int64         // over 0
+	Kind      provider.Kind // how the provider counts it
+	Reset     Time          // the next reset of a Fixed window; 0 if not known
+}
+
+// meter counts what was charged against one limit in its own way. Amounts are
+// 0 or more and moments do not go back.
+type meter interface {
+	// used is what is charged now; more than the limit is debt.
+	used(now Time) int64
+	// fitAt is the earliest moment at which n fits if nothing else is charged.
+	// An n above the limit fits when nothing is charged at all.
+	fitAt(now Time, n int64) Time
+	// charge counts n, whether it fits or not.
+	charge(now Time, n int64)
+	// refund gives back n of a charge made at since, as far as it still counts.
+	refund(now, since Time, n int64)
+	// setLimit changes the limit; the amount used stays what it was.
+	setLimit(now Time, limit int64)
+	// resetAt is when nothing will be charged any more.
+	resetAt(now Time) Time
+}
+
+// bucket is the account of one limit. Beside what its meter has charged it
+// holds amounts that are set aside and do not drain: calls that are open, and
+// tokens that the provider counts at a moment not known yet.
+type bucket struct {
+	meter
+	dimension provider.Dimension
+	window    time.Duration
+	limit     int64 // in force
+	ceiling   int64 // configured: no header lifts the limit above it; 0 if none
+	holds     bool  // amounts are held until they are known
+	held      int64
+
+	raise   int64   // a higher limit that one lease has reported
+	raiseBy LeaseID // that lease
+}
+
+// newBucket makes a bucket that is full. delta is the time that a request may
+// take from its grant to the provider; what is held until it is known needs no
+// such margin.
+func newBucket(now Time, l Limit, holds bool, delta time.Duration) *bucket {
+	b := &bucket{dimension: l.Dimension, window: l.Window, limit: l.Amount, ceiling: l.Amount, holds: holds}
+	if holds {
+		delta = 0
+	}
+	switch {
+	case l.Dimension == provider.Concurrency:
+		b.meter, b.holds = &slots{l.Amount}, true
+	case l.Kind == provider.Refilling:
+		b.meter = &refilling{limit: l.Amount, window: l.Window, delta: delta, fullAt: now - Time(delta)}
+	case l.Kind == provider.Fixed && l.Reset > 0:
+		b.meter = &fixed{limit: l.Amount, window: l.Window, delta: delta, reset: l.Reset}
+	default: // a fixed window whose reset is not known may end at any moment, as a sliding one
+		b.meter = newSliding(l.Amount, l.Window, delta)
+	}
+	return b
+}
+
+// fitAt is the earliest moment at which n fits. With more held than leaves room
+// for n, time alone brings none: byEvent is true, and the moment is when the
+// holds have ended at the latest, Never for open calls.
+func (b *bucket) fitAt(now Time, n int64) (at Time, byEvent bool) {
+	if b.held == 0 {
+		return b.meter.fitAt(now, n), false
+	}
+	if b.held > b.limit-n {
+		if b.window == 0 {
+			return Never, true
+		}
+		return b.meter.fitAt(now, min(n, b.limit)).Add(b.holdFor()), true
+	}
+	return b.meter.fitAt(now, b.held+n), false
+}
+
+// fits reports whether n fits now.
+func (b *bucket) fits(now Time, n int64) bool {
+	return (b.held == 0 || b.held <= b.limit-n) && b.meter.fitAt(now, b.held+n) == now
+}
+
+// never reports whether n is above a configured limit, so that it will never
+// fit. A limit that was learned binds nobody for ever.
+func (b *bucket) never(n int64) bool { return b.ceiling > 0 && n > b.ceiling }
+
+// take counts n for a lease.
+func (b *bucket) take(now Time, n int64) {
+	if b.holds {
+		b.held += n
+	} else {
+		b.meter.charge(now, n)
+	}
+}
+
+// holdFor is how long an amount is held at most before it is charged. Beyond
+// it the provider may count what we no longer hold; that is left to its headers.
+func (b *bucket) holdFor() time.Duration { return b.window / 2 }
+
+func (b *bucket) remaining(now Time) int64 { return max(0, b.limit-b.used(now)-b.held) }
+
+// share is the part of the limit that is used or held: 0 to 1, more in debt.
+func (b *bucket) share(now Time) float64 {
+	return float64(b.used(now)+b.held) / float64(b.limit)
+}
+
+// report takes the limit that an answer states. A lower one binds at once; a
+// higher one, which a mistaken or lying report must not bring about, only when
+// a second lease states it too, and never above what is configured. It reports
+// whether the limit changed.
+func (b *bucket) report(now Time, limit int64, by LeaseID) bool {
+	if b.ceiling > 0 {
+		limit = min(limit, b.ceiling)
+	}
+	if limit == b.limit {
+		b.raise = 0
+		return false
+	}
+	if limit > b.limit && (b.raise != limit || b.raiseBy == by) {
+		b.raise, b.raiseBy = limit, by
+		return false
+	}
+	b.raise = 0
+	b.limit = limit
+	b.setLimit(now, limit)
+	return true
+}
+
+// slots counts calls at one time: it only holds, and charges nothing.
+type slots struct{ limit int64 }
+
+func (*slots) used(Time) int64              { return 0 }
+func (*slots) fitAt(now Time, _ int64) Time { return now }
+func (*slots) charge(Time, int64)           {}
+func (*slots) refund(Time, Time, int64)     {}
+func (s *slots) setLimit(_ Time, l int64)   { s.limit = l }
+func (*slots) resetAt(now Time) Time        { return now }

@@ -1,0 +1,73 @@
+package pool
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/keybroker/keybroker/internal/provider"
+)
+
+var (
+	// ErrAllKeysExhausted is returned when no key of the pool has room for an
+	// ask now. It comes as an *ExhaustedError; another pool may have room.
+	ErrAllKeysExhausted = errors.New("all keys exhausted")
+
+	// ErrTooLarge is returned for an ask above every configured limit: it will
+	// never fit, however long one waits. It comes as a *TooLargeError.
+	ErrTooLarge = errors.New("ask exceeds every limit")
+
+	// ErrModelRequired is returned for an ask without a model in a pool that
+	// counts by model.
+	ErrModelRequired = errors.New("model required: the pool's limits are per model")
+
+	// ErrModelNotServed is returned for a model that the pool does not list.
+	ErrModelNotServed = errors.New("the pool does not serve this model")
+
+	// ErrLeaseEnded is returned for a lease that was granted but has ended.
+	ErrLeaseEnded = errors.New("lease has ended")
+
+	// ErrNotHolder is returned for a lease that somebody else holds.
+	ErrNotHolder = errors.New("lease belongs to another holder")
+
+	// ErrQueueFull is returned when a queue takes no more waiters.
+	ErrQueueFull = errors.New("queue is full")
+)
+
+// ExhaustedError says when it is worth asking again.
+type ExhaustedError struct {
+	// RetryAt is the earliest moment at which this ask would fit if nobody else
+	// asked. After an earlier, smaller ask has failed it may be that one's
+	// moment, which is sooner. Never: not before an operator acts.
+	RetryAt Time
+	// Dimension binds: it has room last. NumDimensions: what binds is no limit
+	// but a rest that the provider asked for, or keys that do not work.
+	Dimension provider.Dimension
+	// NoUsableKey says that every key is out of use or excluded by the caller.
+	NoUsableKey bool
+}
+
+func (e *ExhaustedError) Error() string {
+	switch {
+	case e.NoUsableKey:
+		return "all keys exhausted: none is usable"
+	case e.Dimension < provider.NumDimensions:
+		return fmt.Sprintf("all keys exhausted: no %s left", e.Dimension)
+	}
+	return "all keys exhausted: resting at the provider's word"
+}
+
+// Unwrap gives ErrAllKeysExhausted.
+func (e *ExhaustedError) Unwrap() error { return ErrAllKeysExhausted }
+
+// TooLargeError says which limit is in the way.
+type TooLargeError struct {
+	Dimension provider.Dimension
+	Limit     int64 // the largest that any of the pool's keys has
+}
+
+func (e *TooLargeError) Error() string {
+	return fmt.Sprintf("ask exceeds every limit: at most %d %s", e.Limit, e.Dimension)
+}
+
+// Unwrap gives ErrTooLarge.
+func (e *TooLargeError) Unwrap() error { return ErrTooLarge }

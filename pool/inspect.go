@@ -1,0 +1,228 @@
+package pool
+
+import (
+	"time"
+
+	"github.com/keybroker/keybroker/internal/provider"
+)
+
+// Snapshot is the state of a pool at one moment, for people to look at. It
+// holds copies only.
+type Snapshot struct {
+	Summary
+	Keys   []KeyMetadata // in the order of the configuration
+	Quotas []QuotaState
+	Queues []QueueState // those with somebody in them
+}
+
+// Summary is a pool at a glance.
+type Summary struct {
+	KeyCount  int
+	Available int // keys that could be leased now, were there capacity
+	Open      int // leases
+	Waiters   int
+	Counters  Counters
+}
+
+// KeyMetadata is what is known of a key, without the key.
+type KeyMetadata struct {
+	ID            string
+	Group         string
+	Priority      int
+	Weight        int
+	Health        Health
+	LastError     string // the last reason why it was not healthy
+	LastErrorAt   Time
+	CooldownUntil Time // rests until then; in the past if it does not
+	Open          int  // leases
+	// Limits are those that apply in the class of models that has least room.
+	Limits []LimitState
+
+	at    Time
+	probe bool // the one lease that finds out whether it works is out
+}
+
+// IsAvailable reports whether the key could be leased, were there capacity: it
+// works, as far as is known, and does not rest.
+func (k *KeyMetadata) IsAvailable() bool { return !k.probe && k.CooldownUntil <= k.at }
+
+// GetCapacityScore is what is left of the key's tightest limit, 0 to 1. A key
+// without limits scores 1, one that is not available 0.
+func (k *KeyMetadata) GetCapacityScore() float64 {
+	if !k.IsAvailable() {
+		return 0
+	}
+	return left(k.Limits)
+}
+
+func left(limits []LimitState) float64 {
+	part := 1.0
+	for _, l := range limits {
+		part = min(part, float64(l.Remaining)/float64(l.Limit))
+	}
+	return part
+}
+
+// QuotaState is what one quota group may use of one class of models.
+type QuotaState struct {
+	Group, Class  string
+	Key           string // if the limits are of one key within the group
+	Limits        []LimitState
+	CooldownUntil Time
+	Open          int
+	Window        int // leases at once while some limit is unknown; 0 when all are known
+}
+
+// LimitState is one bucket.
+type LimitState struct {
+	Dimension  provider.Dimension
+	Window     time.Duration // 0 for concurrency
+	Kind       provider.Kind
+	Limit      int64 // in force
+	Configured int64 // its ceiling; 0 if it was learned
+	Used       int64 // over Limit: debt
+	Held       int64
+	Remaining  int64
+	ResetAt    Time // when all that is used will have refilled
+}
+
+// QueueState is one line of waiters.
+type QueueState struct {
+	Class            string
+	Waiters, Holders int
+	OldestSince      Time
+}
+
+// LeaseState is one lease.
+type LeaseState struct {
+	ID               LeaseID
+	Holder           string
+	Key, Group       string
+	Class            string
+	Granted, Expires Time
+	Reserved, Used   provider.Amounts
+}
+
+// Summary gives the pool at a glance.
+func (p *Pool) Summary(now Time) Summary {
+	now = p.tick(now)
+	s := Summary{KeyCount: len(p.keys), Open: len(p.leases), Waiters: p.waiting, Counters: p.counters}
+	for _, k := range p.keys {
+		if k.usable() {
+			s.Available++
+		}
+	}
+	return s
+}
+
+// Inspect gives the whole state.
+func (p *Pool) Inspect(now Time) Snapshot {
+	s := Snapshot{Summary: p.Summary(now)}
+	now = p.now
+	for _, k := range p.keys {
+		s.Keys = append(s.Keys, k.inspect(now))
+	}
+	for _, g := range p.groups {
+		for _, a := range g.accounts {
+			s.Quotas = append(s.Quotas, a.inspect(now)...)
+		}
+	}
+	for _, c := range p.inOrder {
+		if c.queue.len > 0 {
+			s.Queues = append(s.Queues, c.queue.inspect(c.name, now))
+		}
+	}
+	return s
+}
+
+func (k *key) inspect(now Time) KeyMetadata {
+	m := KeyMetadata{
+		ID: k.id, Group: k.group.name, Priority: k.seat.tier, Weight: int(k.weight),
+		Health: k.health, LastError: k.lastErr, LastErrorAt: k.errAt, Open: k.open,
+		at: now, probe: k.probe != nil,
+	}
+	cool := Never
+	for _, a := range k.group.accounts {
+		cool = min(cool, a.coolUntil)
+		all := append(limits(now, a.buckets), limits(now, k.own[a.class])...)
+		if m.Limits == nil || left(all) < left(m.Limits) {
+			m.Limits = all
+		}
+	}
+	if len(k.group.accounts) > 0 {
+		m.CooldownUntil = cool
+	}
+	if k.index >= 0 {
+		m.CooldownUntil = max(m.CooldownUntil, k.restedAt)
+	}
+	return m
+}
+
+func (a *account) inspect(now Time) []QuotaState {
+	q := QuotaState{
+		Group: a.group.name, Class: a.class.name, Limits: limits(now, a.buckets),
+		CooldownUntil: a.coolUntil, Open: a.open,
+	}
+	if len(a.missing) > 0 {
+		q.Window = a.window
+	}
+	all := []QuotaState{q}
+	for _, k := range a.group.keys {
+		if own := k.own[a.class]; len(own) > 0 {
+			all = append(all, QuotaState{
+				Group: q.Group, Class: q.Class, Key: k.id, Limits: limits(now, own), Open: k.open,
+			})
+		}
+	}
+	return all
+}
+
+func limits(now Time, buckets []*bucket) []LimitState {
+	var out []LimitState
+	for _, b := range buckets {
+		out = append(out, LimitState{
+			Dimension: b.dimension, Window: b.window, Kind: b.kind(), Limit: b.limit, Configured: b.ceiling,
+			Used: b.used(now), Held: b.held, Remaining: b.remaining(now), ResetAt: b.resetAt(now),
+		})
+	}
+	return out
+}
+
+func (b *bucket) kind() provider.Kind {
+	switch b.meter.(type) {
+	case *refilling:
+		return provider.Refilling
+	case *fixed:
+		return provider.Fixed
+	}
+	return provider.Sliding
+}
+
+func (q *queue) inspect(class string, now Time) QueueState {
+	s := QueueState{Class: class, Waiters: q.len, Holders: q.lines.len(), OldestSince: now}
+	for _, e := range q.lines.items {
+		s.OldestSince = min(s.OldestSince, e.v.first.Since)
+	}
+	return s
+}
+
+// Leases lists the open leases in the order of their grants, up to limit of
+// those after the one given; 0 starts from the oldest.
+func (p *Pool) Leases(now Time, after LeaseID, limit int) []LeaseState {
+	p.tick(now)
+	l := p.order.next
+	if a := p.leases[after]; a != nil {
+		l = a.next
+	}
+	var out []LeaseState
+	for ; l != &p.order && len(out) < limit; l = l.next {
+		if l.id <= after {
+			continue
+		}
+		out = append(out, LeaseState{
+			ID: l.id, Holder: l.holder.name, Key: l.key.id, Group: l.key.group.name, Class: l.account.class.name,
+			Granted: l.granted, Expires: l.expires, Reserved: l.reserved, Used: l.used,
+		})
+	}
+	return out
+}

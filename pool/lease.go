@@ -1,0 +1,170 @@
+package pool
+
+import (
+	"time"
+
+	"github.com/keybroker/keybroker/internal/provider"
+)
+
+// LeaseID numbers the leases of a pool in the order of their grants, from 1.
+type LeaseID uint64
+
+// Grant is a lease as its holder gets it.
+type Grant struct {
+	Lease   LeaseID
+	Key     int // its place in Config.Keys
+	Granted Time
+	StartBy Time // the request must be sent before
+	Expires Time // ends then, unless a report renews it
+}
+
+// lease is one key in somebody's hands. There may be a million of them, so it
+// keeps only what cannot be derived.
+type lease struct {
+	id       LeaseID
+	holder   *holder
+	key      *key
+	account  *account
+	granted  Time
+	expires  Time
+	heldFrom Time // the grant, or the last report
+	ttl      time.Duration
+	reserved provider.Amounts
+	used     provider.Amounts // as reported
+	request  string
+
+	// Bits by the place of a bucket in account.buckets, then, from ownBit, in
+	// the key's own. A limit that was learned later has no bit.
+	charged, holding uint32
+
+	index      int32  // in the pool's heap of leases
+	prev, next *lease // in the order of their grants
+}
+
+func (l *lease) place() *int32 { return &l.index }
+
+const ownBit = 16
+
+// buckets calls f for each bucket that the lease was charged to.
+func (l *lease) buckets(f func(bit uint32, b *bucket)) {
+	l.list(0, l.account.buckets, f)
+	if l.key.own != nil {
+		l.list(ownBit, l.key.own[l.account.class], f)
+	}
+}
+
+func (l *lease) list(from int, bs []*bucket, f func(uint32, *bucket)) {
+	for i, b := range bs {
+		if bit := uint32(1) << (from + i); l.charged&bit != 0 {
+			f(bit, b)
+		}
+	}
+}
+
+// take charges the reservation.
+func (l *lease) take(now Time) {
+	l.charged = 1<<len(l.account.buckets) - 1
+	if l.key.own != nil {
+		l.charged |= (1<<len(l.key.own[l.account.class]) - 1) << ownBit
+	}
+	l.buckets(func(bit uint32, b *bucket) {
+		if b.holds {
+			l.holding |= bit
+		}
+		if n := l.reserved[b.dimension]; n > 0 {
+			b.take(now, n)
+		}
+	})
+}
+
+// left is what of the reservation has not been reported as used.
+func (l *lease) left(d provider.Dimension) int64 { return max(0, l.reserved[d]-l.used[d]) }
+
+// nextEvent is when the lease needs attention: a hold becomes a charge, or the
+// lease ends.
+func (l *lease) nextEvent() Time {
+	at := l.expires
+	if l.holding != 0 {
+		l.buckets(func(bit uint32, b *bucket) {
+			if l.holding&bit != 0 && b.window > 0 {
+				at = min(at, l.heldFrom.Add(b.holdFor()))
+			}
+		})
+	}
+	return at
+}
+
+// charge turns holds that have lasted long enough into charges, or all of them,
+// but for slots.
+func (l *lease) charge(now Time, all bool) {
+	l.buckets(func(bit uint32, b *bucket) {
+		if l.holding&bit == 0 || b.window == 0 || !all && l.heldFrom.Add(b.holdFor()) > now {
+			return
+		}
+		n := l.left(b.dimension)
+		l.holding &^= bit
+		b.held -= n
+		b.charge(now, n)
+	})
+}
+
+// report replaces what was reserved by what was used, as far as it is known:
+// used is cumulative, and Unknown where the report does not say. What is over
+// the reservation is charged, as debt if need be; what is under it comes back
+// with the final report, as far as it is still there. It reports whether room
+// came free.
+func (l *lease) report(now Time, used provider.Amounts, final bool) (freed bool) {
+	l.bound(now, &used)
+	l.buckets(func(bit uint32, b *bucket) {
+		d := b.dimension
+		known, before, after := used[d] >= 0, l.used[d], max(l.used[d], used[d])
+		reserved := l.reserved[d]
+		switch {
+		case b.window == 0: // a slot is free when the lease ends, not before
+		case l.holding&bit != 0:
+			kept := max(0, reserved-after)
+			if final && known {
+				l.holding &^= bit
+				freed = freed || kept > 0
+				kept = 0
+			}
+			b.held -= max(0, reserved-before) - kept
+			b.charge(now, after-before)
+		case after > reserved:
+			b.charge(now, after-max(before, reserved))
+		case final && known:
+			b.refund(now, l.granted, reserved-after)
+			freed = freed || after < reserved
+		}
+	})
+	l.used.Raise(&used)
+	return freed
+}
+
+// bound cuts reported amounts to what the provider can have let through since
+// the grant, over and above the reservation. A client that reports more is
+// mistaken or lies, and must not put the others in debt for ever.
+func (l *lease) bound(now Time, used *provider.Amounts) {
+	l.buckets(func(_ uint32, b *bucket) {
+		if b.window == 0 {
+			return
+		}
+		d := b.dimension
+		refilled := mulDiv(b.limit, int64(now.Sub(l.granted)), int64(b.window))
+		used[d] = min(used[d], l.reserved[d]+b.limit+refilled)
+	})
+}
+
+// end settles what is left: holds become charges, slots come free. It reports
+// whether room came free.
+func (l *lease) end(now Time) (freed bool) {
+	l.charge(now, true)
+	l.buckets(func(bit uint32, b *bucket) {
+		if l.holding&bit != 0 { // a slot
+			b.held -= l.reserved[b.dimension]
+			freed = true
+		}
+	})
+	l.holding = 0
+	return freed || len(l.account.missing) > 0
+}

@@ -1,0 +1,537 @@
+// Package pool is the engine: it decides who gets which key, who waits, and
+// until when. It holds no lock, reads no clock, does no I/O and knows no secret;
+// every call is given its moment, and one owner makes the calls one at a time.
+package pool
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"github.com/keybroker/keybroker/internal/provider"
+)
+
+// Config describes a pool. It is taken as valid, except where New says so.
+type Config struct {
+	Name     string
+	Dialect  *provider.Dialect
+	Strategy string   // as NewSelector takes it
+	Models   []string // that it serves; all if empty
+	Flat     bool     // limits hold for all models together
+	Classes  []Class  // models that share a limit; others have a class each
+	Groups   []Group
+	Keys     []Key
+	// StartWithin is the time within which a lease's request must be sent.
+	StartWithin time.Duration
+	// Seed makes the random strategy repeatable.
+	Seed uint64
+}
+
+// Class is a class of models. Its limits hold in each quota group, together
+// with the group's own.
+type Class struct {
+	Name   string
+	Models []string
+	Limits []Limit
+}
+
+// Group is a quota group: its limits are shared by its keys, per class.
+type Group struct {
+	Name   string
+	Limits []Limit
+}
+
+// Key is a credential, by name.
+type Key struct {
+	ID       string
+	Group    string // empty: the key is a group of its own, and its limits the group's
+	Priority int    // the highest that has room is used first
+	Weight   int    // for Weighted; at least 1
+	Limits   []Limit
+}
+
+// Ask is what a holder asks for.
+type Ask struct {
+	Holder  string
+	Model   string
+	Amounts provider.Amounts // 0 or more in each dimension
+	TTL     time.Duration
+	Exclude []string // keys, by id
+	Request string   // if not empty, the same ask again gets the same lease
+}
+
+// Counters count what happened since the pool was made.
+type Counters struct {
+	Granted, Refused, Released, Expired, RateLimited, AuthFailed int64
+}
+
+// maxClasses bounds the accounts that models nobody declared can bring about.
+// Beyond it, such models share one class: they get less than they could, never
+// more than they may.
+const (
+	maxClasses  = 256
+	maxAccounts = 100_000
+	otherModels = "(other models)"
+	allModels   = "(all models)"
+)
+
+// Pool holds the accounts of one pool. Its methods must not be called at the
+// same time.
+type Pool struct {
+	cfg      Config
+	now      Time
+	groups   []*group
+	keys     []*key
+	classes  map[string]*class // by name
+	inOrder  []*class
+	byModel  map[string]*class
+	random   *rand.Rand
+	counters Counters
+
+	lastID   LeaseID
+	leases   map[LeaseID]*lease
+	order    lease // the ends of the list of leases, oldest first
+	due      heap[*lease]
+	resting  heap[*key]
+	holders  map[string]*holder
+	requests map[requestKey]*lease
+	waiting  int // in all queues
+	served   []*Waiter
+}
+
+// holder is somebody who has leases or waits for one.
+type holder struct {
+	name string
+	uses int // leases and places in queues
+}
+
+type requestKey struct{ holder, request string }
+
+// New makes a pool whose buckets are full. The only errors are an unknown
+// strategy and a key of an unknown group.
+func New(cfg Config) (*Pool, error) {
+	p := &Pool{
+		cfg:      cfg,
+		classes:  map[string]*class{},
+		byModel:  map[string]*class{},
+		random:   rand.New(rand.NewPCG(cfg.Seed, 0)),
+		leases:   map[LeaseID]*lease{},
+		holders:  map[string]*holder{},
+		requests: map[requestKey]*lease{},
+	}
+	p.order.prev, p.order.next = &p.order, &p.order
+	if err := p.addKeys(); err != nil {
+		return nil, err
+	}
+	if _, err := NewSelector(cfg.Strategy, nil); err != nil {
+		return nil, err
+	}
+	if cfg.Flat {
+		p.addClass(Class{Name: allModels})
+	}
+	for _, c := range cfg.Classes {
+		p.addClass(c)
+	}
+	return p, nil
+}
+
+func (p *Pool) addKeys() error {
+	byName := map[string]*group{}
+	add := func(name string, limits []Limit) *group {
+		g := &group{name: name, limits: limits}
+		byName[name] = g
+		p.groups = append(p.groups, g)
+		return g
+	}
+	for _, g := range p.cfg.Groups {
+		add(g.Name, g.Limits)
+	}
+	for i, c := range p.cfg.Keys {
+		k := &key{id: c.ID, number: i, weight: int64(max(c.Weight, 1)), index: -1}
+		switch g, ok := byName[c.Group]; {
+		case c.Group == "":
+			k.group = add(c.ID, c.Limits)
+		case !ok:
+			return fmt.Errorf("key %q: unknown group %q", c.ID, c.Group)
+		default:
+			k.group = g
+			if k.limits = c.Limits; len(c.Limits) > 0 {
+				k.own = map[*class][]*bucket{}
+			}
+		}
+		k.group.keys = append(k.group.keys, k)
+		k.seat = k.group.seat(c.Priority)
+		k.seat.all = append(k.seat.all, k)
+		k.seat.add(k)
+		p.keys = append(p.keys, k)
+	}
+	return nil
+}
+
+func (g *group) seat(priority int) *seat {
+	for _, s := range g.seats {
+		if s.tier == priority {
+			return s
+		}
+	}
+	s := &seat{tier: priority}
+	g.seats = append(g.seats, s)
+	return s
+}
+
+// addClass opens an account for the class with every group.
+func (p *Pool) addClass(cfg Class) *class {
+	c := &class{name: cfg.Name, limits: cfg.Limits}
+	p.classes[c.name] = c
+	p.inOrder = append(p.inOrder, c)
+	for _, m := range cfg.Models {
+		p.byModel[m] = c
+	}
+	tiers := map[int]*tier{}
+	for _, g := range p.groups {
+		a := p.newAccount(p.now, g, c)
+		g.accounts = append(g.accounts, a)
+		for _, s := range g.seats {
+			t := tiers[s.tier]
+			if t == nil {
+				sel, _ := NewSelector(p.cfg.Strategy, p.random.Uint64) // New has checked it
+				t = &tier{priority: s.tier, ready: sel}
+				tiers[s.tier] = t
+				c.tiers = append(c.tiers, t)
+			}
+			cand := &Candidate{account: a, seat: s, tier: t, index: -1}
+			g.candidates = append(g.candidates, cand)
+			t.ready.Add(p.now, cand)
+		}
+	}
+	slices.SortFunc(c.tiers, func(a, b *tier) int { return b.priority - a.priority })
+	return c
+}
+
+// class finds the class of a model, or makes it.
+func (p *Pool) class(model string) (*class, error) {
+	switch {
+	case p.cfg.Flat:
+		return p.classes[allModels], nil
+	case model == "" && len(p.cfg.Models) == 1:
+		model = p.cfg.Models[0]
+	case model == "":
+		return nil, ErrModelRequired
+	}
+	if c := p.byModel[model]; c != nil {
+		return c, nil
+	}
+	if !p.Serves(model) {
+		return nil, ErrModelNotServed
+	}
+	name := model
+	if n := len(p.classes); n >= maxClasses || n > 4 && n*len(p.groups) >= maxAccounts {
+		name = otherModels
+	}
+	if c := p.classes[name]; c != nil && name == otherModels {
+		return c, nil // and no entry in byModel: there may be any number of such names
+	}
+	return p.addClass(Class{Name: name, Models: []string{model}}), nil
+}
+
+// Serves reports whether the pool serves a model.
+func (p *Pool) Serves(model string) bool {
+	return len(p.cfg.Models) == 0 || slices.Contains(p.cfg.Models, model)
+}
+
+// tick takes the time forward and does what is due. A moment before the last
+// one counts as the last one: here, and nowhere else.
+func (p *Pool) tick(now Time) Time {
+	p.now = max(p.now, now)
+	p.wakeKeys(p.now)
+	for range maxDue {
+		if p.due.len() == 0 {
+			break
+		}
+		l, at := p.due.min()
+		if Time(at) > p.now {
+			break
+		}
+		if l.expires <= p.now {
+			p.counters.Expired++
+			p.end(p.now, l, false)
+		} else {
+			l.charge(p.now, false)
+			p.due.update(l, int64(l.nextEvent()))
+		}
+	}
+	return p.now
+}
+
+// maxDue bounds the work of one call; what is left over is done by the next.
+const maxDue = 1000
+
+// Acquire grants a lease now, or says why not: *ExhaustedError,
+// *TooLargeError, ErrModelRequired or ErrModelNotServed. It does not pass
+// anybody who waits.
+func (p *Pool) Acquire(now Time, ask Ask) (Grant, error) {
+	now = p.tick(now)
+	if l := p.repeated(now, &ask); l != nil {
+		return l.grant(p), nil
+	}
+	c, err := p.class(ask.Model)
+	if err != nil {
+		return Grant{}, err
+	}
+	l, err := p.acquire(now, c, &ask)
+	if err != nil {
+		p.counters.Refused++
+		return Grant{}, err
+	}
+	return l.grant(p), nil
+}
+
+func (p *Pool) acquire(now Time, c *class, ask *Ask) (*lease, error) {
+	if m := c.recall(now, &ask.Amounts); m != nil {
+		return nil, p.exhausted(c, m, &ask.Amounts)
+	}
+	if c.queue.len > 0 {
+		return p.acquireInLine(now, c, ask)
+	}
+	s := search{now: now, ask: &ask.Amounts, exclude: ask.Exclude}
+	if s.run(c) {
+		return p.lease(now, &s, ask), nil
+	}
+	m := s.memo()
+	if !s.excluded {
+		c.memorize(m)
+	}
+	return nil, p.exhausted(c, &m, &ask.Amounts)
+}
+
+// repeated finds the lease that the same ask was given before, unless the time
+// to use it has passed: then the answer was lost, and it gets another.
+func (p *Pool) repeated(now Time, ask *Ask) *lease {
+	if ask.Request == "" {
+		return nil
+	}
+	k := requestKey{ask.Holder, ask.Request}
+	l := p.requests[k]
+	if l != nil && l.granted.Add(p.cfg.StartWithin) <= now {
+		l.request = ""
+		delete(p.requests, k)
+		return nil
+	}
+	return l
+}
+
+func (l *lease) grant(p *Pool) Grant {
+	return Grant{l.id, l.key.number, l.granted, l.granted.Add(p.cfg.StartWithin), l.expires}
+}
+
+func (p *Pool) exhausted(c *class, m *memo, ask *provider.Amounts) error {
+	if m.fit.never {
+		return p.tooLarge(c, ask)
+	}
+	e := &ExhaustedError{RetryAt: m.fit.at, Dimension: provider.NumDimensions, NoUsableKey: !m.usable}
+	if m.fit.by < unconditional {
+		e.Dimension = provider.Dimension(m.fit.by)
+	}
+	if m.fit.byEvent { // nobody knows when; soon is likely
+		e.RetryAt = min(e.RetryAt, p.now.Add(time.Second))
+	}
+	if e.NoUsableKey {
+		e.RetryAt = Never
+	}
+	return e
+}
+
+// tooLarge names the dimension in which the ask is over the largest limit.
+func (p *Pool) tooLarge(c *class, ask *provider.Amounts) error {
+	var largest provider.Amounts
+	note := func(bs []*bucket) {
+		for _, b := range bs {
+			largest[b.dimension] = max(largest[b.dimension], b.ceiling)
+		}
+	}
+	for _, g := range p.groups {
+		for _, a := range g.accounts {
+			if a.class == c {
+				note(a.buckets)
+			}
+		}
+		for _, k := range g.keys {
+			note(k.own[c])
+		}
+	}
+	e := &TooLargeError{}
+	for d, n := range ask {
+		if limit := largest[d]; limit > 0 && (n > limit || e.Limit == 0) {
+			e.Dimension, e.Limit = provider.Dimension(d), limit
+		}
+	}
+	return e
+}
+
+// lease grants what a search has found.
+func (p *Pool) lease(now Time, s *search, ask *Ask) *lease {
+	a, k := s.candidate.account, s.key
+	p.lastID++
+	l := &lease{
+		id: p.lastID, holder: p.hold(ask.Holder), key: k, account: a,
+		granted: now, heldFrom: now, expires: now.Add(ask.TTL), ttl: ask.TTL,
+		reserved: ask.Amounts, request: ask.Request, index: -1,
+	}
+	l.take(now)
+	if len(a.missing) > 0 {
+		if a.open == 0 {
+			a.since = provider.Amounts{}
+		}
+		for d, n := range ask.Amounts {
+			a.since[d] += n
+		}
+	}
+	a.open++
+	k.open++
+	if k.health != Healthy {
+		k.probe = l
+		k.seat.remove(k)
+	}
+	s.candidate.tier.ready.Served(now, s.candidate)
+	for _, c := range a.group.candidates { // the group's other priorities
+		if c != s.candidate && c.account == a && !c.resting {
+			c.tier.ready.Changed(now, c)
+		}
+	}
+	a.class.queue.charge(l)
+	p.leases[l.id] = l
+	l.prev, l.next = p.order.prev, &p.order
+	l.prev.next, l.next.prev = l, l
+	p.due.push(l, int64(l.nextEvent()))
+	if l.request != "" {
+		p.requests[requestKey{ask.Holder, l.request}] = l
+	}
+	p.counters.Granted++
+	return l
+}
+
+func (p *Pool) hold(name string) *holder {
+	h := p.holders[name]
+	if h == nil {
+		h = &holder{name: name}
+		p.holders[name] = h
+	}
+	h.uses++
+	return h
+}
+
+func (p *Pool) letGo(h *holder) {
+	if h.uses--; h.uses == 0 {
+		delete(p.holders, h.name)
+	}
+}
+
+// find looks a lease up for its holder: ErrLeaseEnded, ErrNotHolder.
+func (p *Pool) find(id LeaseID, holder string) (*lease, error) {
+	l := p.leases[id]
+	switch {
+	case l == nil:
+		return nil, ErrLeaseEnded
+	case l.holder.name != holder:
+		return nil, ErrNotHolder
+	}
+	return l, nil
+}
+
+// Report takes in what the provider answered: what it means, and what was used
+// since the grant, Unknown where that is not known. A final report ends the
+// lease; any other renews it, and Expires is the new end. The errors are
+// ErrLeaseEnded and ErrNotHolder, and then nothing has changed.
+func (p *Pool) Report(now Time, id LeaseID, holder string, s provider.Signal, used provider.Amounts, final bool) (expires Time, err error) {
+	now = p.tick(now)
+	l, err := p.find(id, holder)
+	if err != nil {
+		return 0, err
+	}
+	a := l.account
+	freed := l.report(now, used, final)
+	freed = a.learn(now, p, l, s.Windows) || freed
+	p.judge(now, l, s, final)
+	if final {
+		p.counters.Released++
+		p.end(now, l, freed)
+		return now, nil
+	}
+	l.heldFrom = now
+	l.expires = max(l.expires, now.Add(l.ttl))
+	p.due.update(l, int64(l.nextEvent()))
+	if freed {
+		p.freed(now, a.group)
+	}
+	return l.expires, nil
+}
+
+// judge lays the blame for an answer where it belongs.
+func (p *Pool) judge(now Time, l *lease, s provider.Signal, final bool) {
+	a := l.account
+	switch s.Class {
+	case provider.RateLimited, provider.QuotaExhausted:
+		p.counters.RateLimited++
+		a.limited(now, s.Wait, l.granted)
+	case provider.AuthInvalid:
+		p.counters.AuthFailed++
+		p.refused(now, l.key, l, "refused by the provider (401)")
+	case provider.OK:
+		p.accepted(now, l.key, l)
+		if final {
+			a.answered(l.granted)
+		}
+	}
+}
+
+// Release ends a lease. What was reserved stays charged, unless the request was
+// never sent. The errors are those of Report.
+func (p *Pool) Release(now Time, id LeaseID, holder string, unused bool) error {
+	now = p.tick(now)
+	l, err := p.find(id, holder)
+	if err != nil {
+		return err
+	}
+	freed := false
+	if unused {
+		freed = l.report(now, provider.Amounts{}, true)
+	} else {
+		l.account.answered(l.granted)
+	}
+	p.counters.Released++
+	p.end(now, l, freed)
+	return nil
+}
+
+// end takes a lease out of the books. freed says that it has given back room
+// already.
+func (p *Pool) end(now Time, l *lease, freed bool) {
+	freed = l.end(now) || freed
+	a, k := l.account, l.key
+	a.open--
+	k.open--
+	if k.probe == l {
+		k.probe = nil
+		if k.index < 0 { // without a verdict: the next lease is the probe
+			k.seat.add(k)
+			freed = true
+		}
+	}
+	p.due.remove(l)
+	delete(p.leases, l.id)
+	l.prev.next, l.next.prev = l.next, l.prev
+	if l.request != "" {
+		delete(p.requests, requestKey{l.holder.name, l.request})
+	}
+	p.letGo(l.holder)
+	if freed {
+		p.freed(now, a.group)
+	} else {
+		for _, c := range a.group.candidates {
+			if c.account == a && !c.resting {
+				c.tier.ready.Changed(now, c)
+			}
+		}
+	}
+}
