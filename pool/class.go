@@ -128,6 +128,7 @@ type search struct {
 	now     Time
 	ask     *provider.Amounts
 	exclude []string
+	only    *key // if not nil
 	claim   *claim
 
 	candidate *Candidate // with room

@@ -65,6 +65,9 @@ func (s *seat) pick(q *search, c *class) (*key, fit) {
 	best := fit{at: Never, by: unconditional}
 	for i := range s.keys {
 		k := s.keys[(s.turn+i)%len(s.keys)]
+		if q.only != nil && q.only != k {
+			continue
+		}
 		if slices.Contains(q.exclude, k.id) {
 			q.excluded = true
 			continue
@@ -152,6 +155,19 @@ func (p *Pool) rest(k *key, until Time) {
 	} else {
 		p.resting.push(k, int64(until))
 	}
+	p.turned(k.group)
+}
+
+// turned takes note that the usable keys of a group are others than before.
+// Without pooling that may make any other key the one to lease.
+func (p *Pool) turned(g *group) {
+	if !p.cfg.Single {
+		p.freed(p.now, g)
+		return
+	}
+	for _, g := range p.groups {
+		p.freed(p.now, g)
+	}
 }
 
 // wakeKeys puts back the keys whose rest is over.
@@ -164,7 +180,7 @@ func (p *Pool) wakeKeys(now Time) {
 		p.resting.remove(k)
 		if k.probe == nil {
 			k.seat.add(k)
-			p.freed(now, k.group)
+			p.turned(k.group)
 		}
 	}
 }

@@ -19,6 +19,7 @@ type Config struct {
 	Strategy string   // as NewSelector takes it
 	Models   []string // that it serves; all if empty
 	Flat     bool     // limits hold for all models together
+	Single   bool     // no pooling: only the first usable key is leased
 	Classes  []Class  // models that share a limit; others have a class each
 	Groups   []Group
 	Keys     []Key
@@ -63,7 +64,7 @@ type Ask struct {
 
 // Counters count what happened since the pool was made.
 type Counters struct {
-	Granted, Refused, Released, Expired, RateLimited, AuthFailed int64
+	Granted, Released, Expired, RateLimited, AuthFailed int64
 }
 
 // maxClasses bounds the accounts that models nobody declared can bring about.
@@ -240,6 +241,19 @@ func (p *Pool) Serves(model string) bool {
 	return len(p.cfg.Models) == 0 || slices.Contains(p.cfg.Models, model)
 }
 
+// only is the one key that may be leased without pooling, nil with it.
+func (p *Pool) only() *key {
+	if !p.cfg.Single {
+		return nil
+	}
+	for _, k := range p.keys {
+		if k.usable() {
+			return k
+		}
+	}
+	return p.keys[0]
+}
+
 // tick takes the time forward and does what is due. A moment before the last
 // one counts as the last one: here, and nowhere else.
 func (p *Pool) tick(now Time) Time {
@@ -273,7 +287,9 @@ const maxDue = 1000
 func (p *Pool) Acquire(now Time, ask Ask) (Grant, error) {
 	now = p.tick(now)
 	if l := p.repeated(now, &ask); l != nil {
-		return l.grant(p), nil
+		g := l.grant(p)
+		g.Repeated = true
+		return g, nil
 	}
 	c, err := p.class(ask.Model)
 	if err != nil {
@@ -281,7 +297,6 @@ func (p *Pool) Acquire(now Time, ask Ask) (Grant, error) {
 	}
 	l, err := p.acquire(now, c, &ask)
 	if err != nil {
-		p.counters.Refused++
 		return Grant{}, err
 	}
 	return l.grant(p), nil
@@ -294,7 +309,7 @@ func (p *Pool) acquire(now Time, c *class, ask *Ask) (*lease, error) {
 	if c.queue.len > 0 {
 		return p.acquireInLine(now, c, ask)
 	}
-	s := search{now: now, ask: &ask.Amounts, exclude: ask.Exclude}
+	s := search{now: now, ask: &ask.Amounts, exclude: ask.Exclude, only: p.only()}
 	if s.run(c) {
 		return p.lease(now, &s, ask), nil
 	}
@@ -322,7 +337,10 @@ func (p *Pool) repeated(now Time, ask *Ask) *lease {
 }
 
 func (l *lease) grant(p *Pool) Grant {
-	return Grant{l.id, l.key.number, l.granted, l.granted.Add(p.cfg.StartWithin), l.expires}
+	return Grant{
+		Lease: l.id, Key: l.key.number,
+		Granted: l.granted, StartBy: l.granted.Add(p.cfg.StartWithin), Expires: l.expires,
+	}
 }
 
 func (p *Pool) exhausted(c *class, m *memo, ask *provider.Amounts) error {

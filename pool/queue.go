@@ -78,7 +78,6 @@ func (p *Pool) Cancel(w *Waiter) bool {
 	}
 	p.dequeue(w)
 	w.class.queue.due = true // it may have been the first
-	p.counters.Refused++
 	return true
 }
 
@@ -159,7 +158,7 @@ func (p *Pool) tryWaiter(now Time, w *Waiter, first *claim) (*lease, *memo) {
 	if m := w.class.recall(now, &ask.Amounts); m != nil {
 		return nil, m
 	}
-	s := search{now: now, ask: &ask.Amounts, exclude: ask.Exclude, claim: first}
+	s := search{now: now, ask: &ask.Amounts, exclude: ask.Exclude, only: p.only(), claim: first}
 	if s.run(w.class) {
 		return p.lease(now, &s, ask), nil
 	}

@@ -79,7 +79,7 @@ func (b *refilling) resetAt(now Time) Time { return max(b.fullAt, now) }
 // and the later moment, which can only make a refund smaller.
 type lows struct {
 	n  int
-	at [8]low
+	at [16]low
 }
 
 type low struct {

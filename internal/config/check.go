@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"net"
 	"net/netip"
 	"net/url"
@@ -44,6 +45,15 @@ func (o *object) checkServer(s *ServerConfig) {
 	if s.DrainTimeout < 0 {
 		o.fail("drain_timeout", "drain_timeout is negative; use 0 to stop at once")
 	}
+}
+
+// CheckListen reports what is wrong with an address to listen on, such as one
+// that a command line puts in the place of the file's.
+func CheckListen(addr string) error {
+	if fault := listenFault(addr); fault != "" {
+		return errors.New(fault)
+	}
+	return nil
 }
 
 func listenFault(addr string) string {

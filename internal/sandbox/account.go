@@ -23,6 +23,7 @@ type class struct {
 	name     string
 	buckets  [dimensions]*sim.TokenBucket // nil: not limited
 	limits   Limits
+	charged  [dimensions]int64 // in all
 	inFlight int64
 	stats    ClassStats
 }
@@ -104,7 +105,7 @@ func (a *account) admit(c *class, at time.Duration, d demand) *refusal {
 	}
 	for dim, b := range c.buckets {
 		if b != nil {
-			b.Charge(at, d.upfront[dim])
+			c.charge(at, dim, d.upfront[dim])
 		}
 	}
 	c.inFlight++
@@ -148,11 +149,16 @@ func (a *account) generated(c *class, at time.Duration, d demand, n int64) {
 		if b == nil || !d.output[dim] {
 			continue
 		}
-		b.Charge(at, n)
+		c.charge(at, dim, n)
 		if b.Remaining(at) < 0 {
 			c.stats.OverLimit++
 		}
 	}
+}
+
+func (c *class) charge(at time.Duration, dim int, n int64) {
+	c.buckets[dim].Charge(at, n)
+	c.charged[dim] += n
 }
 
 // release gives an admitted request's slot back.

@@ -15,6 +15,10 @@ const (
 	dimensions // how many there are
 )
 
+func (d dimension) String() string {
+	return [dimensions]string{"rpm", "itpm", "otpm", "tpm", "rpd", "tpd"}[d]
+}
+
 // window is the time in which a dimension's limit refills.
 func (d dimension) window() time.Duration {
 	if d == rpd || d == tpd {

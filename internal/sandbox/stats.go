@@ -3,6 +3,7 @@ package sandbox
 import (
 	"cmp"
 	"slices"
+	"time"
 )
 
 // Stats is what a server has counted since its start.
@@ -38,6 +39,16 @@ type ClassStats struct {
 	InputTokens  int64 // estimated input of the admitted requests
 	OutputTokens int64 // output generated
 	OverLimit    int64 // charges of output that left a bucket below zero
+
+	Limits []LimitStats // those the class has
+}
+
+// LimitStats is what was counted against one limit.
+type LimitStats struct {
+	Name    string // "rpm", "itpm", "otpm", "tpm", "rpd" or "tpd"
+	Window  time.Duration
+	Limit   int64
+	Charged int64 // in all
 }
 
 // Stats returns what was counted so far.
@@ -56,6 +67,11 @@ func (a *account) snapshot() AccountStats {
 	for _, c := range a.classes {
 		stats := c.stats
 		stats.Name, stats.InFlight = c.name, c.inFlight
+		for d := range dimensions {
+			if limit := c.limits.of(d); limit > 0 {
+				stats.Limits = append(stats.Limits, LimitStats{d.String(), d.window(), limit, c.charged[d]})
+			}
+		}
 		out.Classes = append(out.Classes, stats)
 	}
 	slices.SortFunc(out.Classes, func(a, b ClassStats) int { return cmp.Compare(a.Name, b.Name) })

@@ -1,0 +1,128 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/keybroker/keybroker/internal/app"
+	"github.com/keybroker/keybroker/internal/config"
+	"github.com/keybroker/keybroker/internal/sandbox"
+)
+
+const serveHelp = `keybroker serve runs the broker until it gets SIGINT or SIGTERM.
+
+  keybroker serve --config broker.yaml
+  keybroker serve --config broker.yaml --listen 127.0.0.1:9000 --log-level debug
+  keybroker serve --sandbox      simulated keys, nothing to set up
+
+A flag goes before the environment, and that before the file.
+`
+
+func serve(ctx context.Context, env *environment, args []string) error {
+	f := newFlags(env, "serve", serveHelp)
+	path := f.String("config", "", "configuration `file`")
+	simulated := f.Bool("sandbox", false, "run a simulated provider on "+app.SandboxAddress+" too; without --config, with keys of its own")
+	listen := f.String("listen", "", "`address` for services, instead of server.listen")
+	adminListen := f.String("admin-listen", "", "`address` for operators, instead of server.admin_listen")
+	logs := logFlags(f)
+	if err := f.parse(args); err != nil {
+		return err
+	}
+	logger, err := logs.logger(env)
+	if err != nil {
+		return err
+	}
+	cfg, err := loadConfig(env, *path, *simulated)
+	if err != nil {
+		return err
+	}
+	if err := override(cfg, *listen, *adminListen); err != nil {
+		return err
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	if *simulated {
+		l, err := net.Listen("tcp", app.SandboxAddress)
+		if err != nil {
+			return fmt.Errorf("sandbox: %w", err)
+		}
+		s := sandbox.New(app.SandboxAccounts(cfg), sandboxDefaults)
+		group.Go(func() error { return app.ServeSandbox(ctx, l, s) })
+		logger.Info("sandbox provider listens", "address", l.Addr().String())
+	}
+	a, err := app.New(ctx, cfg, logger, nil)
+	if err != nil {
+		return err
+	}
+	logger.Info("broker listens", "address", a.Addr().String(), "admin", cfg.Server.AdminListen,
+		"pools", len(cfg.Providers), "version", version())
+	group.Go(func() error { return a.Run(ctx) })
+	err = group.Wait()
+	logger.Info("broker stopped")
+	return err
+}
+
+// loadConfig reads the configuration; with a sandbox there is one built in.
+func loadConfig(env *environment, path string, simulated bool) (*config.Config, error) {
+	options := app.ConfigOptions()
+	options.Getenv = env.getenv
+	var cfg *config.Config
+	var err error
+	switch {
+	case path != "":
+		cfg, err = config.Load(path, options)
+	case simulated:
+		cfg, err = config.Parse("sandbox.yaml", app.SandboxConfig, options)
+	default:
+		return nil, &usageError{"no configuration: give --config FILE, or --sandbox to try it out"}
+	}
+	if err != nil {
+		return nil, &configError{err}
+	}
+	return cfg, nil
+}
+
+// override puts the addresses of the command line in place of the file's.
+func override(cfg *config.Config, listen, adminListen string) error {
+	for _, o := range []struct {
+		flag, value string
+		field       *string
+	}{{"listen", listen, &cfg.Server.Listen}, {"admin-listen", adminListen, &cfg.Server.AdminListen}} {
+		if o.value == "" {
+			continue
+		}
+		if err := config.CheckListen(o.value); err != nil {
+			return &usageError{fmt.Sprintf("--%s: %v", o.flag, err)}
+		}
+		*o.field = o.value
+	}
+	return nil
+}
+
+// logs are the flags about logging.
+type logs struct{ level, format *string }
+
+func logFlags(f *flags) logs {
+	return logs{
+		f.String("log-level", "info", "debug, info, warn or error"),
+		f.String("log-format", "text", "text or json"),
+	}
+}
+
+func (l logs) logger(env *environment) (*slog.Logger, error) {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(*l.level)); err != nil {
+		return nil, &usageError{fmt.Sprintf("--log-level: %q is none of debug, info, warn and error", *l.level)}
+	}
+	options := &slog.HandlerOptions{Level: level}
+	switch *l.format {
+	case "text":
+		return slog.New(slog.NewTextHandler(env.stderr, options)), nil
+	case "json":
+		return slog.New(slog.NewJSONHandler(env.stderr, options)), nil
+	}
+	return nil, &usageError{fmt.Sprintf("--log-format: %q is neither text nor json", *l.format)}
+}

@@ -1,0 +1,95 @@
+package app
+
+import (
+	"time"
+
+	"github.com/keybroker/keybroker/internal/broker"
+	"github.com/keybroker/keybroker/internal/config"
+	"github.com/keybroker/keybroker/internal/provider"
+	"github.com/keybroker/keybroker/internal/secret"
+	"github.com/keybroker/keybroker/pool"
+	"github.com/keybroker/keybroker/server"
+)
+
+const day = 24 * time.Hour
+
+// Pools turns a configuration into pools, and gives their keys. Providers that
+// are switched off are left out, as pools and as fallbacks.
+func Pools(cfg *config.Config) ([]broker.PoolConfig, server.Keys) {
+	var pools []broker.PoolConfig
+	keys := map[string][]secret.Value{}
+	enabled := map[string]bool{}
+	for _, p := range cfg.Providers {
+		enabled[p.Name] = p.IsEnabled()
+	}
+	for _, p := range cfg.Providers {
+		if !p.IsEnabled() {
+			continue
+		}
+		pc := poolConfig(&p, cfg.Pooling.Strategy)
+		for _, name := range p.Fallback {
+			if enabled[name] {
+				pc.Fallback = append(pc.Fallback, name)
+			}
+		}
+		pools = append(pools, pc)
+		for _, k := range p.Keys {
+			keys[p.Name] = append(keys[p.Name], k.Key)
+		}
+	}
+	return pools, func(pool string, key int) secret.Value { return keys[pool][key] }
+}
+
+func poolConfig(p *config.ProviderConfig, strategy string) broker.PoolConfig {
+	dialect, _ := provider.Lookup(p.Type) // the configuration has checked it
+	pc := broker.PoolConfig{
+		Config: pool.Config{
+			Name: p.Name, Dialect: dialect, Strategy: p.GetEffectiveStrategy(strategy),
+			Models: p.Models, Flat: p.FlatLimits, Single: !p.IsPoolingEnabled(),
+			StartWithin: p.Lease.StartWithin, Seed: uint64(time.Now().UnixNano()),
+		},
+		BaseURL:    p.BaseURL,
+		DefaultTTL: p.Lease.DefaultTTL, MaxTTL: p.Lease.MaxTTL, MaxWait: p.Lease.MaxWait,
+	}
+	if pc.BaseURL == "" {
+		pc.BaseURL = dialect.BaseURL
+	}
+	for _, c := range p.ModelClasses {
+		pc.Classes = append(pc.Classes, pool.Class{Name: c.Name, Models: c.Models, Limits: limits(&c.Limits, dialect)})
+	}
+	for _, g := range p.Groups {
+		pc.Groups = append(pc.Groups, pool.Group{Name: g.Name, Limits: limits(&g.Limits, dialect)})
+	}
+	for _, k := range p.Keys {
+		pc.Keys = append(pc.Keys, pool.Key{
+			ID: k.ID, Group: k.Group, Priority: k.GetPriority(), Weight: k.GetWeight(), Limits: limits(&k.Limits, dialect),
+		})
+	}
+	return pc
+}
+
+// limits lists the limits that are set. The legacy tpm_limit is one account
+// where the provider counts that way, and is split where it does not.
+func limits(l *config.Limits, d *provider.Dialect) []pool.Limit {
+	itpm, otpm, tpm := l.ITPMLimit, l.OTPMLimit, l.TPMLimit
+	if !d.CombinedTokens {
+		itpm, otpm = l.GetEffectiveTPM()
+		tpm = 0
+	}
+	var all []pool.Limit
+	for _, x := range []pool.Limit{
+		{Dimension: provider.Requests, Window: time.Minute, Amount: l.RPMLimit},
+		{Dimension: provider.InputTokens, Window: time.Minute, Amount: itpm},
+		{Dimension: provider.OutputTokens, Window: time.Minute, Amount: otpm},
+		{Dimension: provider.Tokens, Window: time.Minute, Amount: tpm},
+		{Dimension: provider.Requests, Window: day, Amount: l.RPDLimit},
+		{Dimension: provider.Tokens, Window: day, Amount: l.TPDLimit},
+		{Dimension: provider.Concurrency, Amount: l.MaxConcurrency},
+	} {
+		if x.Amount > 0 {
+			x.Kind = d.Kind
+			all = append(all, x)
+		}
+	}
+	return all
+}

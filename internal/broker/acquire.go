@@ -1,0 +1,210 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/keybroker/keybroker/internal/provider"
+	"github.com/keybroker/keybroker/pool"
+)
+
+// Request is what a holder asks for.
+type Request struct {
+	Holder  string
+	Pool    string // may be empty if Model is set
+	Model   string
+	Demand  provider.Demand
+	MaxWait time.Duration // cut to the pool's longest
+	TTL     time.Duration // 0: the pool's default
+	Exclude []string
+	Request string // makes the call repeatable
+}
+
+// Lease is what it gets.
+type Lease struct {
+	ID   string
+	Pool *PoolConfig
+	Key  int // its place in Pool.Keys
+	// StartWithin and TTL count from the moment the call came in, and so does a
+	// client that counts from before it called, to be on the safe side.
+	StartWithin, TTL time.Duration
+	Waited           time.Duration
+}
+
+// answerTime is how long before the caller's deadline a wait ends, so that the
+// answer still reaches it.
+const answerTime = 50 * time.Millisecond
+
+// ExhaustedError adds to the engine's error where and when, in terms of the
+// caller.
+type ExhaustedError struct {
+	*pool.ExhaustedError
+	Pool  string
+	Retry time.Duration // from now; 0 if it is no use to ask again
+}
+
+// TooLargeError adds to the engine's error where.
+type TooLargeError struct {
+	*pool.TooLargeError
+	Pool string
+}
+
+// Unwrap gives the engine's error.
+func (e *TooLargeError) Unwrap() error { return e.TooLargeError }
+
+// Unwrap gives the engine's error.
+func (e *ExhaustedError) Unwrap() error { return e.ExhaustedError }
+
+// Acquire leases a key: from the pool asked for or one of its fallbacks if one
+// has room now; else, if the caller waits, from the pool asked for, or at the
+// end from any of them. The errors are *ExhaustedError, *TooLargeError,
+// ErrUnknownPool, ErrTTLTooLong, ErrDraining, ErrSuperseded, the context's, and those of
+// pool.Acquire.
+func (b *Broker) Acquire(ctx context.Context, r Request) (Lease, error) {
+	start := time.Now()
+	chain, err := b.chain(&r)
+	if err != nil {
+		return Lease{}, err
+	}
+	if longest := chain[0].cfg.MaxTTL; r.TTL > longest {
+		return Lease{}, fmt.Errorf("%w: at most %v", ErrTTLTooLong, longest)
+	}
+	o, grant, err := tryAll(chain, &r)
+	if errors.Is(err, pool.ErrAllKeysExhausted) {
+		if until := waitUntil(ctx, start, min(r.MaxWait, o.cfg.MaxWait)); until > 0 && worthWaiting(err) {
+			grant, err = o.wait(ctx, &r, until)
+			if errors.Is(err, errWaitEnded) {
+				o, grant, err = tryAll(chain, &r)
+			}
+		}
+	}
+	if err == nil && ctx.Err() != nil { // nobody is there to take it
+		err = ctx.Err()
+	}
+	if err != nil && grant.Lease != 0 && !grant.Repeated {
+		o.do(func(now pool.Time, e *pool.Pool) { e.Release(now, grant.Lease, r.Holder, true) })
+	}
+	if err != nil {
+		o.noteRefused(err)
+		return Lease{}, err
+	}
+	waited := o.origin.Add(time.Duration(grant.Granted)).Sub(start)
+	return Lease{
+		ID:          b.signer.id(leaseName{o.number, o.epoch, grant.Lease}, r.Holder),
+		Pool:        &o.cfg,
+		Key:         grant.Key,
+		StartWithin: o.origin.Add(time.Duration(grant.StartBy)).Sub(start),
+		TTL:         o.origin.Add(time.Duration(grant.Expires)).Sub(start),
+		Waited:      max(waited, 0),
+	}, nil
+}
+
+var errWaitEnded = errors.New("wait ended")
+
+// waitUntil gives how long a call may stand in line.
+func waitUntil(ctx context.Context, start time.Time, wait time.Duration) time.Duration {
+	if deadline, ok := ctx.Deadline(); ok {
+		wait = min(wait, deadline.Sub(start)-answerTime)
+	}
+	return wait
+}
+
+// worthWaiting reports whether time may bring room.
+func worthWaiting(err error) bool {
+	var e *ExhaustedError
+	return errors.As(err, &e) && !e.NoUsableKey
+}
+
+// tryAll asks each pool once. Without room anywhere it gives the first pool
+// where there may be some later, with its error; else the first pool's error.
+func tryAll(chain []*owner, r *Request) (*owner, pool.Grant, error) {
+	var first *owner
+	var reason error
+	for _, o := range chain {
+		grant, err := o.try(r)
+		if err == nil {
+			return o, grant, nil
+		}
+		if first == nil || worthWaiting(err) && !worthWaiting(reason) {
+			first, reason = o, err
+		}
+	}
+	return first, pool.Grant{}, reason
+}
+
+func (o *owner) ask(r *Request) pool.Ask {
+	ttl := r.TTL
+	if ttl == 0 {
+		ttl = o.cfg.DefaultTTL
+	}
+	return pool.Ask{
+		Holder: r.Holder, Model: r.Model, Amounts: o.cfg.Dialect.Reserve(r.Demand),
+		TTL: min(ttl, o.cfg.MaxTTL), Exclude: r.Exclude, Request: r.Request,
+	}
+}
+
+func (o *owner) try(r *Request) (grant pool.Grant, err error) {
+	ask := o.ask(r)
+	o.do(func(now pool.Time, e *pool.Pool) {
+		if o.closed() {
+			err = ErrDraining
+			return
+		}
+		grant, err = e.Acquire(now, ask)
+		err = o.explain(now, err)
+	})
+	return grant, err
+}
+
+// explain turns the engine's moments into the caller's.
+func (o *owner) explain(now pool.Time, err error) error {
+	var exhausted *pool.ExhaustedError
+	var large *pool.TooLargeError
+	switch {
+	case errors.As(err, &exhausted):
+		e := &ExhaustedError{ExhaustedError: exhausted, Pool: o.cfg.Name}
+		if exhausted.RetryAt != pool.Never {
+			e.Retry = max(exhausted.RetryAt.Sub(now), time.Millisecond)
+		}
+		return e
+	case errors.As(err, &large):
+		return &TooLargeError{large, o.cfg.Name}
+	}
+	return err
+}
+
+// wait stands in line until the call is served, or the time is over, or the
+// caller is gone.
+func (o *owner) wait(ctx context.Context, r *Request, limit time.Duration) (pool.Grant, error) {
+	w, mine, err := o.line(o.ask(r))
+	if err != nil {
+		return pool.Grant{}, err
+	}
+	timer := time.NewTimer(limit)
+	defer timer.Stop()
+	select {
+	case a := <-mine.done:
+		return a.grant, a.err
+	case <-timer.C:
+		err = errWaitEnded
+	case <-ctx.Done():
+		err = ctx.Err()
+	}
+	o.leave(w, mine)
+	select {
+	case a := <-mine.done: // served at the last moment
+		return a.grant, a.err
+	default:
+		return pool.Grant{}, err
+	}
+}
+
+func (o *owner) noteRefused(err error) {
+	if errors.Is(err, pool.ErrAllKeysExhausted) {
+		o.mu.Lock()
+		o.refused++
+		o.mu.Unlock()
+	}
+}

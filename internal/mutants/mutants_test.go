@@ -1,0 +1,94 @@
+// Package mutants proves that the property which judges the engine is able to
+// judge: with each planted bug it must fail, and for the right reason.
+package mutants_test
+
+import (
+	"context"
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+const root = "../.."
+
+// Always the same cases, so that a bug caught today is caught tomorrow.
+var flags = []string{"-rapid.checks=20000", "-rapid.seed=1", "-rapid.nofailfile", "-rapid.shrinktime=1ms"}
+
+var (
+	refusal = regexp.MustCompile(`the provider refused \d+|\d+ calls at once|refunded more than was there`)
+	after   = regexp.MustCompile(`failed after (\d+) tests`)
+)
+
+// Two at a time: each compiles.
+var slots = make(chan struct{}, 2)
+
+func TestPlantedBugsAreCaught(t *testing.T) {
+	if testing.Short() {
+		t.Skip("builds the engine once a bug")
+	}
+	for _, p := range plants {
+		t.Run(p.name, func(t *testing.T) {
+			t.Parallel()
+			out, err := judge(t, p.test, "-overlay="+overlay(t, p))
+			require.NotContains(t, out, "[build failed]", "the planted code does not compile")
+			require.Error(t, err, "not caught: %s (%s)", p.name, p.rule)
+			require.Regexp(t, refusal, out, "it failed for another reason")
+			t.Logf("%-34s caught after %5s tests: %s", p.name, after.FindStringSubmatch(out)[1], p.rule)
+		})
+	}
+}
+
+// Without a bug the same cases pass, or being caught would mean nothing.
+func TestWithoutBugsNothingIsCaught(t *testing.T) {
+	if testing.Short() {
+		t.Skip("builds the engine")
+	}
+	for _, test := range []string{neverRefuses, overUse, refunds} {
+		t.Run(test, func(t *testing.T) {
+			t.Parallel()
+			out, err := judge(t, test)
+			require.NoError(t, err, out)
+			require.NotContains(t, out, "no tests to run")
+		})
+	}
+}
+
+// judge runs one property of package pool.
+func judge(t *testing.T, test string, build ...string) (output string, err error) {
+	slots <- struct{}{}
+	defer func() { <-slots }()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	args := append([]string{"test", "-count=1", "-run=^" + test + "$"}, build...)
+	cmd := exec.CommandContext(ctx, "go", append(append(args, "./pool"), flags...)...)
+	cmd.Dir = root
+	out, err := cmd.CombinedOutput()
+	require.NoError(t, ctx.Err(), "took too long")
+	return string(out), err
+}
+
+// overlay writes the file with the bug in it, and what tells go test to compile
+// it in the place of the real one.
+func overlay(t *testing.T, p plant) string {
+	path, err := filepath.Abs(filepath.Join(root, "pool", p.file))
+	require.NoError(t, err)
+	source, err := os.ReadFile(path)
+	require.NoError(t, err)
+	require.Equal(t, 1, strings.Count(string(source), p.old), "%s must hold this once:\n%s", p.file, p.old)
+
+	dir := t.TempDir()
+	planted := filepath.Join(dir, p.file)
+	require.NoError(t, os.WriteFile(planted, []byte(strings.Replace(string(source), p.old, p.new, 1)), 0o600))
+	list, err := json.Marshal(map[string]map[string]string{"Replace": {path: planted}})
+	require.NoError(t, err)
+	name := filepath.Join(dir, "overlay.json")
+	require.NoError(t, os.WriteFile(name, list, 0o600))
+	return name
+}

@@ -1,0 +1,130 @@
+// The planted bugs: each breaks one rule of the engine that keeps it from
+// granting what the provider does not allow.
+package mutants_test
+
+// plant is one bug: in file, old (which occurs exactly once) becomes new, and
+// test fails.
+type plant struct {
+	name     string
+	rule     string // that it breaks
+	file     string
+	old, new string
+	test     string
+}
+
+const (
+	neverRefuses = "TestProviderNeverRefuses"
+	overUse      = "TestOverUseDelaysGrants"
+	refunds      = "TestRefundsNeverExceedTheExactOnes"
+)
+
+var plants = []plant{
+	{
+		name: "refund in full", rule: "a refund returns no more than is still there",
+		file: "refilling.go", test: neverRefuses,
+		old: "credit = b.lows.take(since, min(credit, b.backlog(now)))",
+		new: "credit = min(credit, b.backlog(now))",
+	},
+	{
+		name: "refund forgets itself", rule: "what was refunded once is not there a second time",
+		file: "refilling.go", test: refunds,
+		old: "s.at[i].backlog -= credit",
+		new: "_ = i",
+	},
+	{
+		name: "no envelope", rule: "charges fit a bucket smaller by what refills in delta",
+		file: "refilling.go", test: neverRefuses,
+		old: "c, room := b.cost(n), b.window-b.delta",
+		new: "c, room := b.cost(n), b.window",
+	},
+	{
+		name: "large ask does not wait", rule: "an ask above the envelope waits until the bucket was full for delta",
+		file: "refilling.go", test: neverRefuses,
+		old: "return max(now, b.fullAt.Add(b.delta))",
+		new: "return max(now, b.fullAt)",
+	},
+	{
+		name: "limit change keeps the time", rule: "when a limit changes, the amount used stays what it was",
+		file: "refilling.go", test: neverRefuses,
+		old: "b.fullAt = now.Add(max(scale(since), scale(since+b.delta)-b.delta))",
+		new: "_, _ = scale, since",
+	},
+	{
+		name: "limit cut forgets delta", rule: "at a lower rate, what refilled in delta is worth more time",
+		file: "refilling.go", test: neverRefuses,
+		old: "max(scale(since), scale(since+b.delta)-b.delta)",
+		new: "scale(since)",
+	},
+	{
+		name: "lows merge upwards", rule: "when the stack of lows is full, it forgets on the safe side",
+		file: "refilling.go", test: refunds,
+		old: "s.at[best].backlog = s.at[best-1].backlog",
+		new: "s.at[best-1].backlog = s.at[best].backlog",
+	},
+	{
+		name: "sliding forgets delta", rule: "a slice counts delta longer than the window",
+		file: "sliding.go", test: neverRefuses,
+		old: "(window + delta + sliceCount - 1)",
+		new: "(window + sliceCount - 1)",
+	},
+	{
+		name: "sliding counts too few slices", rule: "a slice counts until all of it is out of the window",
+		file: "sliding.go", test: neverRefuses,
+		old: "(window + delta + sliceCount - 1) / sliceCount",
+		new: "(window + delta + sliceCount - 1) / (sliceCount + 1)",
+	},
+	{
+		name: "sliding refunds twice", rule: "only what a slice still holds comes back",
+		file: "sliding.go", test: neverRefuses,
+		old: "if i < b.oldest() {",
+		new: "if i < b.oldest() { b.total = max(0, b.total-n)",
+	},
+	{
+		name: "fixed without carry", rule: "what may arrive on either side of a reset counts on both",
+		file: "fixed.go", test: neverRefuses,
+		old: "b.carry += n",
+		new: "b.carry += 0",
+	},
+	{
+		name: "settled output is not charged", rule: "what a report settles is charged",
+		file: "lease.go", test: neverRefuses,
+		old: "b.charge(now, after-before)",
+		new: "b.charge(now, 0)",
+	},
+	{
+		name: "partial report ends the hold", rule: "until the final report the rest stays held",
+		file: "lease.go", test: neverRefuses,
+		old: "if final && known {\n\t\t\t\tl.holding &^= bit",
+		new: "if known {\n\t\t\t\tl.holding &^= bit",
+	},
+	{
+		name: "expiry frees the unreported", rule: "what a lease never reported stays charged",
+		file: "lease.go", test: neverRefuses,
+		old: "\tl.charge(now, true)\n",
+		new: "\tl.buckets(func(bit uint32, b *bucket) {\n\t\tif l.holding&bit != 0 && b.window != 0 {\n\t\t\tl.holding &^= bit\n\t\t\tb.held -= l.left(b.dimension)\n\t\t}\n\t})\n",
+	},
+	{
+		name: "slot free before the end", rule: "a slot is taken until the lease ends",
+		file: "lease.go", test: neverRefuses,
+		old: "case b.window == 0: // a slot is free when the lease ends, not before",
+		new: "case b.window == 0 && l.holding&bit != 0:\n\t\t\tl.holding &^= bit\n\t\t\tb.held -= reserved",
+	},
+	{
+		name: "over-use dropped", rule: "what was used over the reservation is debt",
+		file: "lease.go", test: overUse,
+		old: "b.charge(now, after-max(before, reserved))",
+		new: "b.charge(now, 0)",
+	},
+	{
+		name: "over-use of held amounts dropped", rule: "what was used over the hold is debt",
+		file: "lease.go", test: overUse,
+		old: "b.charge(now, after-before)",
+		new: "b.charge(now, min(after, reserved)-min(before, reserved))",
+	},
+	{
+		name: "debt is at most the limit", rule: "debt is never dropped",
+		file: "refilling.go", test: overUse,
+		old: "now.Add(longest)",
+		new: "now.Add(b.window)",
+	},
+}

@@ -1,0 +1,127 @@
+// Package server speaks gRPC for the broker: it checks requests, turns messages
+// into the domain's terms and back, errors into statuses, and joins the key to
+// the answer as the last thing it does.
+package server
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"runtime"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/health"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/reflection"
+
+	keybrokerv1 "github.com/keybroker/keybroker/gen/keybroker/v1"
+	"github.com/keybroker/keybroker/internal/broker"
+	"github.com/keybroker/keybroker/internal/secret"
+)
+
+// What one connection may ask of us. A message holds names, a few numbers and
+// at most some headers; a waiting call is a stream, so there may be many.
+const (
+	maxMessage     = 1 << 20
+	maxHeaderList  = 16 << 10
+	maxStreams     = 10_000
+	connectTimeout = 10 * time.Second
+)
+
+// Connections are kept open, since one that is warm answers sooner; a peer that
+// has vanished is noticed within a minute, and its waiting calls end.
+var (
+	keepAlive = keepalive.ServerParameters{
+		MaxConnectionIdle:     30 * time.Minute,
+		MaxConnectionAge:      2 * time.Hour, // so that clients spread over new brokers
+		MaxConnectionAgeGrace: 5 * time.Minute,
+		Time:                  40 * time.Second,
+		Timeout:               20 * time.Second,
+	}
+	keepAlivePolicy = keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}
+)
+
+// Keys finds a key by its pool and its place there.
+type Keys func(pool string, key int) secret.Value
+
+// Options are what a server needs.
+type Options struct {
+	Broker *broker.Broker
+	Keys   Keys
+	Logger *slog.Logger
+	// Observe, if set, hears of every finished call.
+	Observe Observe
+	// SplitAdmin serves operators (AdminService and reflection) only on the
+	// listener that is theirs; else both are served on both.
+	SplitAdmin bool
+}
+
+// Server serves a broker.
+type Server struct {
+	broker *broker.Broker
+	main   *grpc.Server
+	admin  *grpc.Server
+	health *health.Server
+}
+
+// New makes a server that does not listen yet.
+func New(o Options) *Server {
+	s := &Server{broker: o.Broker, health: health.NewServer()}
+	s.main = s.newGRPC(&o)
+	keybrokerv1.RegisterKeyBrokerServiceServer(s.main, &keyService{broker: o.Broker, keys: o.Keys})
+	s.admin = s.main
+	if o.SplitAdmin {
+		s.admin = s.newGRPC(&o)
+	}
+	keybrokerv1.RegisterAdminServiceServer(s.admin, &adminService{broker: o.Broker})
+	reflection.RegisterV1(s.admin)
+	s.setHealth(healthpb.HealthCheckResponse_SERVING)
+	return s
+}
+
+func (s *Server) newGRPC(o *Options) *grpc.Server {
+	g := grpc.NewServer(append(o.interceptors(),
+		grpc.KeepaliveParams(keepAlive), grpc.KeepaliveEnforcementPolicy(keepAlivePolicy),
+		grpc.MaxRecvMsgSize(maxMessage), grpc.MaxHeaderListSize(maxHeaderList),
+		grpc.MaxConcurrentStreams(maxStreams), grpc.ConnectionTimeout(connectTimeout),
+		grpc.NumStreamWorkers(uint32(runtime.GOMAXPROCS(0))), grpc.WaitForHandlers(true),
+	)...)
+	healthpb.RegisterHealthServer(g, s.health)
+	return g
+}
+
+// Serve serves those who need keys until Stop, and then gives nil.
+func (s *Server) Serve(l net.Listener) error { return s.main.Serve(l) }
+
+// ServeAdmin serves operators until Stop, and then gives nil.
+func (s *Server) ServeAdmin(l net.Listener) error { return s.admin.Serve(l) }
+
+// Stop lets nobody in any more, sends away those who wait, and ends when the
+// calls under way have ended, or are cut off when the context does.
+func (s *Server) Stop(ctx context.Context) {
+	s.setHealth(healthpb.HealthCheckResponse_NOT_SERVING)
+	s.broker.Close()
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		s.main.GracefulStop()
+		s.admin.GracefulStop()
+	}()
+	select {
+	case <-stopped:
+	case <-ctx.Done():
+		s.main.Stop()
+		s.admin.Stop()
+		<-stopped
+	}
+}
+
+func (s *Server) setHealth(status healthpb.HealthCheckResponse_ServingStatus) {
+	for _, service := range []string{
+		"", keybrokerv1.KeyBrokerService_ServiceDesc.ServiceName, keybrokerv1.AdminService_ServiceDesc.ServiceName,
+	} {
+		s.health.SetServingStatus(service, status)
+	}
+}

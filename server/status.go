@@ -1,0 +1,147 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strconv"
+	"time"
+
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/protoadapt"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/keybroker/keybroker/internal/broker"
+	"github.com/keybroker/keybroker/internal/provider"
+	"github.com/keybroker/keybroker/pool"
+)
+
+// domain is that of every ErrorInfo.
+const domain = "keybroker"
+
+// The reasons that an ErrorInfo can give. They are part of the contract.
+const (
+	reasonExhausted    = "KEYS_EXHAUSTED"
+	reasonNoUsableKey  = "NO_USABLE_KEY"
+	reasonTooLarge     = "ASK_TOO_LARGE"
+	reasonUnknownPool  = "POOL_UNKNOWN_OR_FORBIDDEN"
+	reasonUnknownLease = "LEASE_UNKNOWN"
+	reasonQueueFull    = "QUEUE_FULL"
+	reasonSuperseded   = "SUPERSEDED"
+	reasonDraining     = "DRAINING"
+	reasonInvalid      = "INVALID_REQUEST"
+	reasonInternal     = "INTERNAL"
+)
+
+// drainRetry is when a client that meets a draining broker tries again.
+const drainRetry = time.Second
+
+// invalid is a malformed field of a request.
+type invalid struct{ field, description string }
+
+func (e *invalid) Error() string { return e.field + ": " + e.description }
+
+func invalidf(field, format string, args ...any) error {
+	return &invalid{field, fmt.Sprintf(format, args...)}
+}
+
+// toStatus is the one place where errors become gRPC statuses. What it does not
+// know is Internal, and its text does not leave the process.
+func toStatus(ctx context.Context, err error) error {
+	var (
+		exhausted *broker.ExhaustedError
+		large     *broker.TooLargeError
+		field     *invalid
+	)
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &exhausted):
+		return exhaustedStatus(exhausted)
+	case errors.As(err, &large):
+		return failure(codes.FailedPrecondition, fmt.Sprintf("pool %q: %v", large.Pool, err), reasonTooLarge,
+			map[string]string{"pool": large.Pool, "dimension": large.Dimension.String(), "limit": strconv.FormatInt(large.Limit, 10)})
+	case errors.As(err, &field):
+		return invalidStatus(field)
+	case errors.Is(err, pool.ErrModelRequired), errors.Is(err, pool.ErrModelNotServed):
+		return invalidStatus(&invalid{"model", err.Error()})
+	case errors.Is(err, broker.ErrTTLTooLong):
+		return invalidStatus(&invalid{"ttl", err.Error()})
+	case errors.Is(err, broker.ErrUnknownPool):
+		return failure(codes.PermissionDenied, "pool or model is unknown, or not for this caller", reasonUnknownPool, nil)
+	case errors.Is(err, broker.ErrUnknownLease):
+		return failure(codes.NotFound, "lease is unknown to this caller", reasonUnknownLease, nil)
+	case errors.Is(err, pool.ErrQueueFull):
+		return failure(codes.ResourceExhausted, "too many callers wait already", reasonQueueFull, nil, retryIn(time.Second))
+	case errors.Is(err, broker.ErrSuperseded):
+		return failure(codes.Aborted, err.Error(), reasonSuperseded, nil)
+	case errors.Is(err, broker.ErrDraining):
+		pushback := strconv.FormatInt(jitter(drainRetry).Milliseconds(), 10)
+		_ = grpc.SetTrailer(ctx, metadata.Pairs("grpc-retry-pushback-ms", pushback)) // fails only outside a handler
+		return failure(codes.Unavailable, "broker is shutting down", reasonDraining, nil, retryIn(drainRetry))
+	case errors.Is(err, context.DeadlineExceeded):
+		return status.Error(codes.DeadlineExceeded, "deadline exceeded while waiting")
+	case errors.Is(err, context.Canceled):
+		return status.Error(codes.Canceled, "canceled while waiting")
+	}
+	return failure(codes.Internal, "internal error", reasonInternal, nil)
+}
+
+// poolStatus is toStatus for operators, who may know which pools there are.
+func poolStatus(ctx context.Context, name string, err error) error {
+	if errors.Is(err, broker.ErrUnknownPool) {
+		return failure(codes.NotFound, fmt.Sprintf("there is no pool %q", name), reasonUnknownPool, map[string]string{"pool": name})
+	}
+	return toStatus(ctx, err)
+}
+
+func exhaustedStatus(e *broker.ExhaustedError) error {
+	about := map[string]string{"pool": e.Pool}
+	text := fmt.Sprintf("pool %q: %v", e.Pool, e.ExhaustedError)
+	if e.NoUsableKey {
+		return failure(codes.ResourceExhausted, text, reasonNoUsableKey, about)
+	}
+	subject := "rest"
+	if e.Dimension < provider.NumDimensions {
+		subject = e.Dimension.String()
+	}
+	about["dimension"] = subject
+	details := []protoadapt.MessageV1{&errdetails.QuotaFailure{Violations: []*errdetails.QuotaFailure_Violation{
+		{Subject: "pool:" + e.Pool, Description: subject},
+	}}}
+	if e.Retry > 0 {
+		details = append(details, retryIn(e.Retry))
+		text = fmt.Sprintf("%s; retry in %v", text, e.Retry.Round(time.Millisecond))
+	}
+	return failure(codes.ResourceExhausted, text, reasonExhausted, about, details...)
+}
+
+func invalidStatus(e *invalid) error {
+	return failure(codes.InvalidArgument, e.Error(), reasonInvalid, nil, &errdetails.BadRequest{
+		FieldViolations: []*errdetails.BadRequest_FieldViolation{{Field: e.field, Description: e.description}},
+	})
+}
+
+func failure(code codes.Code, text, reason string, about map[string]string, details ...protoadapt.MessageV1) error {
+	s := status.New(code, text)
+	details = append([]protoadapt.MessageV1{&errdetails.ErrorInfo{Reason: reason, Domain: domain, Metadata: about}}, details...)
+	if full, err := s.WithDetails(details...); err == nil {
+		s = full
+	}
+	return s.Err()
+}
+
+func retryIn(d time.Duration) *errdetails.RetryInfo {
+	return &errdetails.RetryInfo{RetryDelay: durationpb.New(jitter(d))}
+}
+
+// jitter makes a wait longer by up to a quarter and a little, so that those who
+// are told the same do not come back together.
+func jitter(d time.Duration) time.Duration {
+	return d + rand.N(d/4+20*time.Millisecond)
+}
