@@ -7,6 +7,7 @@ import (
 	"runtime/debug"
 	"time"
 
+	middleware "github.com/grpc-ecosystem/go-grpc-middleware/v2"
 	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors"
 	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/logging"
 	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/recovery"
@@ -16,8 +17,9 @@ import (
 )
 
 // interceptors gives those that every call goes through, outermost first.
+// Streams end with running.
 // Messages are never logged: one of them carries a key.
-func (o *Options) interceptors() []grpc.ServerOption {
+func (o *Options) interceptors(running context.Context) []grpc.ServerOption {
 	logger, logOptions := callLogger(o.Logger)
 	reporter := observer(o.Observe)
 	rescue := recovery.WithRecoveryHandlerContext(func(ctx context.Context, p any) error {
@@ -35,7 +37,21 @@ func (o *Options) interceptors() []grpc.ServerOption {
 			interceptors.StreamServerInterceptor(reporter),
 			logging.StreamServerInterceptor(logger, logOptions...),
 			recovery.StreamServerInterceptor(rescue),
+			endWith(running),
 		),
+	}
+}
+
+// endWith ends streams when ctx does. Those that have no end of their own, such
+// as a watch of the health, would keep a server from stopping.
+func endWith(done context.Context) grpc.StreamServerInterceptor {
+	return func(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+		ctx, cancel := context.WithCancel(stream.Context())
+		defer cancel()
+		defer context.AfterFunc(done, cancel)()
+		wrapped := middleware.WrapServerStream(stream)
+		wrapped.WrappedContext = ctx
+		return handler(srv, wrapped)
 	}
 }
 

@@ -64,25 +64,27 @@ type Server struct {
 	main   *grpc.Server
 	admin  *grpc.Server
 	health *health.Server
+	quit   context.CancelFunc // ends streams
 }
 
 // New makes a server that does not listen yet.
 func New(o Options) *Server {
-	s := &Server{broker: o.Broker, health: health.NewServer()}
-	s.main = s.newGRPC(&o)
+	running, quit := context.WithCancel(context.Background())
+	s := &Server{broker: o.Broker, health: health.NewServer(), quit: quit}
+	s.main = s.newGRPC(running, &o)
 	keybrokerv1.RegisterKeyBrokerServiceServer(s.main, &keyService{broker: o.Broker, keys: o.Keys})
 	s.admin = s.main
 	if o.SplitAdmin {
-		s.admin = s.newGRPC(&o)
+		s.admin = s.newGRPC(running, &o)
 	}
 	keybrokerv1.RegisterAdminServiceServer(s.admin, &adminService{broker: o.Broker})
-	reflection.RegisterV1(s.admin)
+	reflection.Register(s.admin) // v1, and v1alpha for older tools, ghz among them
 	s.setHealth(healthpb.HealthCheckResponse_SERVING)
 	return s
 }
 
-func (s *Server) newGRPC(o *Options) *grpc.Server {
-	g := grpc.NewServer(append(o.interceptors(),
+func (s *Server) newGRPC(running context.Context, o *Options) *grpc.Server {
+	g := grpc.NewServer(append(o.interceptors(running),
 		grpc.KeepaliveParams(keepAlive), grpc.KeepaliveEnforcementPolicy(keepAlivePolicy),
 		grpc.MaxRecvMsgSize(maxMessage), grpc.MaxHeaderListSize(maxHeaderList),
 		grpc.MaxConcurrentStreams(maxStreams), grpc.ConnectionTimeout(connectTimeout),
@@ -103,6 +105,7 @@ func (s *Server) ServeAdmin(l net.Listener) error { return s.admin.Serve(l) }
 func (s *Server) Stop(ctx context.Context) {
 	s.setHealth(healthpb.HealthCheckResponse_NOT_SERVING)
 	s.broker.Close()
+	s.quit()
 	stopped := make(chan struct{})
 	go func() {
 		defer close(stopped)

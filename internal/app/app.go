@@ -18,6 +18,21 @@ import (
 // read.
 func ConfigOptions() config.Options { return config.Options{Types: provider.Types()} }
 
+// Complete fills in what a provider's type decides: where it is reached.
+func Complete(cfg *config.Config) error {
+	for i := range cfg.Providers {
+		p := &cfg.Providers[i]
+		dialect, _ := provider.Lookup(p.Type) // the configuration has checked it
+		if p.BaseURL == "" {
+			p.BaseURL = dialect.BaseURL
+		}
+		if p.BaseURL == "" && p.IsEnabled() {
+			return fmt.Errorf("provider %q: type %s has no address of its own; set base_url", p.Name, p.Type)
+		}
+	}
+	return nil
+}
+
 // App is a broker that listens.
 type App struct {
 	cfg    *config.Config

@@ -51,9 +51,6 @@ func poolConfig(p *config.ProviderConfig, strategy string) broker.PoolConfig {
 		BaseURL:    p.BaseURL,
 		DefaultTTL: p.Lease.DefaultTTL, MaxTTL: p.Lease.MaxTTL, MaxWait: p.Lease.MaxWait,
 	}
-	if pc.BaseURL == "" {
-		pc.BaseURL = dialect.BaseURL
-	}
 	for _, c := range p.ModelClasses {
 		pc.Classes = append(pc.Classes, pool.Class{Name: c.Name, Models: c.Models, Limits: limits(&c.Limits, dialect)})
 	}

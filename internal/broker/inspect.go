@@ -101,19 +101,26 @@ func (b *Broker) Watch(ctx context.Context, name string, interval time.Duration,
 		if err := f(v); err != nil {
 			return err
 		}
-		select {
-		case <-pause.C:
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-o.closing:
-			return ErrDraining
+		if err := until(ctx, o, pause.C); err != nil {
+			return err
 		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-o.closing:
-			return ErrDraining
+		if err := until(ctx, o, changed); err != nil {
+			return err
 		}
 	}
+}
+
+// until waits for c, unless the owner closes or the context ends.
+func until[T any](ctx context.Context, o *owner, c <-chan T) error {
+	select {
+	case <-c:
+		return nil
+	case <-o.closing:
+		return ErrDraining
+	case <-ctx.Done():
+	}
+	if o.closed() { // which may be why the context ended
+		return ErrDraining
+	}
+	return ctx.Err()
 }

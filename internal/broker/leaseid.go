@@ -53,11 +53,11 @@ func (s *signer) mac(dst, name []byte, holder string) []byte {
 
 // parse reads an id that this signer has made for the holder.
 func (s *signer) parse(id, holder string) (n leaseName, ok bool) {
-	if base64.RawURLEncoding.DecodedLen(len(id)) != nameSize+macSize {
+	if len(id) != base64.RawURLEncoding.EncodedLen(nameSize+macSize) {
 		return n, false
 	}
-	b, err := base64.RawURLEncoding.Strict().DecodeString(id)
-	if err != nil || b[0] != leaseIDVersion {
+	b, err := base64.RawURLEncoding.Strict().DecodeString(id) // which skips new lines
+	if err != nil || len(b) != nameSize+macSize || b[0] != leaseIDVersion {
 		return n, false
 	}
 	name, mac := b[:nameSize], b[nameSize:]

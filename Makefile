@@ -1,0 +1,109 @@
+# keybroker. `make` alone lists what there is.
+
+SHELL       := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+# Tools, pinned. They are built into bin/ when they are first needed; the
+# module's own go.mod, which users of the SDK inherit, knows nothing of them.
+BUF_VERSION            := v1.75.0
+PROTOC_GEN_GO_VERSION  := v1.36.12
+PROTOC_GEN_GRPC_VERSION := v1.6.2
+STATICCHECK_VERSION    := v0.8.2
+GRPCURL_VERSION        := v1.9.4
+GHZ_VERSION            := v0.93.0
+
+BIN := $(CURDIR)/bin
+export PATH := $(BIN):$(PATH)
+# A tool's file carries its version, so that a new pin is a new file.
+define tool # name, package, version
+bin/$(1)-$(3):
+	@mkdir -p bin
+	@echo "building $(1) $(3)"
+	@GOBIN=$(BIN) GOFLAGS=-mod=mod go install $(2)@$(3)
+	@cp bin/$(1) $$@
+endef
+$(eval $(call tool,buf,github.com/bufbuild/buf/cmd/buf,$(BUF_VERSION)))
+$(eval $(call tool,protoc-gen-go,google.golang.org/protobuf/cmd/protoc-gen-go,$(PROTOC_GEN_GO_VERSION)))
+$(eval $(call tool,protoc-gen-go-grpc,google.golang.org/grpc/cmd/protoc-gen-go-grpc,$(PROTOC_GEN_GRPC_VERSION)))
+$(eval $(call tool,staticcheck,honnef.co/go/tools/cmd/staticcheck,$(STATICCHECK_VERSION)))
+$(eval $(call tool,grpcurl,github.com/fullstorydev/grpcurl/cmd/grpcurl,$(GRPCURL_VERSION)))
+$(eval $(call tool,ghz,github.com/bojand/ghz/cmd/ghz,$(GHZ_VERSION)))
+BUF        := bin/buf-$(BUF_VERSION) bin/protoc-gen-go-$(PROTOC_GEN_GO_VERSION) bin/protoc-gen-go-grpc-$(PROTOC_GEN_GRPC_VERSION)
+STATICCHECK := bin/staticcheck-$(STATICCHECK_VERSION)
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: run
+run: ## a broker on 127.0.0.1:7070 with simulated keys
+	go run ./cmd/keybroker serve --sandbox
+
+.PHONY: demo
+demo: ## broker, sandbox and a fleet of 24 services for 20 s
+	go run ./cmd/keybroker demo
+
+.PHONY: build
+build: ## the program, as bin/keybroker
+	go build -o bin/keybroker ./cmd/keybroker
+
+.PHONY: test
+test: ## all tests, with the race detector
+	go test -race ./...
+
+.PHONY: mutants
+mutants: ## plant bugs in the engine and see each one caught
+	go test -count=1 -v ./internal/mutants
+
+.PHONY: bench
+bench: ## speed, side by side with a bare grpc-go echo
+	go test -run '^$$' -bench . -benchmem ./pool
+	go test -run '^$$' -bench . -benchtime 1x ./server
+
+.PHONY: fuzz
+fuzz: ## every fuzz target for FUZZTIME (default 30s)
+	@for pkg in $$(go list ./...); do \
+		for f in $$(go test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
+			echo "$$pkg $$f"; go test -run '^$$' -fuzz "^$$f$$" -fuzztime $${FUZZTIME:-30s} $$pkg; \
+		done; \
+	done
+
+.PHONY: soak
+soak: ## the property that judges the engine, SOAK times (default 1000000)
+	go test -count=1 -timeout 0 -run '^TestProviderNeverRefuses$$' ./pool -rapid.checks=$${SOAK:-1000000}
+
+.PHONY: generate
+generate: $(BUF) ## gen/ from proto/
+	buf format -w
+	buf generate
+
+.PHONY: check-generate
+check-generate: $(BUF) ## fail if gen/ is not what proto/ says
+	@rm -rf bin/gen && mkdir -p bin/gen && buf generate -o bin/gen
+	@diff -r bin/gen/gen gen || { echo "gen/ is stale: run make generate"; exit 1; }
+
+.PHONY: proto
+proto: $(BUF) ## lint and format of proto/
+	buf lint
+	buf format --diff --exit-code
+
+# What proto/ is compared with; a release's tag, once there is one.
+AGAINST ?= .git#ref=HEAD~1
+.PHONY: breaking
+breaking: $(BUF) ## fail if proto/ breaks those who use it (AGAINST=.git#tag=v1.0.0)
+	buf breaking --against '$(AGAINST)'
+
+.PHONY: lint
+lint: $(STATICCHECK) ## format, vet and staticcheck
+	@out=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$out" || { echo "not formatted:"; echo "$$out"; exit 1; }
+	go vet ./...
+	staticcheck ./...
+	@go mod tidy -diff
+
+.PHONY: ci
+ci: ## what must be green for a change to land
+	bash .ci/run
+
+.PHONY: tour-tools
+tour-tools: bin/grpcurl-$(GRPCURL_VERSION) bin/ghz-$(GHZ_VERSION) ## grpcurl and ghz, as bin/grpcurl and bin/ghz

@@ -1,0 +1,139 @@
+package server_test
+
+// How much the broker adds to gRPC itself: AcquireKey beside a unary call of
+// bare grpc-go with messages of the same sizes, in turns, in one run. These
+// machines are noisy; the ratio is what counts.
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/protobuf/proto"
+
+	keybrokerv1 "github.com/keybroker/keybroker/gen/keybroker/v1"
+	"github.com/keybroker/keybroker/internal/broker"
+	"github.com/keybroker/keybroker/internal/provider"
+	"github.com/keybroker/keybroker/internal/secret"
+	"github.com/keybroker/keybroker/pool"
+	"github.com/keybroker/keybroker/server"
+)
+
+// echo answers AcquireKey with one fixed message.
+type echo struct {
+	keybrokerv1.UnimplementedKeyBrokerServiceServer
+	answer *keybrokerv1.AcquireKeyResponse
+}
+
+func (e *echo) AcquireKey(context.Context, *keybrokerv1.AcquireKeyRequest) (*keybrokerv1.AcquireKeyResponse, error) {
+	return e.answer, nil
+}
+
+var benchAsk = &keybrokerv1.AcquireKeyRequest{
+	Pool: "anthropic", Model: "claude-sonnet-4-5", InputTokens: 1200, MaxOutputTokens: 800,
+}
+
+func BenchmarkAcquireKeyBesideEcho(b *testing.B) {
+	brokerClient := dial(b, startBroker(b))
+	answer, err := brokerClient.AcquireKey(b.Context(), benchAsk)
+	require.NoError(b, err)
+	bare := grpc.NewServer()
+	keybrokerv1.RegisterKeyBrokerServiceServer(bare, &echo{answer: proto.CloneOf(answer)})
+	echoClient := dial(b, listen(b, bare.Serve))
+	b.Cleanup(bare.Stop)
+
+	const rounds, callers, span = 12, 16, 500 * time.Millisecond
+	var echoes, acquires, ratios []float64
+	for b.Loop() {
+		for round := range rounds {
+			first, second := echoClient, brokerClient
+			if round%2 == 1 { // neither is always first
+				first, second = second, first
+			}
+			x, y := rate(b, first, callers, span), rate(b, second, callers, span)
+			if round%2 == 1 {
+				x, y = y, x
+			}
+			echoes, acquires, ratios = append(echoes, x), append(acquires, y), append(ratios, y/x)
+		}
+	}
+	b.ReportMetric(0, "ns/op")
+	b.ReportMetric(median(echoes), "echo/s")
+	b.ReportMetric(median(acquires), "acquire/s")
+	b.ReportMetric(median(ratios), "acquire/echo")
+}
+
+func median(xs []float64) float64 {
+	slices.Sort(xs)
+	return xs[len(xs)/2]
+}
+
+// rate counts calls a second.
+func rate(b *testing.B, client keybrokerv1.KeyBrokerServiceClient, callers int, span time.Duration) float64 {
+	var calls atomic.Int64
+	var wg sync.WaitGroup
+	start := time.Now()
+	for range callers {
+		wg.Go(func() {
+			for time.Since(start) < span {
+				if _, err := client.AcquireKey(b.Context(), benchAsk); err != nil {
+					b.Error(err)
+					return
+				}
+				calls.Add(1)
+			}
+		})
+	}
+	wg.Wait()
+	return float64(calls.Load()) / time.Since(start).Seconds()
+}
+
+// startBroker serves a pool of ten keys with limits that never bind; its leases
+// end by themselves after a second.
+func startBroker(b *testing.B) string {
+	dialect, _ := provider.Lookup("anthropic")
+	cfg := broker.PoolConfig{
+		Config:     pool.Config{Name: "anthropic", Dialect: dialect, StartWithin: 100 * time.Millisecond},
+		DefaultTTL: time.Second, MaxTTL: time.Minute,
+	}
+	for i := range 10 {
+		cfg.Keys = append(cfg.Keys, pool.Key{ID: fmt.Sprintf("key-%d", i), Limits: []pool.Limit{
+			{Dimension: provider.Requests, Window: time.Minute, Amount: 1e12, Kind: dialect.Kind},
+			{Dimension: provider.InputTokens, Window: time.Minute, Amount: 1e15, Kind: dialect.Kind},
+			{Dimension: provider.OutputTokens, Window: time.Minute, Amount: 1e15, Kind: dialect.Kind},
+		}})
+	}
+	br, err := broker.New(b.Context(), &broker.Memory{}, []broker.PoolConfig{cfg})
+	require.NoError(b, err)
+	s := server.New(server.Options{
+		Broker: br, Logger: slog.New(slog.DiscardHandler),
+		Keys: func(string, int) secret.Value {
+			return secret.New("sk-ant-api03-0123456789012345678901234567890123456789")
+		},
+	})
+	b.Cleanup(func() { s.Stop(context.Background()) })
+	return listen(b, s.Serve)
+}
+
+func listen(b *testing.B, serve func(net.Listener) error) string {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(b, err)
+	go serve(l)
+	return l.Addr().String()
+}
+
+func dial(b *testing.B, target string) keybrokerv1.KeyBrokerServiceClient {
+	conn, err := grpc.NewClient(target, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	require.NoError(b, err)
+	b.Cleanup(func() { conn.Close() })
+	return keybrokerv1.NewKeyBrokerServiceClient(conn)
+}
