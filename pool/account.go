@@ -24,19 +24,19 @@ const (
 
 // group is a quota group: whose limits they are.
 type group struct {
-	name       string
-	keys       []*key
-	seats      []*seat // one a priority that its keys have, highest first
-	limits     []Limit
-	accounts   []*account
-	candidates []*Candidate
+	name     string
+	keys     []*key
+	seats    []*seat // one a priority that its keys have
+	limits   []Limit
+	accounts []*account // one a class
 }
 
 // account is what one group may use of one class of models.
 type account struct {
-	group   *group
-	class   *class
-	buckets []*bucket
+	group      *group
+	class      *class
+	buckets    []*bucket
+	candidates []*Candidate // one a seat of the group
 
 	missing []provider.Dimension // limits that the provider has but nobody has told us
 	window  int                  // leases at once while any is missing
@@ -90,8 +90,8 @@ next:
 	return out
 }
 
-func concat(lists [][]Limit) []Limit {
-	var all []Limit
+func concat[T any](lists [][]T) []T {
+	var all []T
 	for _, l := range lists {
 		all = append(all, l...)
 	}
@@ -239,6 +239,9 @@ func (p *Pool) learned(now Time, a *account, w provider.Window) *bucket {
 	used := w.Limit
 	if w.Remaining >= 0 {
 		used = min(w.Limit, max(0, w.Limit-w.Remaining)+w.Rounding/2+min(a.since[w.Dimension], w.Limit))
+	}
+	if b.holds { // as if charged when its holds would have ended
+		used += w.Limit / 2
 	}
 	b.charge(now, used)
 	return b

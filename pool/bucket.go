@@ -60,11 +60,11 @@ func newBucket(now Time, l Limit, holds bool, delta time.Duration) *bucket {
 	switch {
 	case l.Dimension == provider.Concurrency:
 		b.meter, b.holds = &slots{l.Amount}, true
-	case l.Kind == provider.Refilling:
+	case l.Kind == provider.Refilling && delta < l.Window: // else it has no room for a burst
 		b.meter = &refilling{limit: l.Amount, window: l.Window, delta: delta, fullAt: now - Time(delta)}
 	case l.Kind == provider.Fixed && l.Reset > 0:
 		b.meter = &fixed{limit: l.Amount, window: l.Window, delta: delta, reset: l.Reset}
-	default: // a fixed window whose reset is not known may end at any moment, as a sliding one
+	default: // safe for any kind, as for a fixed window whose reset is not known
 		b.meter = newSliding(l.Amount, l.Window, delta)
 	}
 	return b

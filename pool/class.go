@@ -1,6 +1,10 @@
 package pool
 
-import "github.com/keybroker/keybroker/internal/provider"
+import (
+	"math"
+
+	"github.com/keybroker/keybroker/internal/provider"
+)
 
 // class is a class of models: those that share one limit. It has its own
 // account with every group, its own candidates, and its own queue.
@@ -8,9 +12,9 @@ type class struct {
 	name   string
 	limits []Limit
 	tiers  []*tier // highest priority first
-	memos  [4]memo
-	oldest int // memo to overwrite next
 	queue  queue
+
+	largest provider.Amounts // that some key's configured limits let through
 }
 
 // tier is the candidates of one priority: those that may have room, in the
@@ -19,11 +23,13 @@ type tier struct {
 	priority int
 	ready    KeySelector
 	resting  heap[*Candidate] // by the moment at which they may have room
+	memos    [4]memo
+	oldest   int // memo to overwrite next
 	scratch  []*Candidate
 }
 
 func (t *tier) rest(c *Candidate, ask *provider.Amounts, f *fit) {
-	c.blocked, c.by = *ask, f.by
+	c.blocked, c.why = *ask, *f
 	if c.resting {
 		t.resting.update(c, int64(f.at))
 		return
@@ -41,17 +47,48 @@ func (t *tier) wake(now Time, c *Candidate) {
 
 // covers reports whether what blocked a resting candidate blocks this ask too.
 func (c *Candidate) covers(ask *provider.Amounts) bool {
-	switch c.by {
+	switch c.why.by {
 	case unconditional:
 		return true
 	case several:
 		return ask.Covers(&c.blocked)
 	}
-	return ask[c.by] >= c.blocked[c.by]
+	return ask[c.why.by] >= c.blocked[c.why.by]
 }
 
-// memo is a search that failed: until its moment, unless something is freed, an
-// ask at least as large fails too.
+// raise takes in the configured limits of another account.
+func (c *class) raise(a *account) {
+	for _, k := range a.group.keys {
+		var most provider.Amounts
+		for d := range most {
+			most[d] = math.MaxInt64
+		}
+		for _, b := range concat([][]*bucket{a.buckets, k.own[c]}) {
+			most[b.dimension] = min(most[b.dimension], b.ceiling)
+		}
+		c.largest.Raise(&most)
+	}
+}
+
+// exceeded reports whether an ask is above what any key lets through, in some
+// dimension.
+func (c *class) exceeded(ask *provider.Amounts) bool { return !c.largest.Covers(ask) }
+
+// tooLarge names a dimension in which the ask is over the largest limit; if it
+// is over a different one with each key, then any that has a limit.
+func (c *class) tooLarge(ask *provider.Amounts) error {
+	e := &TooLargeError{}
+	for d, n := range ask {
+		limit := c.largest[d]
+		if n > limit || e.Limit == 0 && n > 0 && limit < math.MaxInt64 {
+			e.Dimension, e.Limit = provider.Dimension(d), limit
+		}
+	}
+	return e
+}
+
+// memo is what a search that failed came to. Until its moment, unless something
+// is freed, an ask at least as large fails too.
 type memo struct {
 	ask     provider.Amounts
 	fit     fit      // where there is room first
@@ -59,39 +96,48 @@ type memo struct {
 	usable  bool     // some key works and is not excluded
 }
 
+// sooner takes the better of two memos for the same ask.
+func (m *memo) sooner(n *memo) {
+	if m.account == nil || n.fit.at < m.fit.at || m.fit.never && !n.fit.never {
+		m.fit, m.account = n.fit, n.account
+	}
+	m.usable = m.usable || n.usable
+}
+
 // recall finds a memo for the ask.
-func (c *class) recall(now Time, ask *provider.Amounts) *memo {
-	for i := range c.memos {
-		if m := &c.memos[i]; now < m.fit.at && ask.Covers(&m.ask) {
+func (t *tier) recall(now Time, ask *provider.Amounts) *memo {
+	for i := range t.memos {
+		if m := &t.memos[i]; now < m.fit.at && ask.Covers(&m.ask) {
 			return m
 		}
 	}
 	return nil
 }
 
-func (c *class) memorize(m memo) {
-	c.memos[c.oldest] = m
-	c.oldest = (c.oldest + 1) % len(c.memos)
+func (t *tier) memorize(m memo) {
+	t.memos[t.oldest] = m
+	t.oldest = (t.oldest + 1) % len(t.memos)
 }
 
-// freed takes note that a group may have more room than it had, in any class.
-func (p *Pool) freed(now Time, g *group) {
-	for _, c := range g.candidates {
+// freed takes note that an account may have more room than it had.
+func (p *Pool) freed(now Time, a *account) {
+	a.class.queue.due = a.class.queue.len > 0
+	for _, c := range a.candidates {
+		t := c.tier
 		if c.resting {
-			c.tier.wake(now, c)
+			t.wake(now, c)
 		} else {
-			c.tier.ready.Changed(now, c)
+			t.ready.Changed(now, c)
 		}
-	}
-	for _, a := range g.accounts {
-		a.class.queue.due = a.class.queue.len > 0
-		for i := range a.class.memos {
-			if m := &a.class.memos[i]; now < m.fit.at {
-				if f := a.fit(now, &m.ask); f.at < m.fit.at {
-					m.fit, m.account = f, a
-				}
-				m.usable = true
+		for i := range t.memos {
+			m := &t.memos[i]
+			if now >= m.fit.at {
+				continue
 			}
+			if f := a.fit(now, &m.ask); f.at < m.fit.at {
+				m.fit, m.account = f, a
+			}
+			m.usable = m.usable || len(c.seat.keys) > 0
 		}
 	}
 }
@@ -134,28 +180,45 @@ type search struct {
 	candidate *Candidate // with room
 	key       *key       // of it, to be leased
 
-	first    fit      // without room: when there is some first
-	account  *account // and where
-	usable   bool     // some key works and is not excluded
-	excluded bool     // some candidate was passed over for this caller's sake only
+	memo     memo // without room: what the present tier comes to
+	excluded bool // some candidate was passed over for this caller's sake only
 }
 
-func (s *search) memo() memo { return memo{*s.ask, s.first, s.account, s.usable} }
-
-// run tries the priorities from the top, and reports whether there was room.
-func (s *search) run(c *class) bool {
-	s.first = fit{at: Never, by: unconditional, never: true}
+// run tries the priorities from the top. It reports whether there was room; if
+// not, the memo says when there will be.
+func (s *search) run(c *class) (m memo, ok bool) {
 	for _, t := range c.tiers {
-		for t.resting.len() > 0 {
-			cand, at := t.resting.min()
-			if Time(at) > s.now {
-				break
+		known := t.recall(s.now, s.ask)
+		if known == nil {
+			if s.tier(t) {
+				return m, true
 			}
-			t.wake(s.now, cand)
+			known = &s.memo
 		}
-		if s.ready(t) || s.resting(t) {
-			return true
+		m.sooner(known)
+	}
+	if m.account == nil { // nobody was even asked
+		m.fit = fit{at: Never, by: unconditional}
+	}
+	return m, false
+}
+
+// tier tries one priority, and remembers it if there is no room for anybody.
+func (s *search) tier(t *tier) bool {
+	for t.resting.len() > 0 {
+		c, at := t.resting.min()
+		if Time(at) > s.now {
+			break
 		}
+		t.wake(s.now, c)
+	}
+	s.memo = memo{ask: *s.ask, fit: fit{at: Never, by: unconditional, never: true}}
+	s.excluded = false
+	if s.ready(t) || s.resting(t) {
+		return true
+	}
+	if !s.excluded && s.only == nil {
+		t.memorize(s.memo)
 	}
 	return false
 }
@@ -188,8 +251,8 @@ func (s *search) resting(t *tier) bool {
 	open := t.scratch[:0]
 	for _, e := range t.resting.items {
 		if e.v.covers(s.ask) {
-			s.consider(e.v, &fit{at: Time(e.key), by: e.v.by})
-			s.usable = s.usable || len(e.v.seat.keys) > 0
+			s.consider(e.v, &e.v.why)
+			s.memo.usable = s.memo.usable || len(e.v.seat.keys) > 0
 		} else {
 			open = append(open, e.v)
 		}
@@ -213,12 +276,14 @@ func (s *search) resting(t *tier) bool {
 func (s *search) try(c *Candidate) (f fit, passed bool) {
 	a := c.account
 	if s.claim.blocks(s.now, a, s.ask) {
-		s.excluded = true
+		s.excluded = true // at the claim's moment the first is served, and others may be
+		s.consider(c, &fit{at: s.claim.until, by: unconditional, byEvent: s.claim.until == Never})
+		s.memo.usable = s.memo.usable || len(c.seat.keys) > 0
 		return f, true
 	}
 	if !a.room(s.now, s.ask) {
 		f = a.fit(s.now, s.ask)
-		s.usable = s.usable || len(c.seat.keys) > 0
+		s.memo.usable = s.memo.usable || len(c.seat.keys) > 0
 		s.consider(c, &f)
 		return f, false
 	}
@@ -236,9 +301,5 @@ func (s *search) try(c *Candidate) (f fit, passed bool) {
 }
 
 func (s *search) consider(c *Candidate, f *fit) {
-	if f.at < s.first.at || s.account == nil {
-		s.first, s.account = *f, c.account
-	} else if s.first.never && !f.never {
-		s.first = *f
-	}
+	s.memo.sooner(&memo{fit: *f, account: c.account})
 }

@@ -105,7 +105,7 @@ type LeaseState struct {
 
 // Summary gives the pool at a glance.
 func (p *Pool) Summary(now Time) Summary {
-	now = p.tick(now)
+	p.tick(now)
 	s := Summary{KeyCount: len(p.keys), Open: len(p.leases), Waiters: p.waiting, Counters: p.counters}
 	for _, k := range p.keys {
 		if k.usable() {

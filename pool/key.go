@@ -62,17 +62,18 @@ type seat struct {
 // pick takes the next usable key that is not excluded and, if it has limits of
 // its own, has room in them. Without one, it says when there will be.
 func (s *seat) pick(q *search, c *class) (*key, fit) {
-	best := fit{at: Never, by: unconditional}
+	best := fit{at: Never, by: unconditional, never: len(s.keys) > 0}
 	for i := range s.keys {
 		k := s.keys[(s.turn+i)%len(s.keys)]
 		if q.only != nil && q.only != k {
+			best.never = false
 			continue
 		}
 		if slices.Contains(q.exclude, k.id) {
-			q.excluded = true
+			q.excluded, best.never = true, false
 			continue
 		}
-		q.usable = true
+		q.memo.usable = true
 		f := fit{at: q.now, by: unconditional}
 		for _, b := range k.own[c] {
 			f.in(q.now, b, q.ask)
@@ -87,10 +88,11 @@ func (s *seat) pick(q *search, c *class) (*key, fit) {
 	}
 	if len(s.keys) == 0 {
 		for _, k := range s.all {
-			q.usable = q.usable || k.health != Quarantined
+			q.memo.usable = q.memo.usable || k.health != Quarantined
 			if k.index >= 0 {
 				best.at = min(best.at, k.restedAt)
 			}
+			best.byEvent = best.byEvent || k.probe != nil
 		}
 	}
 	return nil, best
@@ -110,8 +112,7 @@ func (s *seat) remove(k *key) {
 	s.weight -= k.weight
 }
 
-// refused takes note that the provider did not accept the key. It reports
-// whether that says anything new.
+// refused takes note that the provider did not accept the key.
 func (p *Pool) refused(now Time, k *key, l *lease, why string) {
 	k.lastErr, k.errAt = why, now
 	if k.health != Healthy && k.failedBy == l.id {
@@ -161,12 +162,14 @@ func (p *Pool) rest(k *key, until Time) {
 // turned takes note that the usable keys of a group are others than before.
 // Without pooling that may make any other key the one to lease.
 func (p *Pool) turned(g *group) {
-	if !p.cfg.Single {
-		p.freed(p.now, g)
-		return
+	groups := []*group{g}
+	if p.cfg.Single {
+		groups = p.groups
 	}
-	for _, g := range p.groups {
-		p.freed(p.now, g)
+	for _, g := range groups {
+		for _, a := range g.accounts {
+			p.freed(p.now, a)
+		}
 	}
 }
 

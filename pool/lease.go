@@ -63,19 +63,26 @@ func (l *lease) list(from int, bs []*bucket, f func(uint32, *bucket)) {
 	}
 }
 
-// take charges the reservation.
+// take charges the reservation. An ask above a limit that was learned, or
+// lowered, reserves the limit: more would be debt for longer than a window, on
+// nobody's word but the holder's.
 func (l *lease) take(now Time) {
 	l.charged = 1<<len(l.account.buckets) - 1
 	if l.key.own != nil {
 		l.charged |= (1<<len(l.key.own[l.account.class]) - 1) << ownBit
 	}
+	l.buckets(func(_ uint32, b *bucket) { // of all, before any is charged
+		l.reserved[b.dimension] = min(l.reserved[b.dimension], b.limit)
+	})
 	l.buckets(func(bit uint32, b *bucket) {
+		n := l.reserved[b.dimension]
+		if n == 0 {
+			return
+		}
 		if b.holds {
 			l.holding |= bit
 		}
-		if n := l.reserved[b.dimension]; n > 0 {
-			b.take(now, n)
-		}
+		b.take(now, n)
 	})
 }
 
@@ -97,8 +104,9 @@ func (l *lease) nextEvent() Time {
 }
 
 // charge turns holds that have lasted long enough into charges, or all of them,
-// but for slots.
-func (l *lease) charge(now Time, all bool) {
+// but for slots. It reports whether there were any: what was held begins to
+// refill then.
+func (l *lease) charge(now Time, all bool) (charged bool) {
 	l.buckets(func(bit uint32, b *bucket) {
 		if l.holding&bit == 0 || b.window == 0 || !all && l.heldFrom.Add(b.holdFor()) > now {
 			return
@@ -107,7 +115,9 @@ func (l *lease) charge(now Time, all bool) {
 		l.holding &^= bit
 		b.held -= n
 		b.charge(now, n)
+		charged = charged || n > 0
 	})
+	return charged
 }
 
 // report replaces what was reserved by what was used, as far as it is known:
@@ -132,6 +142,7 @@ func (l *lease) report(now Time, used provider.Amounts, final bool) (freed bool)
 			}
 			b.held -= max(0, reserved-before) - kept
 			b.charge(now, after-before)
+			freed = freed || after > before // it refills from now on
 		case after > reserved:
 			b.charge(now, after-max(before, reserved))
 		case final && known:
@@ -160,7 +171,7 @@ func (l *lease) bound(now Time, used *provider.Amounts) {
 // end settles what is left: holds become charges, slots come free. It reports
 // whether room came free.
 func (l *lease) end(now Time) (freed bool) {
-	l.charge(now, true)
+	freed = l.charge(now, true)
 	l.buckets(func(bit uint32, b *bucket) {
 		if l.holding&bit != 0 { // a slot
 			b.held -= l.reserved[b.dimension]

@@ -141,12 +141,11 @@ func (p *Pool) addKeys() error {
 	byName := map[string]*group{}
 	add := func(name string, limits []Limit) *group {
 		g := &group{name: name, limits: limits}
-		byName[name] = g
 		p.groups = append(p.groups, g)
 		return g
 	}
 	for _, g := range p.cfg.Groups {
-		add(g.Name, g.Limits)
+		byName[g.Name] = add(g.Name, g.Limits)
 	}
 	for i, c := range p.cfg.Keys {
 		k := &key{id: c.ID, number: i, weight: int64(max(c.Weight, 1)), index: -1}
@@ -193,6 +192,7 @@ func (p *Pool) addClass(cfg Class) *class {
 	for _, g := range p.groups {
 		a := p.newAccount(p.now, g, c)
 		g.accounts = append(g.accounts, a)
+		c.raise(a)
 		for _, s := range g.seats {
 			t := tiers[s.tier]
 			if t == nil {
@@ -202,7 +202,7 @@ func (p *Pool) addClass(cfg Class) *class {
 				c.tiers = append(c.tiers, t)
 			}
 			cand := &Candidate{account: a, seat: s, tier: t, index: -1}
-			g.candidates = append(g.candidates, cand)
+			a.candidates = append(a.candidates, cand)
 			t.ready.Add(p.now, cand)
 		}
 	}
@@ -271,8 +271,11 @@ func (p *Pool) tick(now Time) Time {
 			p.counters.Expired++
 			p.end(p.now, l, false)
 		} else {
-			l.charge(p.now, false)
+			charged := l.charge(p.now, false)
 			p.due.update(l, int64(l.nextEvent()))
+			if charged {
+				p.freed(p.now, l.account)
+			}
 		}
 	}
 	return p.now
@@ -295,6 +298,9 @@ func (p *Pool) Acquire(now Time, ask Ask) (Grant, error) {
 	if err != nil {
 		return Grant{}, err
 	}
+	if c.exceeded(&ask.Amounts) {
+		return Grant{}, c.tooLarge(&ask.Amounts)
+	}
 	l, err := p.acquire(now, c, &ask)
 	if err != nil {
 		return Grant{}, err
@@ -303,21 +309,25 @@ func (p *Pool) Acquire(now Time, ask Ask) (Grant, error) {
 }
 
 func (p *Pool) acquire(now Time, c *class, ask *Ask) (*lease, error) {
-	if m := c.recall(now, &ask.Amounts); m != nil {
-		return nil, p.exhausted(c, m, &ask.Amounts)
-	}
-	if c.queue.len > 0 {
+	if c.queue.len > 0 && !c.full(now, &ask.Amounts) {
 		return p.acquireInLine(now, c, ask)
 	}
 	s := search{now: now, ask: &ask.Amounts, exclude: ask.Exclude, only: p.only()}
-	if s.run(c) {
+	m, ok := s.run(c)
+	if ok {
 		return p.lease(now, &s, ask), nil
 	}
-	m := s.memo()
-	if !s.excluded {
-		c.memorize(m)
-	}
 	return nil, p.exhausted(c, &m, &ask.Amounts)
+}
+
+// full reports whether it is known that nothing has room for an ask.
+func (c *class) full(now Time, ask *provider.Amounts) bool {
+	for _, t := range c.tiers {
+		if t.recall(now, ask) == nil {
+			return false
+		}
+	}
+	return true
 }
 
 // repeated finds the lease that the same ask was given before, unless the time
@@ -345,7 +355,7 @@ func (l *lease) grant(p *Pool) Grant {
 
 func (p *Pool) exhausted(c *class, m *memo, ask *provider.Amounts) error {
 	if m.fit.never {
-		return p.tooLarge(c, ask)
+		return c.tooLarge(ask)
 	}
 	e := &ExhaustedError{RetryAt: m.fit.at, Dimension: provider.NumDimensions, NoUsableKey: !m.usable}
 	if m.fit.by < unconditional {
@@ -356,33 +366,6 @@ func (p *Pool) exhausted(c *class, m *memo, ask *provider.Amounts) error {
 	}
 	if e.NoUsableKey {
 		e.RetryAt = Never
-	}
-	return e
-}
-
-// tooLarge names the dimension in which the ask is over the largest limit.
-func (p *Pool) tooLarge(c *class, ask *provider.Amounts) error {
-	var largest provider.Amounts
-	note := func(bs []*bucket) {
-		for _, b := range bs {
-			largest[b.dimension] = max(largest[b.dimension], b.ceiling)
-		}
-	}
-	for _, g := range p.groups {
-		for _, a := range g.accounts {
-			if a.class == c {
-				note(a.buckets)
-			}
-		}
-		for _, k := range g.keys {
-			note(k.own[c])
-		}
-	}
-	e := &TooLargeError{}
-	for d, n := range ask {
-		if limit := largest[d]; limit > 0 && (n > limit || e.Limit == 0) {
-			e.Dimension, e.Limit = provider.Dimension(d), limit
-		}
 	}
 	return e
 }
@@ -402,7 +385,7 @@ func (p *Pool) lease(now Time, s *search, ask *Ask) *lease {
 			a.since = provider.Amounts{}
 		}
 		for d, n := range ask.Amounts {
-			a.since[d] += n
+			a.since[d] = min(a.since[d], int64(longest)) + min(n, int64(longest))
 		}
 	}
 	a.open++
@@ -412,8 +395,8 @@ func (p *Pool) lease(now Time, s *search, ask *Ask) *lease {
 		k.seat.remove(k)
 	}
 	s.candidate.tier.ready.Served(now, s.candidate)
-	for _, c := range a.group.candidates { // the group's other priorities
-		if c != s.candidate && c.account == a && !c.resting {
+	for _, c := range a.candidates { // the other priorities of the same group
+		if c != s.candidate && !c.resting {
 			c.tier.ready.Changed(now, c)
 		}
 	}
@@ -468,6 +451,11 @@ func (p *Pool) Report(now Time, id LeaseID, holder string, s provider.Signal, us
 		return 0, err
 	}
 	a := l.account
+	for d, kept := range p.cfg.Dialect.Kept {
+		if kept && used[d] >= 0 {
+			used[d] = max(used[d], l.reserved[d])
+		}
+	}
 	freed := l.report(now, used, final)
 	freed = a.learn(now, p, l, s.Windows) || freed
 	p.judge(now, l, s, final)
@@ -480,7 +468,7 @@ func (p *Pool) Report(now Time, id LeaseID, holder string, s provider.Signal, us
 	l.expires = max(l.expires, now.Add(l.ttl))
 	p.due.update(l, int64(l.nextEvent()))
 	if freed {
-		p.freed(now, a.group)
+		p.freed(now, a)
 	}
 	return l.expires, nil
 }
@@ -533,23 +521,17 @@ func (p *Pool) end(now Time, l *lease, freed bool) {
 		k.probe = nil
 		if k.index < 0 { // without a verdict: the next lease is the probe
 			k.seat.add(k)
-			freed = true
+			p.turned(k.group)
 		}
 	}
 	p.due.remove(l)
 	delete(p.leases, l.id)
 	l.prev.next, l.next.prev = l.next, l.prev
-	if l.request != "" {
-		delete(p.requests, requestKey{l.holder.name, l.request})
+	if k := (requestKey{l.holder.name, l.request}); p.requests[k] == l {
+		delete(p.requests, k)
 	}
 	p.letGo(l.holder)
 	if freed {
-		p.freed(now, a.group)
-	} else {
-		for _, c := range a.group.candidates {
-			if c.account == a && !c.resting {
-				c.tier.ready.Changed(now, c)
-			}
-		}
+		p.freed(now, a)
 	}
 }

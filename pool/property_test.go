@@ -170,8 +170,10 @@ func (w *world) granted(g pool.Grant, ask pool.Ask) {
 		c.planned[d] = n - rapid.Int64Range(0, n).Draw(w.T, "spared")
 	}
 	c.planned[provider.Requests], c.planned[provider.Concurrency] = 1, 1
-	if w.dialect.Count(provider.NoUsage)[provider.Tokens] == provider.Unknown && w.dialect.Type == "openai" {
-		c.planned[provider.Tokens] = ask.Amounts[provider.Tokens] // kept whatever the answer uses
+	for d, kept := range w.dialect.Kept {
+		if kept {
+			c.planned[d] = ask.Amounts[d]
+		}
 	}
 	w.open = append(w.open, c)
 }
@@ -255,7 +257,7 @@ func (w *world) settle(c *call, now pool.Time, used provider.Amounts) {
 		lo, hi := c.grant.Granted, c.grant.Granted+w.delta
 		if w.dialect.Held[d] {
 			lo, hi = c.since, now
-			if late := c.since + pool.Time(a.limit.Window/2); now > late {
+			if late := c.since + pool.Time(a.limit.Window/2); now >= late {
 				// Half a window without a report is as far as the promise goes:
 				// what is still to come counts as used by then.
 				hi, used[d] = late, max(used[d], c.planned[d])

@@ -61,6 +61,9 @@ func (p *Pool) Wait(now Time, ask Ask) (*Waiter, error) {
 	if err != nil {
 		return nil, err
 	}
+	if c.exceeded(&ask.Amounts) {
+		return nil, c.tooLarge(&ask.Amounts)
+	}
 	if c.queue.len >= maxWaiters {
 		return nil, ErrQueueFull
 	}
@@ -73,8 +76,11 @@ func (p *Pool) Wait(now Time, ask Ask) (*Waiter, error) {
 // Cancel takes a waiter out of its line. It reports false if it was served
 // already; then its lease is the caller's to release.
 func (p *Pool) Cancel(w *Waiter) bool {
-	if w.served {
+	switch {
+	case w.served:
 		return false
+	case w.line == nil: // it has been cancelled before
+		return true
 	}
 	p.dequeue(w)
 	w.class.queue.due = true // it may have been the first
@@ -135,7 +141,7 @@ func (p *Pool) serve(now Time, c *class) {
 		} else {
 			w.last = *m
 			q.wake = min(q.wake, m.fit.at)
-			if first == nil {
+			if first == nil && !m.fit.never {
 				first = &claim{m.account, &w.Ask.Amounts, m.fit.at}
 			}
 		}
@@ -155,16 +161,10 @@ func (p *Pool) serve(now Time, c *class) {
 // tryWaiter grants w a lease, or says when and where it will fit first.
 func (p *Pool) tryWaiter(now Time, w *Waiter, first *claim) (*lease, *memo) {
 	ask := &w.Ask
-	if m := w.class.recall(now, &ask.Amounts); m != nil {
-		return nil, m
-	}
 	s := search{now: now, ask: &ask.Amounts, exclude: ask.Exclude, only: p.only(), claim: first}
-	if s.run(w.class) {
+	m, ok := s.run(w.class)
+	if ok {
 		return p.lease(now, &s, ask), nil
-	}
-	m := s.memo()
-	if !s.excluded {
-		w.class.memorize(m)
 	}
 	return nil, &m
 }
@@ -225,7 +225,7 @@ func (p *Pool) dequeue(w *Waiter) {
 	if l.first == nil && l.index >= 0 {
 		q.lines.remove(l)
 	}
-	w.prev, w.next = nil, nil
+	w.prev, w.next, w.line = nil, nil, nil
 	q.len--
 	p.waiting--
 	p.letGo(p.holders[w.Ask.Holder])

@@ -27,7 +27,7 @@ type Candidate struct {
 	// A resting candidate had no room when it was last asked.
 	resting bool
 	blocked provider.Amounts // for this ask
-	by      int              // because of this dimension, or unconditional, or several
+	why     fit              // because of this
 
 	pass       int64 // weighted: how much it was served, for its weight
 	prev, next *Candidate

@@ -91,7 +91,7 @@ func (b *Broker) Watch(ctx context.Context, name string, interval time.Duration,
 		delete(o.watchers, changed)
 		o.mu.Unlock()
 	}()
-	pause := time.NewTicker(interval)
+	pause := time.NewTimer(interval)
 	defer pause.Stop()
 	for {
 		v, err := b.Inspect(name)
@@ -101,6 +101,7 @@ func (b *Broker) Watch(ctx context.Context, name string, interval time.Duration,
 		if err := f(v); err != nil {
 			return err
 		}
+		pause.Reset(interval)
 		if err := until(ctx, o, pause.C); err != nil {
 			return err
 		}

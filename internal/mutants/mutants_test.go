@@ -30,9 +30,6 @@ var (
 var slots = make(chan struct{}, 2)
 
 func TestPlantedBugsAreCaught(t *testing.T) {
-	if testing.Short() {
-		t.Skip("builds the engine once a bug")
-	}
 	for _, p := range plants {
 		t.Run(p.name, func(t *testing.T) {
 			t.Parallel()
@@ -47,9 +44,6 @@ func TestPlantedBugsAreCaught(t *testing.T) {
 
 // Without a bug the same cases pass, or being caught would mean nothing.
 func TestWithoutBugsNothingIsCaught(t *testing.T) {
-	if testing.Short() {
-		t.Skip("builds the engine")
-	}
 	for _, test := range []string{neverRefuses, overUse, refunds} {
 		t.Run(test, func(t *testing.T) {
 			t.Parallel()

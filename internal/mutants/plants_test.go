@@ -100,7 +100,7 @@ var plants = []plant{
 	{
 		name: "expiry frees the unreported", rule: "what a lease never reported stays charged",
 		file: "lease.go", test: neverRefuses,
-		old: "\tl.charge(now, true)\n",
+		old: "\tfreed = l.charge(now, true)\n",
 		new: "\tl.buckets(func(bit uint32, b *bucket) {\n\t\tif l.holding&bit != 0 && b.window != 0 {\n\t\t\tl.holding &^= bit\n\t\t\tb.held -= l.left(b.dimension)\n\t\t}\n\t})\n",
 	},
 	{

@@ -58,6 +58,9 @@ type Dialect struct {
 	// Held marks the dimensions that are counted while the provider answers,
 	// and not when the request arrives.
 	Held [NumDimensions]bool
+	// Kept marks the dimensions in which the reservation counts in full,
+	// however little the answer uses.
+	Kept [NumDimensions]bool
 	// Reserve gives what a call may come to count, before it is made.
 	Reserve func(Demand) Amounts
 	// Count gives what a call did count; Unknown where the usage does not say.

@@ -10,6 +10,7 @@ var openai = Dialect{
 	AuthPrefix:     "Bearer ",
 	CombinedTokens: true,
 	Limited:        []Dimension{Requests, Tokens},
+	Kept:           [NumDimensions]bool{Tokens: true},
 	Kind:           Refilling,
 	Reserve: func(d Demand) Amounts {
 		a := separately(d)
@@ -17,8 +18,8 @@ var openai = Dialect{
 		return a
 	},
 	Count: func(u Usage) Amounts {
-		a := Amounts{Requests: 1, InputTokens: u.Input, OutputTokens: u.Output, Tokens: Unknown, Concurrency: 1}
-		return a
+		return Amounts{Requests: 1, InputTokens: u.Input, OutputTokens: u.Output,
+			Tokens: either(u.Input, u.Output), Concurrency: 1}
 	},
 	Windows: noWindows,
 }
