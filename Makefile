@@ -89,7 +89,7 @@ proto: $(BUF) ## lint and format of proto/
 	buf format --diff --exit-code
 
 # What proto/ is compared with; a release's tag, once there is one.
-AGAINST ?= .git#ref=HEAD~1
+AGAINST ?= .git\#ref=HEAD~1
 .PHONY: breaking
 breaking: $(BUF) ## fail if proto/ breaks those who use it (AGAINST=.git#tag=v1.0.0)
 	buf breaking --against '$(AGAINST)'

@@ -16,8 +16,6 @@ type Grant struct {
 	Granted Time
 	StartBy Time // the request must be sent before
 	Expires Time // ends then, unless a report renews it
-	// Repeated says that this ask had been granted before.
-	Repeated bool
 }
 
 // lease is one key in somebody's hands. There may be a million of them, so it

@@ -290,9 +290,7 @@ const maxDue = 1000
 func (p *Pool) Acquire(now Time, ask Ask) (Grant, error) {
 	now = p.tick(now)
 	if l := p.repeated(now, &ask); l != nil {
-		g := l.grant(p)
-		g.Repeated = true
-		return g, nil
+		return l.grant(p), nil
 	}
 	c, err := p.class(ask.Model)
 	if err != nil {
@@ -328,6 +326,16 @@ func (c *class) full(now Time, ask *provider.Amounts) bool {
 		}
 	}
 	return true
+}
+
+// Repeated gives the lease that Acquire would give again for an ask it has
+// granted before.
+func (p *Pool) Repeated(now Time, ask Ask) (Grant, bool) {
+	l := p.repeated(p.tick(now), &ask)
+	if l == nil {
+		return Grant{}, false
+	}
+	return l.grant(p), true
 }
 
 // repeated finds the lease that the same ask was given before, unless the time

@@ -84,7 +84,10 @@ func (s *adminService) WatchPool(req *keybrokerv1.WatchPoolRequest, stream grpc.
 		interval = watchInterval
 	}
 	err = s.broker.Watch(ctx, req.GetPool(), max(interval, minInterval), func(v broker.View) error {
-		return stream.Send(&keybrokerv1.WatchPoolResponse{Pool: poolToProto(&v)})
+		if stream.Send(&keybrokerv1.WatchPoolResponse{Pool: poolToProto(&v)}) != nil {
+			return context.Canceled // the watcher has gone, which is no fault of ours
+		}
+		return nil
 	})
 	return poolStatus(ctx, req.GetPool(), err)
 }

@@ -34,6 +34,8 @@ const (
 	reasonQueueFull    = "QUEUE_FULL"
 	reasonSuperseded   = "SUPERSEDED"
 	reasonDraining     = "DRAINING"
+	reasonDeadline     = "DEADLINE_EXCEEDED"
+	reasonCanceled     = "CANCELED"
 	reasonInvalid      = "INVALID_REQUEST"
 	reasonInternal     = "INTERNAL"
 )
@@ -85,9 +87,9 @@ func toStatus(ctx context.Context, err error) error {
 		_ = grpc.SetTrailer(ctx, metadata.Pairs("grpc-retry-pushback-ms", pushback)) // fails only outside a handler
 		return failure(codes.Unavailable, "broker is shutting down", reasonDraining, nil, retryIn(drainRetry))
 	case errors.Is(err, context.DeadlineExceeded):
-		return status.Error(codes.DeadlineExceeded, "deadline exceeded while waiting")
+		return failure(codes.DeadlineExceeded, "deadline exceeded while waiting", reasonDeadline, nil)
 	case errors.Is(err, context.Canceled):
-		return status.Error(codes.Canceled, "canceled while waiting")
+		return failure(codes.Canceled, "canceled while waiting", reasonCanceled, nil)
 	}
 	return failure(codes.Internal, "internal error", reasonInternal, nil)
 }

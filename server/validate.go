@@ -1,6 +1,7 @@
 package server
 
 import (
+	"strconv"
 	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -13,7 +14,8 @@ import (
 // What a request may hold.
 const (
 	maxTokens      = int64(1e15)
-	maxName        = 256 // bytes of a pool, model, key id or request id
+	maxName        = 256 // bytes of a pool, model or key id
+	maxRequestID   = 128 // bytes
 	maxExclude     = 64
 	maxHeaders     = 256
 	maxHeaderBytes = 64 << 10
@@ -27,15 +29,21 @@ func validAcquire(r *keybrokerv1.AcquireKeyRequest) (broker.Request, error) {
 	if r.GetPool() == "" && r.GetModel() == "" {
 		return out, invalidf("pool", "name a pool or a model")
 	}
-	for _, f := range []struct{ field, value string }{
-		{"pool", out.Pool}, {"model", out.Model}, {"request_id", out.Request},
-	} {
-		if len(f.value) > maxName {
-			return out, invalidf(f.field, "is %d bytes long, at most %d", len(f.value), maxName)
+	for _, f := range []struct {
+		field, value string
+		most         int
+	}{{"pool", out.Pool, maxName}, {"model", out.Model, maxName}, {"request_id", out.Request, maxRequestID}} {
+		if err := validLength(f.field, f.value, f.most); err != nil {
+			return out, err
 		}
 	}
 	if len(out.Exclude) > maxExclude {
 		return out, invalidf("exclude_key_ids", "has %d entries, at most %d", len(out.Exclude), maxExclude)
+	}
+	for i, id := range out.Exclude {
+		if err := validLength("exclude_key_ids["+strconv.Itoa(i)+"]", id, maxName); err != nil {
+			return out, err
+		}
 	}
 	if err := validTokens("input_tokens", out.Demand.InputTokens); err != nil {
 		return out, err
@@ -54,6 +62,13 @@ func validAcquire(r *keybrokerv1.AcquireKeyRequest) (broker.Request, error) {
 		return out, invalidf("ttl", "must be above zero; leave it out for the pool's default")
 	}
 	return out, nil
+}
+
+func validLength(field, value string, most int) error {
+	if len(value) > most {
+		return invalidf(field, "is %d bytes long, at most %d", len(value), most)
+	}
+	return nil
 }
 
 func validTokens(field string, n int64) error {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -63,10 +62,7 @@ func fleetResult(ctx context.Context, env *environment, fleet *demo.Fleet) (*dem
 		return nil, err
 	}
 	cfg.Server.Listen = "127.0.0.1:0"
-	for i := range cfg.Providers {
-		p := &cfg.Providers[i]
-		p.BaseURL = strings.Replace(p.BaseURL, app.SandboxAddress, l.Addr().String(), 1)
-	}
+	app.UseSandbox(cfg, l.Addr().String())
 	fleet.Sandbox = sandbox.New(app.SandboxAccounts(cfg), sandboxDefaults)
 	a, err := app.New(ctx, cfg, slog.New(slog.DiscardHandler), nil)
 	if err != nil {

@@ -113,23 +113,26 @@ type configError struct{ error }
 // environment: --admin-listen from KEYBROKER_ADMIN_LISTEN.
 type flags struct {
 	*flag.FlagSet
-	env *environment
+	env  *environment
+	help string
 }
 
 func newFlags(env *environment, name, help string) *flags {
-	f := &flags{flag.NewFlagSet(name, flag.ContinueOnError), env}
+	f := &flags{flag.NewFlagSet(name, flag.ContinueOnError), env, help}
 	f.SetOutput(io.Discard)
-	f.Usage = func() {
-		fmt.Fprintf(env.stdout, "%s\nFlags (or KEYBROKER_… in the environment, as KEYBROKER_CONFIG for --config):\n", help)
-		f.SetOutput(env.stdout)
-		f.PrintDefaults()
-		f.SetOutput(io.Discard)
-	}
+	f.Usage = func() {} // it is called for a mistake too
 	return f
+}
+
+func (f *flags) printHelp() {
+	fmt.Fprintf(f.env.stdout, "%s\nFlags (or KEYBROKER_… in the environment, as KEYBROKER_CONFIG for --config):\n", f.help)
+	f.SetOutput(f.env.stdout)
+	f.PrintDefaults()
 }
 
 func (f *flags) parse(args []string) error {
 	if err := f.Parse(args); errors.Is(err, flag.ErrHelp) {
+		f.printHelp()
 		return err
 	} else if err != nil {
 		return &usageError{err.Error() + "; see keybroker " + f.Name() + " --help"}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/keybroker/keybroker/internal/app"
+	"github.com/keybroker/keybroker/internal/config"
 	"github.com/keybroker/keybroker/internal/sandbox"
 )
 
@@ -37,6 +38,9 @@ func runSandbox(ctx context.Context, env *environment, args []string) error {
 	logger, err := logs.logger(env)
 	if err != nil {
 		return err
+	}
+	if err := config.CheckListen(*listen); err != nil {
+		return &usageError{fmt.Sprintf("--listen: %v", err)}
 	}
 	cfg, err := loadConfig(env, *path, true)
 	if err != nil {

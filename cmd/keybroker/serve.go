@@ -17,7 +17,8 @@ const serveHelp = `keybroker serve runs the broker until it gets SIGINT or SIGTE
 
   keybroker serve --config broker.yaml
   keybroker serve --config broker.yaml --listen 127.0.0.1:9000 --log-level debug
-  keybroker serve --sandbox      simulated keys, nothing to set up
+  keybroker serve --sandbox                          simulated, nothing to set up
+  keybroker serve --config broker.yaml --sandbox     my limits, but no money spent
 
 A flag goes before the environment, and that before the file.
 `
@@ -25,7 +26,7 @@ A flag goes before the environment, and that before the file.
 func serve(ctx context.Context, env *environment, args []string) error {
 	f := newFlags(env, "serve", serveHelp)
 	path := f.String("config", "", "configuration `file`")
-	simulated := f.Bool("sandbox", false, "run a simulated provider on "+app.SandboxAddress+" too; without --config, with keys of its own")
+	simulated := f.Bool("sandbox", false, "simulate every provider, on "+app.SandboxAddress+"; without --config, with keys of its own")
 	listen := f.String("listen", "", "`address` for services, instead of server.listen")
 	adminListen := f.String("admin-listen", "", "`address` for operators, instead of server.admin_listen")
 	logs := logFlags(f)
@@ -43,12 +44,15 @@ func serve(ctx context.Context, env *environment, args []string) error {
 	if err := override(cfg, *listen, *adminListen); err != nil {
 		return err
 	}
+	ctx, stop := context.WithCancel(ctx)
+	defer stop() // the sandbox too, if the broker cannot start
 	group, ctx := errgroup.WithContext(ctx)
 	if *simulated {
 		l, err := net.Listen("tcp", app.SandboxAddress)
 		if err != nil {
 			return fmt.Errorf("sandbox: %w", err)
 		}
+		app.UseSandbox(cfg, l.Addr().String())
 		s := sandbox.New(app.SandboxAccounts(cfg), sandboxDefaults)
 		group.Go(func() error { return app.ServeSandbox(ctx, l, s) })
 		logger.Info("sandbox provider listens", "address", l.Addr().String())

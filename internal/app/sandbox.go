@@ -5,6 +5,7 @@ import (
 	_ "embed"
 	"net"
 	"net/http"
+	"net/url"
 	"time"
 
 	"github.com/keybroker/keybroker/internal/config"
@@ -18,7 +19,8 @@ import (
 //go:embed sandbox.yaml
 var SandboxConfig []byte
 
-// SandboxAddress is where SandboxConfig expects its provider.
+// SandboxAddress is where a sandbox listens unless told otherwise, and where
+// SandboxConfig expects it.
 const SandboxAddress = "127.0.0.1:7071"
 
 // What a sandbox enforces on keys whose limits the configuration leaves out, so
@@ -58,6 +60,17 @@ func SandboxAccounts(cfg *config.Config) []sandbox.Account {
 		}
 	}
 	return all
+}
+
+// UseSandbox sends the clients of every provider to a sandbox instead; the path
+// of each address stays.
+func UseSandbox(cfg *config.Config, address string) {
+	for i := range cfg.Providers {
+		p := &cfg.Providers[i]
+		u, _ := url.Parse(p.BaseURL) // the configuration has checked it
+		u.Scheme, u.Host = "http", address
+		p.BaseURL = u.String()
+	}
 }
 
 func sandboxAccount(p *config.ProviderConfig, group string, own config.Limits) *sandbox.Account {

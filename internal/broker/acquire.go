@@ -71,7 +71,10 @@ func (b *Broker) Acquire(ctx context.Context, r Request) (Lease, error) {
 	if longest := chain[0].cfg.MaxTTL; r.TTL > longest {
 		return Lease{}, fmt.Errorf("%w: at most %v", ErrTTLTooLong, longest)
 	}
-	o, grant, err := tryAll(chain, &r)
+	o, grant, repeated := granted(chain, &r)
+	if !repeated {
+		o, grant, err = tryAll(chain, &r)
+	}
 	if errors.Is(err, pool.ErrAllKeysExhausted) {
 		if until := waitUntil(ctx, start, min(r.MaxWait, o.cfg.MaxWait)); until > 0 && worthWaiting(err) {
 			grant, err = o.wait(ctx, &r, until)
@@ -83,12 +86,19 @@ func (b *Broker) Acquire(ctx context.Context, r Request) (Lease, error) {
 	if err == nil && ctx.Err() != nil { // nobody is there to take it
 		err = ctx.Err()
 	}
-	if err != nil && grant.Lease != 0 && !grant.Repeated {
+	if err != nil && grant.Lease != 0 && r.Request == "" {
 		o.do(func(now pool.Time, e *pool.Pool) { e.Release(now, grant.Lease, r.Holder, true) })
 	}
 	if err != nil {
 		o.noteRefused(err)
 		return Lease{}, err
+	}
+	if r.Request != "" {
+		for _, other := range chain {
+			if other != o {
+				other.supersede(requestKey{r.Holder, r.Request})
+			}
+		}
 	}
 	waited := o.origin.Add(time.Duration(grant.Granted)).Sub(start)
 	return Lease{
@@ -99,6 +109,21 @@ func (b *Broker) Acquire(ctx context.Context, r Request) (Lease, error) {
 		TTL:         o.origin.Add(time.Duration(grant.Expires)).Sub(start),
 		Waited:      max(waited, 0),
 	}, nil
+}
+
+// granted finds the lease that a repeated call was given before, in any pool of
+// the chain.
+func granted(chain []*owner, r *Request) (found *owner, grant pool.Grant, ok bool) {
+	if r.Request == "" {
+		return nil, grant, false
+	}
+	for _, o := range chain {
+		o.do(func(now pool.Time, _ *pool.Pool) { grant, ok = o.granted(now, o.ask(r)) })
+		if ok {
+			return o, grant, true
+		}
+	}
+	return nil, grant, false
 }
 
 var errWaitEnded = errors.New("wait ended")

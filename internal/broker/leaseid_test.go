@@ -59,6 +59,20 @@ func TestLeaseIDWithAnyBitFlippedIsUnknown(t *testing.T) {
 	})
 }
 
+// The last character has two bits to spare, and still only one will do.
+func TestLeaseIDHasOneSpelling(t *testing.T) {
+	const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+	s := newSigner()
+	id := s.id(leaseName{1, 2, 3}, "alice")
+	taken := 0
+	for _, c := range alphabet {
+		if _, ok := s.parse(id[:len(id)-1]+string(c), "alice"); ok {
+			taken++
+		}
+	}
+	assert.Equal(t, 1, taken)
+}
+
 // The boundary between name and holder must not be movable.
 func TestLeaseIDsOfSimilarHoldersDiffer(t *testing.T) {
 	s, n := newSigner(), leaseName{1, 2, 3}

@@ -116,11 +116,16 @@ func (o *owner) line(ask pool.Ask) (w *pool.Waiter, mine *wait, err error) {
 			return
 		}
 		k := requestKey{ask.Holder, ask.Request}
-		if ask.Request != "" && o.requests[k] != nil {
-			w = o.requests[k]
-			o.waits[w].done <- answer{err: ErrSuperseded}
-			o.waits[w] = mine
-			return
+		if ask.Request != "" {
+			if g, ok := o.granted(now, ask); ok {
+				mine.done <- answer{grant: g}
+				return
+			}
+			if w = o.requests[k]; w != nil {
+				o.waits[w].done <- answer{err: ErrSuperseded}
+				o.waits[w] = mine
+				return
+			}
 		}
 		if w, err = e.Wait(now, ask); err != nil {
 			return
@@ -131,6 +136,24 @@ func (o *owner) line(ask pool.Ask) (w *pool.Waiter, mine *wait, err error) {
 		}
 	})
 	return w, mine, err
+}
+
+// granted finds the lease that an ask with a request id has been given already;
+// whoever is due in line is served first, since it may be the same ask.
+func (o *owner) granted(now pool.Time, ask pool.Ask) (pool.Grant, bool) {
+	o.settle(now)
+	return o.engine.Repeated(now, ask)
+}
+
+// supersede sends away the call that waits with a request id which has been
+// served elsewhere.
+func (o *owner) supersede(k requestKey) {
+	o.do(func(_ pool.Time, e *pool.Pool) {
+		if w := o.requests[k]; w != nil {
+			e.Cancel(w)
+			o.tell(w, answer{err: ErrSuperseded})
+		}
+	})
 }
 
 // leave takes a call out of the line, unless it has heard meanwhile, or another

@@ -265,5 +265,7 @@ func TestAnthropicMagicModels(t *testing.T) {
 	assert.Equal(t, "enforced_spend_limit_reached", at(t, got.json(t), "error", "details", "error_code"))
 	assert.Contains(t, at(t, got.json(t), "error", "message"), "regain access on 2026-02-01 at 00:00 UTC.")
 	assert.Equal(t, "10", got.header.Get("anthropic-ratelimit-requests-remaining"), "at no charge")
-	assert.Equal(t, sandbox.ClassStats{Name: "claude-x", Failed: 2}, w.class("org-a", "claude-x"))
+	assert.Equal(t, sandbox.ClassStats{
+		Name: "claude-x", Failed: 2, Limits: []sandbox.LimitStats{{Name: "rpm", Window: time.Minute, Limit: 10}},
+	}, w.class("org-a", "claude-x"))
 }

@@ -50,8 +50,10 @@ type AcquireKeyRequest struct {
 	Ttl *durationpb.Duration `protobuf:"bytes,6,opt,name=ttl,proto3" json:"ttl,omitempty"`
 	// Keys not to use, say because one of them just failed. At most 64.
 	ExcludeKeyIds []string `protobuf:"bytes,7,rep,name=exclude_key_ids,json=excludeKeyIds,proto3" json:"exclude_key_ids,omitempty"`
-	// Makes the call safe to repeat: within the lease's life, the same id from
-	// the same holder gives the same lease. At most 128 bytes.
+	// Makes the call safe to repeat: as long as the lease's request may still be
+	// sent (start_within), the same id from the same holder gives the same lease.
+	// A call that repeats one which waits takes over its place in line, and the
+	// earlier one gets ABORTED. At most 128 bytes.
 	RequestId     string `protobuf:"bytes,8,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

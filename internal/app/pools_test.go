@@ -1,0 +1,198 @@
+package app_test
+
+// From a configuration to pools, and to the accounts of a simulated provider.
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/keybroker/keybroker/internal/app"
+	"github.com/keybroker/keybroker/internal/broker"
+	"github.com/keybroker/keybroker/internal/config"
+	"github.com/keybroker/keybroker/internal/provider"
+	"github.com/keybroker/keybroker/internal/sandbox"
+	"github.com/keybroker/keybroker/pool"
+)
+
+// parse reads providers as a file would have them.
+func parse(t *testing.T, text string) *config.Config {
+	t.Helper()
+	cfg, err := config.Parse("test.yaml", []byte(text), app.ConfigOptions())
+	require.NoError(t, err)
+	require.NoError(t, app.Complete(cfg))
+	return cfg
+}
+
+// provide is a file with one provider.
+func provide(t *testing.T, typ, rest string) *config.Config {
+	t.Helper()
+	return parse(t, "providers:\n- name: p\n  type: "+typ+"\n  "+rest)
+}
+
+func limit(d provider.Dimension, window time.Duration, n int64, k provider.Kind) pool.Limit {
+	return pool.Limit{Dimension: d, Window: window, Amount: n, Kind: k}
+}
+
+func TestLimitsBecomeBuckets(t *testing.T) {
+	const minute, day, refilling, sliding = time.Minute, 24 * time.Hour, provider.Refilling, provider.Sliding
+	for _, c := range []struct {
+		name, typ, key string
+		want           []pool.Limit
+	}{
+		{"none: all are learned", "anthropic", "", nil},
+		{"each by itself", "anthropic", "rpm_limit: 10, itpm_limit: 20, otpm_limit: 30, max_concurrency: 4", []pool.Limit{
+			limit(provider.Requests, minute, 10, refilling), limit(provider.InputTokens, minute, 20, refilling),
+			limit(provider.OutputTokens, minute, 30, refilling), limit(provider.Concurrency, 0, 4, refilling)}},
+		{"by the day", "anthropic", "rpd_limit: 5, tpd_limit: 6", []pool.Limit{
+			limit(provider.Requests, day, 5, refilling), limit(provider.Tokens, day, 6, refilling)}},
+		{"legacy tpm is split, and no token lost", "anthropic", "tpm_limit: 1001", []pool.Limit{
+			limit(provider.InputTokens, minute, 501, refilling), limit(provider.OutputTokens, minute, 500, refilling)}},
+		{"legacy tpm yields to itpm", "anthropic", "tpm_limit: 1000, itpm_limit: 70", []pool.Limit{
+			limit(provider.InputTokens, minute, 70, refilling)}},
+		{"tpm is one account where the provider has one", "openai", "rpm_limit: 3, tpm_limit: 1001", []pool.Limit{
+			limit(provider.Requests, minute, 3, refilling), limit(provider.Tokens, minute, 1001, refilling)}},
+		{"what is unknown counts in the strictest way", "generic", "rpm_limit: 3, tpm_limit: 9", []pool.Limit{
+			limit(provider.Requests, minute, 3, sliding), limit(provider.Tokens, minute, 9, sliding)}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			fields := "key: sk-1"
+			if c.key != "" {
+				fields += ", " + c.key
+			}
+			pools, _ := app.Pools(provide(t, c.typ, "base_url: http://x.test\n  keys:\n  - {"+fields+"}"))
+			require.Len(t, pools, 1)
+			assert.Equal(t, c.want, pools[0].Keys[0].Limits)
+		})
+	}
+}
+
+func TestPoolsTakeOverWhatIsConfigured(t *testing.T) {
+	pools, keys := app.Pools(parse(t, `
+pooling: {strategy: random}
+providers:
+- name: first
+  type: anthropic
+  base_url: https://x.test/api
+  models: [m1, m2, m3]
+  fallback: [off, second]
+  lease: {start_within: 1s, default_ttl: 3s, max_ttl: 4s, max_wait: 5s}
+  classes:
+  - {name: c, models: [m1, m2], rpm_limit: 7}
+  groups:
+  - {name: org, rpm_limit: 8}
+  keys:
+  - {id: one, key: sk-1, group: org, priority: 2, itpm_limit: 9}
+  - {id: two, key: sk-2, weight: 5}
+- name: off
+  type: openai
+  enabled: false
+  keys: [{key: sk-3}]
+- name: second
+  type: openai
+  flat_limits: true
+  pooling: {strategy: weighted}
+  keys: [{id: k, key: sk-4}]
+`))
+	require.Equal(t, []string{"first", "second"}, []string{pools[0].Name, pools[1].Name}, "a provider that is switched off is no pool")
+	first, second := pools[0], pools[1]
+	rpm := func(n int64) []pool.Limit {
+		return []pool.Limit{limit(provider.Requests, time.Minute, n, provider.Refilling)}
+	}
+	assert.Equal(t, []string{"second"}, first.Fallback, "nor a fallback")
+	assert.Equal(t, []string{"m1", "m2", "m3"}, first.Models)
+	assert.Equal(t, []pool.Class{{Name: "c", Models: []string{"m1", "m2"}, Limits: rpm(7)}}, first.Classes)
+	assert.Equal(t, []pool.Group{{Name: "org", Limits: rpm(8)}}, first.Groups)
+	assert.Equal(t, []pool.Key{
+		{ID: "one", Group: "org", Priority: 2, Weight: 1, Limits: []pool.Limit{limit(provider.InputTokens, time.Minute, 9, provider.Refilling)}},
+		{ID: "two", Priority: 1, Weight: 5},
+	}, first.Keys)
+	assert.Equal(t, []time.Duration{1e9, 3e9, 4e9, 5e9}, []time.Duration{first.StartWithin, first.DefaultTTL, first.MaxTTL, first.MaxWait})
+	assert.Equal(t, "https://x.test/api", first.BaseURL)
+	assert.Equal(t, "https://api.openai.com/v1", second.BaseURL, "the type's own")
+	assert.Equal(t, []string{"random", "weighted"}, []string{first.Strategy, second.Strategy})
+	assert.Equal(t, []bool{false, true}, []bool{first.Flat, second.Flat})
+	assert.Equal(t, []string{"sk-1", "sk-2", "sk-4"}, []string{
+		keys("first", 0).Reveal(), keys("first", 1).Reveal(), keys("second", 0).Reveal(),
+	})
+}
+
+func TestWithoutPoolingOnlyTheFirstKeyIsLeased(t *testing.T) {
+	for _, c := range []struct {
+		name, rest string
+		want       bool
+	}{
+		{"one key", "keys: [{key: sk-1}]", true},
+		{"one key and pooling", "pooling: {enabled: true}\n  keys: [{key: sk-1}]", false},
+		{"two keys", "keys: [{key: sk-1}, {key: sk-2}]", false},
+		{"two keys and no pooling", "pooling: {enabled: false}\n  keys: [{key: sk-1}, {key: sk-2}]", true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			pools, _ := app.Pools(provide(t, "anthropic", c.rest))
+			assert.Equal(t, c.want, pools[0].Single)
+		})
+	}
+
+	pools, _ := app.Pools(provide(t, "anthropic", "flat_limits: true\n  pooling: {enabled: false}\n  keys: [{key: sk-1, rpm_limit: 1000}, {key: sk-2, rpm_limit: 1000}]"))
+	b, err := broker.New(t.Context(), &broker.Memory{}, pools)
+	require.NoError(t, err)
+	defer b.Close()
+	for range 4 { // as many as the first key's limits that are not known let through
+		l, err := b.Acquire(t.Context(), broker.Request{Holder: "alice", Pool: "p"})
+		require.NoError(t, err)
+		assert.Zero(t, l.Key)
+	}
+}
+
+func TestTypeWithoutAnAddressNeedsOne(t *testing.T) {
+	for rest, want := range map[string]string{
+		"keys: [{key: sk-1}]":                            `provider "p": type generic has no address of its own; set base_url`,
+		"base_url: http://x.test\n  keys: [{key: sk-1}]": "",
+		"enabled: false\n  keys: [{key: sk-1}]":          "",
+	} {
+		cfg, err := config.Parse("test.yaml", []byte("providers:\n- name: p\n  type: generic\n  "+rest), app.ConfigOptions())
+		require.NoError(t, err)
+		if err := app.Complete(cfg); want == "" {
+			assert.NoError(t, err, rest)
+		} else {
+			assert.EqualError(t, err, want)
+		}
+	}
+}
+
+func TestSandboxEnforcesWhatIsConfigured(t *testing.T) {
+	unstated := sandbox.Limits{RPM: 50, ITPM: 40_000, OTPM: 8_000, TPM: 0}
+	with := func(change func(*sandbox.Limits)) sandbox.Limits {
+		l := unstated
+		change(&l)
+		return l
+	}
+	for _, c := range []struct {
+		name, typ, rest string
+		want            []sandbox.Account
+	}{
+		{"what is not stated is there to be learned", "anthropic", "keys: [{id: k, key: sk-1}]",
+			[]sandbox.Account{{Type: "anthropic", Name: "p-k", Keys: []string{"sk-1"}, Default: unstated}}},
+		{"of a combined account too", "openai", "keys: [{id: k, key: sk-1, rpm_limit: 9}]",
+			[]sandbox.Account{{Type: "openai", Name: "p-k", Keys: []string{"sk-1"}, Default: sandbox.Limits{RPM: 9, TPM: 40_000}}}},
+		{"keys of a group share one account", "anthropic",
+			"flat_limits: true\n  groups: [{name: org, rpm_limit: 7}]\n  keys: [{id: a, key: sk-1, group: org}, {id: b, key: sk-2, tpm_limit: 9}, {id: c, key: sk-3, group: org}]",
+			[]sandbox.Account{
+				{Type: "anthropic", Name: "p-org", Keys: []string{"sk-1", "sk-3"}, Flat: true, Default: with(func(l *sandbox.Limits) { l.RPM = 7 })},
+				{Type: "anthropic", Name: "p-b", Keys: []string{"sk-2"}, Flat: true, Default: with(func(l *sandbox.Limits) { l.ITPM, l.OTPM = 5, 4 })},
+			}},
+		{"the tighter of class and group holds", "anthropic",
+			"models: [m1, m2]\n  classes: [{name: c, models: [m1], rpm_limit: 5, itpm_limit: 90}]\n  keys: [{id: k, key: sk-1, rpm_limit: 6, itpm_limit: 80, max_concurrency: 3}]",
+			[]sandbox.Account{{Type: "anthropic", Name: "p-k", Keys: []string{"sk-1"},
+				Classes: []sandbox.Class{{Name: "c", Models: []string{"m1"}, Limits: with(func(l *sandbox.Limits) { l.RPM, l.ITPM, l.Concurrency = 5, 80, 3 })}},
+				Default: with(func(l *sandbox.Limits) { l.RPM, l.ITPM, l.Concurrency = 6, 80, 3 }),
+			}}},
+		{"nothing of what is switched off", "anthropic", "enabled: false\n  keys: [{key: sk-1}]", nil},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			assert.Equal(t, c.want, app.SandboxAccounts(provide(t, c.typ, c.rest)))
+		})
+	}
+}

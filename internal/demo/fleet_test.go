@@ -1,0 +1,95 @@
+package demo_test
+
+// A short fleet against the real thing: it gets what the provider allows, and
+// is never told 429.
+
+import (
+	"bytes"
+	"context"
+	"log/slog"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/keybroker/keybroker/internal/app"
+	"github.com/keybroker/keybroker/internal/config"
+	"github.com/keybroker/keybroker/internal/demo"
+	"github.com/keybroker/keybroker/internal/sandbox"
+)
+
+func TestFleetIsNeverToldToSlowDown(t *testing.T) {
+	cfg, err := config.Parse("sandbox.yaml", app.SandboxConfig, app.ConfigOptions())
+	require.NoError(t, err)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	cfg.Server.Listen = "127.0.0.1:0"
+	for i := range cfg.Providers {
+		p := &cfg.Providers[i]
+		p.BaseURL = strings.Replace(p.BaseURL, app.SandboxAddress, l.Addr().String(), 1)
+	}
+	progress := &bytes.Buffer{}
+	fleet := demo.Fleet{
+		Sandbox:  sandbox.New(app.SandboxAccounts(cfg), sandbox.Options{Seed: 1, OutputTokens: 64}),
+		Services: 6, Workers: 2, Duration: 2 * time.Second, Progress: progress,
+	}
+	a, err := app.New(t.Context(), cfg, slog.New(slog.DiscardHandler), nil)
+	require.NoError(t, err)
+	fleet.Broker = a.Addr().String()
+	ctx, stop := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { assert.NoError(t, app.ServeSandbox(ctx, l, fleet.Sandbox)) })
+	running.Go(func() { assert.NoError(t, a.Run(ctx)) })
+	t.Cleanup(func() { stop(); running.Wait() })
+
+	r, err := fleet.Run(t.Context())
+	require.NoError(t, err)
+	require.Len(t, r.Pools, 2)
+	for _, p := range r.Pools {
+		assert.Positive(t, p.Requests, p.Pool)
+		assert.Zero(t, p.Limited, "429s of %s", p.Pool)
+		assert.Zero(t, p.Failed, "other errors of %s", p.Pool)
+		assert.Greater(t, p.Fairness, 0.5, p.Pool)
+	}
+	assert.Equal(t, 6, r.Services)
+	assert.InDelta(t, 2, r.Seconds, 1)
+	require.NotEmpty(t, r.Limits)
+	for _, limit := range r.Limits {
+		assert.Positive(t, limit.Used, limit.Account)
+		assert.LessOrEqual(t, limit.Share, 1.0, limit.Account)
+	}
+	admitted := int64(0)
+	for _, account := range fleet.Sandbox.Stats().Accounts {
+		assert.Zero(t, account.Unauthorized, account.Name)
+		for _, c := range account.Classes {
+			assert.Zero(t, c.Limited, "%s %s", account.Name, c.Name)
+			admitted += c.Admitted
+		}
+	}
+	assert.Positive(t, admitted, "the provider's own books agree")
+
+	assert.Contains(t, progress.String(), "requests")
+	text := &bytes.Buffer{}
+	require.NoError(t, r.Print(text))
+	for _, want := range []string{"anthropic", "openai", "anthropic-research", "fairness", "binding limit"} {
+		assert.Contains(t, text.String(), want)
+	}
+}
+
+func TestFleetWithoutABrokerFails(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	l.Close()
+	fleet := demo.Fleet{
+		Broker: l.Addr().String(), Sandbox: sandbox.New(nil, sandbox.Options{}),
+		Services: 1, Workers: 1, Duration: 10 * time.Second, Progress: &bytes.Buffer{},
+	}
+	began := time.Now()
+	_, err = fleet.Run(t.Context())
+	require.ErrorContains(t, err, "service-01")
+	assert.Less(t, time.Since(began), 5*time.Second)
+}
