@@ -52,12 +52,10 @@ type account struct {
 
 func (p *Pool) newAccount(now Time, g *group, c *class) *account {
 	a := &account{group: g, class: c, window: firstWindow}
-	for _, l := range tightest(g.limits, c.limits) {
-		a.buckets = append(a.buckets, p.newBucket(now, l))
-	}
+	a.buckets = p.newBuckets(now, tightest(g.limits, c.limits)...)
 	for _, k := range g.keys {
-		for _, l := range k.limits {
-			k.own[c] = append(k.own[c], p.newBucket(now, l))
+		if len(k.limits) > 0 {
+			k.own[c] = p.newBuckets(now, k.limits...)
 		}
 	}
 	for _, d := range p.cfg.Dialect.Limited {
@@ -68,9 +66,16 @@ func (p *Pool) newAccount(now Time, g *group, c *class) *account {
 	return a
 }
 
-func (p *Pool) newBucket(now Time, l Limit) *bucket {
-	d := p.cfg.Dialect
-	return newBucket(now, l, d.Held[l.Dimension], p.cfg.StartWithin)
+// newBuckets makes full buckets, side by side in memory, since an ask goes
+// through all of them.
+func (p *Pool) newBuckets(now Time, limits ...Limit) []*bucket {
+	side := make([]bucket, len(limits))
+	out := make([]*bucket, len(limits))
+	for i, l := range limits {
+		side[i].init(now, l, p.cfg.Dialect.Held[l.Dimension], p.cfg.StartWithin)
+		out[i] = &side[i]
+	}
+	return out
 }
 
 // tightest joins limits; of two for the same dimension and window the lower
@@ -234,7 +239,7 @@ func (a *account) learn(now Time, p *Pool, l *lease, windows []provider.Window) 
 // account was last idle, so all of that counts beside what the answer says is
 // used.
 func (p *Pool) learned(now Time, a *account, w provider.Window) *bucket {
-	b := p.newBucket(now, Limit{Dimension: w.Dimension, Window: w.Length, Amount: w.Limit, Kind: p.cfg.Dialect.Kind})
+	b := p.newBuckets(now, Limit{Dimension: w.Dimension, Window: w.Length, Amount: w.Limit, Kind: p.cfg.Dialect.Kind})[0]
 	b.ceiling = 0
 	used := w.Limit
 	if w.Remaining >= 0 {

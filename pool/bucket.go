@@ -44,6 +44,7 @@ type bucket struct {
 	ceiling   int64 // configured: no header lifts the limit above it; 0 if none
 	holds     bool  // amounts are held until they are known
 	held      int64
+	refilling refilling // the usual meter, in the same piece of memory
 
 	raise   int64   // a higher limit that one lease has reported
 	raiseBy LeaseID // that lease
@@ -53,7 +54,13 @@ type bucket struct {
 // take from its grant to the provider; what is held until it is known needs no
 // such margin.
 func newBucket(now Time, l Limit, holds bool, delta time.Duration) *bucket {
-	b := &bucket{dimension: l.Dimension, window: l.Window, limit: l.Amount, ceiling: l.Amount, holds: holds}
+	b := &bucket{}
+	b.init(now, l, holds, delta)
+	return b
+}
+
+func (b *bucket) init(now Time, l Limit, holds bool, delta time.Duration) {
+	*b = bucket{dimension: l.Dimension, window: l.Window, limit: l.Amount, ceiling: l.Amount, holds: holds}
 	if holds {
 		delta = 0
 	}
@@ -61,13 +68,13 @@ func newBucket(now Time, l Limit, holds bool, delta time.Duration) *bucket {
 	case l.Dimension == provider.Concurrency:
 		b.meter, b.holds = &slots{l.Amount}, true
 	case l.Kind == provider.Refilling && delta < l.Window: // else it has no room for a burst
-		b.meter = &refilling{limit: l.Amount, window: l.Window, delta: delta, fullAt: now - Time(delta)}
+		b.refilling = refilling{limit: l.Amount, window: l.Window, delta: delta, fullAt: now - Time(delta)}
+		b.meter = &b.refilling
 	case l.Kind == provider.Fixed && l.Reset > 0:
 		b.meter = &fixed{limit: l.Amount, window: l.Window, delta: delta, reset: l.Reset}
 	default: // safe for any kind, as for a fixed window whose reset is not known
 		b.meter = newSliding(l.Amount, l.Window, delta)
 	}
-	return b
 }
 
 // fitAt is the earliest moment at which n fits. With more held than leaves room

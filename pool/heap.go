@@ -6,7 +6,8 @@ type placed interface {
 	place() *int32
 }
 
-// heap is a binary heap, smallest key first. An element stands in at most one
+// heap is a heap with four children a node, which is half as deep as one with
+// two; smallest key first. An element stands in at most one
 // heap at a time; its place is -1 while it stands in none.
 type heap[T placed] struct {
 	items []entry[T]
@@ -47,7 +48,7 @@ func (h *heap[T]) remove(v T) {
 }
 
 func (h *heap[T]) fix(i int, e entry[T]) {
-	if i > 0 && e.key < h.items[(i-1)/2].key {
+	if i > 0 && e.key < h.items[(i-1)/4].key {
 		h.up(i, e)
 	} else {
 		h.down(i, e)
@@ -58,7 +59,7 @@ func (h *heap[T]) fix(i int, e entry[T]) {
 
 func (h *heap[T]) up(i int, e entry[T]) {
 	for i > 0 {
-		parent := (i - 1) / 2
+		parent := (i - 1) / 4
 		if h.items[parent].key <= e.key {
 			break
 		}
@@ -70,12 +71,14 @@ func (h *heap[T]) up(i int, e entry[T]) {
 
 func (h *heap[T]) down(i int, e entry[T]) {
 	for {
-		child := 2*i + 1
+		child := 4*i + 1
 		if child >= len(h.items) {
 			break
 		}
-		if r := child + 1; r < len(h.items) && h.items[r].key < h.items[child].key {
-			child = r
+		for r := child + 1; r < min(4*i+5, len(h.items)); r++ {
+			if h.items[r].key < h.items[child].key {
+				child = r
+			}
 		}
 		if h.items[child].key >= e.key {
 			break
