@@ -80,8 +80,8 @@ generate: $(BUF) ## gen/ from proto/
 
 .PHONY: check-generate
 check-generate: $(BUF) ## fail if gen/ is not what proto/ says
-	@rm -rf bin/gen && mkdir -p bin/gen && buf generate -o bin/gen
-	@diff -r bin/gen/gen gen || { echo "gen/ is stale: run make generate"; exit 1; }
+	@out=$$(mktemp -d) && trap 'rm -rf '$$out EXIT && buf generate -o $$out && \
+		diff -r $$out/gen gen || { echo "gen/ is stale: run make generate"; exit 1; }
 
 .PHONY: proto
 proto: $(BUF) ## lint and format of proto/

@@ -100,15 +100,25 @@ func (b *Broker) Acquire(ctx context.Context, r Request) (Lease, error) {
 			}
 		}
 	}
-	waited := o.origin.Add(time.Duration(grant.Granted)).Sub(start)
+	waited := floor(o.origin.Add(time.Duration(grant.Granted)).Sub(start))
 	return Lease{
 		ID:          b.signer.id(leaseName{o.number, o.epoch, grant.Lease}, r.Holder),
 		Pool:        &o.cfg,
 		Key:         grant.Key,
-		StartWithin: o.origin.Add(time.Duration(grant.StartBy)).Sub(start),
-		TTL:         o.origin.Add(time.Duration(grant.Expires)).Sub(start),
+		StartWithin: grant.StartBy.Sub(grant.Granted) + waited,
+		TTL:         grant.Expires.Sub(grant.Granted) + waited,
 		Waited:      max(waited, 0),
 	}, nil
+}
+
+// floor rounds down to a millisecond: less is on the safe side, and easier to
+// read. The wait for a lease that was granted to an earlier call is below zero.
+func floor(d time.Duration) time.Duration {
+	f := d.Truncate(time.Millisecond)
+	if f > d {
+		f -= time.Millisecond
+	}
+	return f
 }
 
 // granted finds the lease that a repeated call was given before, in any pool of
