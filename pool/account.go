@@ -28,6 +28,8 @@ type group struct {
 	keys     []*key
 	seats    []*seat // one a priority that its keys have
 	limits   []Limit
+	shared   []*bucket  // limits for all models together
+	shares   bool       // there are such, of the group or of a key
 	accounts []*account // one a class
 }
 
@@ -52,10 +54,10 @@ type account struct {
 
 func (p *Pool) newAccount(now Time, g *group, c *class) *account {
 	a := &account{group: g, class: c, window: firstWindow}
-	a.buckets = p.newBuckets(now, tightest(g.limits, c.limits)...)
+	a.buckets = append(p.newBuckets(now, tightest(g.limits, c.limits)...), g.shared...)
 	for _, k := range g.keys {
-		if len(k.limits) > 0 {
-			k.own[c] = p.newBuckets(now, k.limits...)
+		if k.own != nil {
+			k.own[c] = append(p.newBuckets(now, k.limits...), k.shared...)
 		}
 	}
 	for _, d := range p.cfg.Dialect.Limited {
@@ -127,12 +129,13 @@ type fit struct {
 	by      int // the dimension that has room last, or unconditional
 	byEvent bool
 	never   bool // above a configured limit
+	key     *key // whose own limits bind, if it is those
 }
 
 // later takes the later of f and a moment with its reason: all must have room.
 func (f *fit) later(at Time, by int, byEvent bool) {
 	if at > f.at {
-		*f = fit{at: at, by: by, byEvent: byEvent}
+		*f = fit{at: at, by: by, byEvent: byEvent, key: f.key}
 	}
 }
 
@@ -162,7 +165,7 @@ func (f *fit) in(now Time, b *bucket, ask *provider.Amounts) {
 		return
 	}
 	if b.never(n) {
-		*f = fit{at: Never, by: int(b.dimension), never: true}
+		*f = fit{at: Never, by: int(b.dimension), never: true, key: f.key}
 		return
 	}
 	at, byEvent := b.fitAt(now, n)
@@ -207,12 +210,12 @@ func (a *account) rank(now Time) int64 {
 	return int64(load)
 }
 
-// cost is what an ask takes of the account: the largest part of any limit.
-func (a *account) cost(ask *provider.Amounts) float64 {
+// cost is what a lease takes: the largest part of any limit.
+func (l *lease) cost() float64 {
 	part := 1.0 / 1024 // where nothing is limited, turns are even
-	for _, b := range a.buckets {
-		part = max(part, float64(ask[b.dimension])/float64(b.limit))
-	}
+	l.buckets(func(_ uint32, b *bucket) {
+		part = max(part, float64(l.reserved[b.dimension])/float64(b.limit))
+	})
 	return part
 }
 
@@ -224,7 +227,10 @@ func (a *account) learn(now Time, p *Pool, l *lease, windows []provider.Window) 
 			continue
 		}
 		if b := a.bucket(w.Dimension, w.Length); b != nil {
-			freed = b.report(now, w.Limit, l.id) || freed
+			// What models nobody declared share, none of them can speak for.
+			if w.Limit <= b.limit || a.class.name != otherModels {
+				freed = b.report(now, w.Limit, l, len(p.holders) == 1) || freed
+			}
 			continue
 		}
 		a.buckets = append(a.buckets, p.learned(now, a, w))

@@ -13,6 +13,7 @@ type Limit struct {
 	Amount    int64         // over 0
 	Kind      provider.Kind // how the provider counts it
 	Reset     Time          // the next reset of a Fixed window; 0 if not known
+	Shared    bool          // of a group or key: for all models together, not for each class
 }
 
 // meter counts what was charged against one limit in its own way. Amounts are
@@ -46,8 +47,10 @@ type bucket struct {
 	held      int64
 	refilling refilling // the usual meter, in the same piece of memory
 
-	raise   int64   // a higher limit that one lease has reported
-	raiseBy LeaseID // that lease
+	raise       int64   // a higher limit that one lease has reported
+	raiseBy     LeaseID // that lease
+	raiseHolder string
+	loweredAt   Time // what was granted before says nothing of a higher limit
 }
 
 // newBucket makes a bucket that is full. delta is the time that a request may
@@ -123,20 +126,25 @@ func (b *bucket) share(now Time) float64 {
 }
 
 // report takes the limit that an answer states. A lower one binds at once; a
-// higher one, which a mistaken or lying report must not bring about, only when
-// a second lease states it too, and never above what is configured. It reports
-// whether the limit changed.
-func (b *bucket) report(now Time, limit int64, by LeaseID) bool {
+// higher one, which a late, mistaken or lying report must not bring about, only
+// when a second lease of another holder states it too, both were granted since
+// the limit was last lowered, and never above what is configured. A sole holder
+// vouches for itself. It reports whether the limit changed.
+func (b *bucket) report(now Time, limit int64, l *lease, sole bool) bool {
 	if b.ceiling > 0 {
 		limit = min(limit, b.ceiling)
 	}
-	if limit == b.limit {
+	switch {
+	case limit == b.limit:
 		b.raise = 0
 		return false
-	}
-	if limit > b.limit && (b.raise != limit || b.raiseBy == by) {
-		b.raise, b.raiseBy = limit, by
+	case limit > b.limit && l.granted < b.loweredAt:
 		return false
+	case limit > b.limit && (b.raise != limit || b.raiseBy == l.id || b.raiseHolder == l.holder.name && !sole):
+		b.raise, b.raiseBy, b.raiseHolder = limit, l.id, l.holder.name
+		return false
+	case limit < b.limit:
+		b.loweredAt = now
 	}
 	b.raise = 0
 	b.limit = limit

@@ -2,6 +2,7 @@ package pool
 
 import (
 	"math"
+	"slices"
 
 	"github.com/keybroker/keybroker/internal/provider"
 )
@@ -93,7 +94,7 @@ type memo struct {
 	ask     provider.Amounts
 	fit     fit      // where there is room first
 	account *account // and whose it is
-	usable  bool     // some key works and is not excluded
+	usable  bool     // some key works
 }
 
 // sooner takes the better of two memos for the same ask.
@@ -102,6 +103,18 @@ func (m *memo) sooner(n *memo) {
 		m.fit, m.account = n.fit, n.account
 	}
 	m.usable = m.usable || n.usable
+}
+
+// known gives what is known without a search, if it is that nothing has room.
+func (c *class) known(now Time, ask *provider.Amounts) (m memo, ok bool) {
+	for _, t := range c.tiers {
+		n := t.recall(now, ask)
+		if n == nil {
+			return m, false
+		}
+		m.sooner(n)
+	}
+	return m, true
 }
 
 // recall finds a memo for the ask.
@@ -119,8 +132,19 @@ func (t *tier) memorize(m memo) {
 	t.oldest = (t.oldest + 1) % len(t.memos)
 }
 
-// freed takes note that an account may have more room than it had.
+// freed takes note that an account may have more room than it had, and with it
+// those that share a limit.
 func (p *Pool) freed(now Time, a *account) {
+	if !a.group.shares {
+		a.freed(now)
+		return
+	}
+	for _, a := range a.group.accounts {
+		a.freed(now)
+	}
+}
+
+func (a *account) freed(now Time) {
 	a.class.queue.due = a.class.queue.len > 0
 	for _, c := range a.candidates {
 		t := c.tier
@@ -137,24 +161,31 @@ func (p *Pool) freed(now Time, a *account) {
 			if f := a.fit(now, &m.ask); f.at < m.fit.at {
 				m.fit, m.account = f, a
 			}
-			m.usable = m.usable || len(c.seat.keys) > 0
+			m.usable = m.usable || c.seat.alive(nil)
 		}
 	}
 }
 
-// claim is the account that the first in line waits for. Others may take from
-// it only what does not make the first wait longer.
+// claim is what the first in line waits for. Others may take from it only what
+// does not make the first wait longer.
 type claim struct {
 	account *account
+	key     *key // if it is the limits of one key that the first waits for
 	ask     *provider.Amounts
 	until   Time
 }
 
 func (c *claim) blocks(now Time, a *account, ask *provider.Amounts) bool {
-	if c == nil || c.account != a {
-		return false
-	}
-	for _, b := range a.buckets {
+	return c != nil && c.account == a && c.delayed(now, a.buckets, ask)
+}
+
+func (c *claim) blocksKey(now Time, k *key, class *class, ask *provider.Amounts) bool {
+	return c != nil && c.key == k && c.delayed(now, k.own[class], ask)
+}
+
+// delayed reports whether an ask would make the first in line wait longer.
+func (c *claim) delayed(now Time, buckets []*bucket, ask *provider.Amounts) bool {
+	for _, b := range buckets {
 		n, first := ask[b.dimension], c.ask[b.dimension]
 		if n == 0 || first == 0 {
 			continue
@@ -181,7 +212,12 @@ type search struct {
 	key       *key       // of it, to be leased
 
 	memo     memo // without room: what the present tier comes to
-	excluded bool // some candidate was passed over for this caller's sake only
+	personal bool // something was passed over that may be there for others
+}
+
+// allows reports whether the caller may have a key.
+func (s *search) allows(k *key) bool {
+	return (s.only == nil || s.only == k) && !slices.Contains(s.exclude, k.id)
 }
 
 // run tries the priorities from the top. It reports whether there was room; if
@@ -213,11 +249,11 @@ func (s *search) tier(t *tier) bool {
 		t.wake(s.now, c)
 	}
 	s.memo = memo{ask: *s.ask, fit: fit{at: Never, by: unconditional, never: true}}
-	s.excluded = false
+	s.personal = false
 	if s.ready(t) || s.resting(t) {
 		return true
 	}
-	if !s.excluded && s.only == nil {
+	if !s.personal && s.only == nil {
 		t.memorize(s.memo)
 	}
 	return false
@@ -252,7 +288,6 @@ func (s *search) resting(t *tier) bool {
 	for _, e := range t.resting.items {
 		if e.v.covers(s.ask) {
 			s.consider(e.v, &e.v.why)
-			s.memo.usable = s.memo.usable || len(e.v.seat.keys) > 0
 		} else {
 			open = append(open, e.v)
 		}
@@ -272,34 +307,26 @@ func (s *search) resting(t *tier) bool {
 }
 
 // try asks one candidate. Without room there, it gives the fit, or passed if
-// the candidate is merely not for this caller.
+// there may be room for others.
 func (s *search) try(c *Candidate) (f fit, passed bool) {
 	a := c.account
-	if s.claim.blocks(s.now, a, s.ask) {
-		s.excluded = true // at the claim's moment the first is served, and others may be
-		s.consider(c, &fit{at: s.claim.until, by: unconditional, byEvent: s.claim.until == Never})
-		s.memo.usable = s.memo.usable || len(c.seat.keys) > 0
-		return f, true
-	}
-	if !a.room(s.now, s.ask) {
+	switch {
+	case s.claim.blocks(s.now, a, s.ask):
+		// At the claim's moment the first is served, and others may be.
+		f, passed = fit{at: s.claim.until, by: unconditional, byEvent: s.claim.until == Never}, true
+	case !a.room(s.now, s.ask):
 		f = a.fit(s.now, s.ask)
-		s.memo.usable = s.memo.usable || len(c.seat.keys) > 0
-		s.consider(c, &f)
-		return f, false
+	default:
+		if s.key, f, passed = c.seat.pick(s, a.class); s.key != nil {
+			s.candidate = c
+			return f, false
+		}
 	}
-	before := s.excluded
-	s.excluded = false
-	s.key, f = c.seat.pick(s, a.class)
-	passed = s.excluded && s.key == nil
-	s.excluded = s.excluded || before
-	if s.key != nil {
-		s.candidate = c
-	} else {
-		s.consider(c, &f)
-	}
+	s.personal = s.personal || passed
+	s.consider(c, &f)
 	return f, passed
 }
 
 func (s *search) consider(c *Candidate, f *fit) {
-	s.memo.sooner(&memo{fit: *f, account: c.account})
+	s.memo.sooner(&memo{fit: *f, account: c.account, usable: c.seat.alive(nil)})
 }

@@ -62,11 +62,13 @@ func (e *ExhaustedError) Unwrap() error { return ErrAllKeysExhausted }
 // TooLargeError says which limit is in the way.
 type TooLargeError struct {
 	Dimension provider.Dimension
-	Limit     int64 // the largest that any of the pool's keys has
+	// Limit is the largest that any of the pool's keys has. An ask that is
+	// within it exceeds other limits of that key.
+	Limit int64
 }
 
 func (e *TooLargeError) Error() string {
-	return fmt.Sprintf("ask exceeds every limit: at most %d %s", e.Limit, e.Dimension)
+	return fmt.Sprintf("ask exceeds the limits of every key: the largest for %s is %d", e.Dimension, e.Limit)
 }
 
 // Unwrap gives ErrTooLarge.

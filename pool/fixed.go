@@ -6,7 +6,8 @@ import "time"
 // is taken to have reset only when that much has passed.
 const uncertainty = time.Second
 
-// fixed counts from one reset to the next. What is granted so close to a reset
+// fixed counts from one reset to the next, where the reset is known; a dialect
+// that reads it from headers makes use of it. What is granted so close to a reset
 // that it may arrive on either side counts on both.
 type fixed struct {
 	limit         int64

@@ -106,9 +106,9 @@ type LeaseState struct {
 // Summary gives the pool at a glance.
 func (p *Pool) Summary(now Time) Summary {
 	p.tick(now)
-	s := Summary{KeyCount: len(p.keys), Open: len(p.leases), Waiters: p.waiting, Counters: p.counters}
+	s := Summary{KeyCount: len(p.keys), Open: p.open, Waiters: p.waiting, Counters: p.counters}
 	for _, k := range p.keys {
-		if k.usable() {
+		if k.usable() && k.coolUntil() <= p.now {
 			s.Available++
 		}
 	}
@@ -141,21 +141,29 @@ func (k *key) inspect(now Time) KeyMetadata {
 		Health: k.health, LastError: k.lastErr, LastErrorAt: k.errAt, Open: k.open,
 		at: now, probe: k.probe != nil,
 	}
-	cool := Never
+	m.CooldownUntil = k.coolUntil()
 	for _, a := range k.group.accounts {
-		cool = min(cool, a.coolUntil)
 		all := append(limits(now, a.buckets), limits(now, k.own[a.class])...)
 		if m.Limits == nil || left(all) < left(m.Limits) {
 			m.Limits = all
 		}
 	}
-	if len(k.group.accounts) > 0 {
-		m.CooldownUntil = cool
+	return m
+}
+
+// coolUntil is when the key may be leased again for some class of models.
+func (k *key) coolUntil() Time {
+	until := Never
+	for _, a := range k.group.accounts {
+		until = min(until, a.coolUntil)
+	}
+	if len(k.group.accounts) == 0 {
+		until = 0
 	}
 	if k.index >= 0 {
-		m.CooldownUntil = max(m.CooldownUntil, k.restedAt)
+		until = max(until, k.restedAt)
 	}
-	return m
+	return until
 }
 
 func (a *account) inspect(now Time) []QuotaState {

@@ -32,6 +32,7 @@ type key struct {
 	weight   int64
 	own      map[*class][]*bucket // limits of this key alone, within its group's
 	limits   []Limit              // from which own is made
+	shared   []*bucket            // those for all models together
 	health   Health
 	restedAt Time // does not rest after
 	failedAt Time // of the lease that was refused last: what was granted before says nothing new
@@ -59,43 +60,60 @@ type seat struct {
 	weight int64 // of the usable ones together
 }
 
-// pick takes the next usable key that is not excluded and, if it has limits of
-// its own, has room in them. Without one, it says when there will be.
-func (s *seat) pick(q *search, c *class) (*key, fit) {
-	best := fit{at: Never, by: unconditional, never: len(s.keys) > 0}
+// pick takes the next usable key that the caller may have and that, if it has
+// limits of its own, has room in them. Without one, it says when there will be,
+// or passed if there is one for others.
+func (s *seat) pick(q *search, c *class) (found *key, best fit, passed bool) {
+	best = fit{at: Never, by: unconditional, never: len(s.keys) == len(s.all)}
+	tried := false
 	for i := range s.keys {
 		k := s.keys[(s.turn+i)%len(s.keys)]
-		if q.only != nil && q.only != k {
-			best.never = false
+		if !q.allows(k) || q.claim.blocksKey(q.now, k, c, q.ask) {
+			passed, best.never = true, false
 			continue
 		}
-		if slices.Contains(q.exclude, k.id) {
-			q.excluded, best.never = true, false
-			continue
-		}
-		q.memo.usable = true
-		f := fit{at: q.now, by: unconditional}
+		f := fit{at: q.now, by: unconditional, key: k}
 		for _, b := range k.own[c] {
 			f.in(q.now, b, q.ask)
 		}
 		if f.at == q.now {
 			s.turn = (s.turn + i + 1) % len(s.keys)
-			return k, f
+			return k, f, false
 		}
-		if best.sooner(&f); len(s.keys) > 1 {
-			best.by = several
+		tried = true
+		best.sooner(&f)
+	}
+	if len(s.keys) < len(s.all) {
+		s.restedAt(q, &best)
+	}
+	if len(s.all) > 1 && tried {
+		best.by = several
+	}
+	return nil, best, passed
+}
+
+// restedAt takes into account the keys that may be leased later.
+func (s *seat) restedAt(q *search, best *fit) {
+	for _, k := range s.all {
+		switch {
+		case k.usable() || slices.Contains(q.exclude, k.id):
+		case k.index >= 0:
+			best.sooner(&fit{at: k.restedAt, by: unconditional})
+		default: // the one lease that tries it is out
+			best.byEvent = best.byEvent || best.at == Never
 		}
 	}
-	if len(s.keys) == 0 {
-		for _, k := range s.all {
-			q.memo.usable = q.memo.usable || k.health != Quarantined
-			if k.index >= 0 {
-				best.at = min(best.at, k.restedAt)
-			}
-			best.byEvent = best.byEvent || k.probe != nil
+}
+
+// alive reports whether some key works, as far as is known, and is not
+// excluded.
+func (s *seat) alive(exclude []string) bool {
+	for _, k := range s.all {
+		if (k.health != Quarantined || k.usable()) && !slices.Contains(exclude, k.id) {
+			return true
 		}
 	}
-	return nil, best
+	return false
 }
 
 func (s *seat) add(k *key) {

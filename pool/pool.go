@@ -91,7 +91,8 @@ type Pool struct {
 	counters Counters
 
 	lastID   LeaseID
-	leases   map[LeaseID]*lease
+	leases   map[LeaseID]*lease // also lapsed ones
+	open     int
 	order    lease // the ends of the list of leases, oldest first
 	due      heap[*lease]
 	resting  heap[*key]
@@ -134,13 +135,18 @@ func New(cfg Config) (*Pool, error) {
 	for _, c := range cfg.Classes {
 		p.addClass(c)
 	}
+	for _, m := range cfg.Models { // so that their limits are there to be seen
+		_, _ = p.class(m) // which is served
+	}
 	return p, nil
 }
 
 func (p *Pool) addKeys() error {
 	byName := map[string]*group{}
 	add := func(name string, limits []Limit) *group {
-		g := &group{name: name, limits: limits}
+		g := &group{name: name}
+		g.limits, g.shared = p.share(limits)
+		g.shares = len(g.shared) > 0
 		p.groups = append(p.groups, g)
 		return g
 	}
@@ -156,8 +162,10 @@ func (p *Pool) addKeys() error {
 			return fmt.Errorf("key %q: unknown group %q", c.ID, c.Group)
 		default:
 			k.group = g
-			if k.limits = c.Limits; len(c.Limits) > 0 {
+			if len(c.Limits) > 0 {
 				k.own = map[*class][]*bucket{}
+				k.limits, k.shared = p.share(c.Limits)
+				g.shares = g.shares || len(k.shared) > 0
 			}
 		}
 		k.group.keys = append(k.group.keys, k)
@@ -167,6 +175,19 @@ func (p *Pool) addKeys() error {
 		p.keys = append(p.keys, k)
 	}
 	return nil
+}
+
+// share makes the buckets of those limits that hold for all models together, and
+// leaves the others.
+func (p *Pool) share(limits []Limit) (each []Limit, shared []*bucket) {
+	for _, l := range limits {
+		if l.Shared {
+			shared = append(shared, p.newBuckets(p.now, l)...)
+		} else {
+			each = append(each, l)
+		}
+	}
+	return each, shared
 }
 
 func (g *group) seat(priority int) *seat {
@@ -230,8 +251,8 @@ func (p *Pool) class(model string) (*class, error) {
 	if n := len(p.classes); n >= maxClasses || n > 4 && n*len(p.groups) >= maxAccounts {
 		name = otherModels
 	}
-	if c := p.classes[name]; c != nil && name == otherModels {
-		return c, nil // and no entry in byModel: there may be any number of such names
+	if c := p.classes[name]; c != nil { // and no entry in byModel: there may be any number of such names
+		return c, nil
 	}
 	return p.addClass(Class{Name: name, Models: []string{model}}), nil
 }
@@ -241,13 +262,14 @@ func (p *Pool) Serves(model string) bool {
 	return len(p.cfg.Models) == 0 || slices.Contains(p.cfg.Models, model)
 }
 
-// only is the one key that may be leased without pooling, nil with it.
-func (p *Pool) only() *key {
+// only is the one key that may be leased without pooling: the first that is
+// usable and not excluded. With pooling it is nil.
+func (p *Pool) only(exclude []string) *key {
 	if !p.cfg.Single {
 		return nil
 	}
 	for _, k := range p.keys {
-		if k.usable() {
+		if k.usable() && !slices.Contains(exclude, k.id) {
 			return k
 		}
 	}
@@ -267,10 +289,15 @@ func (p *Pool) tick(now Time) Time {
 		if Time(at) > p.now {
 			break
 		}
-		if l.expires <= p.now {
+		switch {
+		case l.lapsed:
+			p.forget(l)
+		case l.expires <= p.now:
 			p.counters.Expired++
 			p.end(p.now, l, false)
-		} else {
+			l.lapsed = true
+			p.due.update(l, int64(l.expires.Add(l.ttl)))
+		default:
 			charged := l.charge(p.now, false)
 			p.due.update(l, int64(l.nextEvent()))
 			if charged {
@@ -285,8 +312,8 @@ func (p *Pool) tick(now Time) Time {
 const maxDue = 1000
 
 // Acquire grants a lease now, or says why not: *ExhaustedError,
-// *TooLargeError, ErrModelRequired or ErrModelNotServed. It does not pass
-// anybody who waits.
+// *TooLargeError, ErrModelRequired or ErrModelNotServed. Those who wait and fit
+// are served before, and the first in line is not made to wait longer.
 func (p *Pool) Acquire(now Time, ask Ask) (Grant, error) {
 	now = p.tick(now)
 	if l := p.repeated(now, &ask); l != nil {
@@ -307,25 +334,20 @@ func (p *Pool) Acquire(now Time, ask Ask) (Grant, error) {
 }
 
 func (p *Pool) acquire(now Time, c *class, ask *Ask) (*lease, error) {
-	if c.queue.len > 0 && !c.full(now, &ask.Amounts) {
-		return p.acquireInLine(now, c, ask)
+	m, full := c.known(now, &ask.Amounts)
+	if full {
+		return nil, p.exhausted(c, &m, ask)
 	}
-	s := search{now: now, ask: &ask.Amounts, exclude: ask.Exclude, only: p.only()}
+	q := &c.queue
+	if q.len > 0 && (q.due || q.wake <= now) { // whoever waits goes before
+		p.serve(now, c)
+	}
+	s := search{now: now, ask: &ask.Amounts, exclude: ask.Exclude, only: p.only(ask.Exclude), claim: q.first}
 	m, ok := s.run(c)
 	if ok {
 		return p.lease(now, &s, ask), nil
 	}
-	return nil, p.exhausted(c, &m, &ask.Amounts)
-}
-
-// full reports whether it is known that nothing has room for an ask.
-func (c *class) full(now Time, ask *provider.Amounts) bool {
-	for _, t := range c.tiers {
-		if t.recall(now, ask) == nil {
-			return false
-		}
-	}
-	return true
+	return nil, p.exhausted(c, &m, ask)
 }
 
 // Repeated gives the lease that Acquire would give again for an ask it has
@@ -339,15 +361,20 @@ func (p *Pool) Repeated(now Time, ask Ask) (Grant, bool) {
 }
 
 // repeated finds the lease that the same ask was given before, unless the time
-// to use it has passed: then the answer was lost, and it gets another.
+// to use it has passed: then the answer was lost, and it gets another. So does an
+// ask that is not the same after all.
 func (p *Pool) repeated(now Time, ask *Ask) *lease {
 	if ask.Request == "" {
 		return nil
 	}
 	k := requestKey{ask.Holder, ask.Request}
 	l := p.requests[k]
-	if l != nil && l.granted.Add(p.cfg.StartWithin) <= now {
-		l.request = ""
+	if l == nil {
+		return nil
+	}
+	c, err := p.class(ask.Model)
+	if err != nil || c != l.account.class || slices.Contains(ask.Exclude, l.key.id) ||
+		l.granted.Add(p.cfg.StartWithin) <= now {
 		delete(p.requests, k)
 		return nil
 	}
@@ -361,21 +388,36 @@ func (l *lease) grant(p *Pool) Grant {
 	}
 }
 
-func (p *Pool) exhausted(c *class, m *memo, ask *provider.Amounts) error {
+func (p *Pool) exhausted(c *class, m *memo, ask *Ask) error {
 	if m.fit.never {
-		return c.tooLarge(ask)
+		return c.tooLarge(&ask.Amounts)
 	}
 	e := &ExhaustedError{RetryAt: m.fit.at, Dimension: provider.NumDimensions, NoUsableKey: !m.usable}
+	if len(ask.Exclude) > 0 {
+		e.NoUsableKey = !p.alive(ask.Exclude)
+	}
+	switch {
+	case e.NoUsableKey:
+		e.RetryAt = Never
+	case m.fit.byEvent: // nobody knows when; soon is likely
+		e.RetryAt = min(e.RetryAt, p.now.Add(time.Second))
+	}
 	if m.fit.by < unconditional {
 		e.Dimension = provider.Dimension(m.fit.by)
 	}
-	if m.fit.byEvent { // nobody knows when; soon is likely
-		e.RetryAt = min(e.RetryAt, p.now.Add(time.Second))
-	}
-	if e.NoUsableKey {
-		e.RetryAt = Never
-	}
 	return e
+}
+
+// alive reports whether some key works and is not excluded.
+func (p *Pool) alive(exclude []string) bool {
+	for _, g := range p.groups {
+		for _, s := range g.seats {
+			if s.alive(exclude) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // lease grants what a search has found.
@@ -396,11 +438,13 @@ func (p *Pool) lease(now Time, s *search, ask *Ask) *lease {
 			a.since[d] = min(a.since[d], int64(longest)) + min(n, int64(longest))
 		}
 	}
+	p.open++
 	a.open++
 	k.open++
 	if k.health != Healthy {
 		k.probe = l
 		k.seat.remove(k)
+		p.turned(k.group)
 	}
 	s.candidate.tier.ready.Served(now, s.candidate)
 	for _, c := range a.candidates { // the other priorities of the same group
@@ -450,7 +494,8 @@ func (p *Pool) find(id LeaseID, holder string) (*lease, error) {
 
 // Report takes in what the provider answered: what it means, and what was used
 // since the grant, Unknown where that is not known. A final report ends the
-// lease; any other renews it, and Expires is the new end. The errors are
+// lease; any other renews it, and expires is the new end. A lease whose time has
+// run out takes reports for as long again: debt is never dropped. The errors are
 // ErrLeaseEnded and ErrNotHolder, and then nothing has changed.
 func (p *Pool) Report(now Time, id LeaseID, holder string, s provider.Signal, used provider.Amounts, final bool) (expires Time, err error) {
 	now = p.tick(now)
@@ -467,9 +512,19 @@ func (p *Pool) Report(now Time, id LeaseID, holder string, s provider.Signal, us
 	freed := l.report(now, used, final)
 	freed = a.learn(now, p, l, s.Windows) || freed
 	p.judge(now, l, s, final)
-	if final {
+	switch {
+	case l.lapsed:
+		if freed {
+			p.freed(now, a)
+		}
+		if final {
+			p.forget(l)
+		}
+		return now, nil
+	case final:
 		p.counters.Released++
 		p.end(now, l, freed)
+		p.forget(l)
 		return now, nil
 	}
 	l.heldFrom = now
@@ -485,9 +540,13 @@ func (p *Pool) Report(now Time, id LeaseID, holder string, s provider.Signal, us
 func (p *Pool) judge(now Time, l *lease, s provider.Signal, final bool) {
 	a := l.account
 	switch s.Class {
-	case provider.RateLimited, provider.QuotaExhausted:
+	case provider.RateLimited:
 		p.counters.RateLimited++
 		a.limited(now, s.Wait, l.granted)
+	case provider.QuotaExhausted:
+		for _, a := range a.group.accounts {
+			a.limited(now, max(s.Wait, maxBackoff), l.granted)
+		}
 	case provider.AuthInvalid:
 		p.counters.AuthFailed++
 		p.refused(now, l.key, l, "refused by the provider (401)")
@@ -507,22 +566,23 @@ func (p *Pool) Release(now Time, id LeaseID, holder string, unused bool) error {
 	if err != nil {
 		return err
 	}
-	freed := false
-	if unused {
-		freed = l.report(now, provider.Amounts{}, true)
-	} else {
-		l.account.answered(l.granted)
+	if l.lapsed {
+		p.forget(l)
+		return ErrLeaseEnded
 	}
+	freed := unused && l.report(now, provider.Amounts{}, true)
 	p.counters.Released++
 	p.end(now, l, freed)
+	p.forget(l)
 	return nil
 }
 
-// end takes a lease out of the books. freed says that it has given back room
-// already.
+// end settles a lease and gives back its slots. freed says that it has given back
+// room already.
 func (p *Pool) end(now Time, l *lease, freed bool) {
 	freed = l.end(now) || freed
 	a, k := l.account, l.key
+	p.open--
 	a.open--
 	k.open--
 	if k.probe == l {
@@ -532,14 +592,18 @@ func (p *Pool) end(now Time, l *lease, freed bool) {
 			p.turned(k.group)
 		}
 	}
-	p.due.remove(l)
-	delete(p.leases, l.id)
 	l.prev.next, l.next.prev = l.next, l.prev
 	if k := (requestKey{l.holder.name, l.request}); p.requests[k] == l {
 		delete(p.requests, k)
 	}
-	p.letGo(l.holder)
 	if freed {
 		p.freed(now, a)
 	}
+}
+
+// forget takes a lease that has ended out of the books.
+func (p *Pool) forget(l *lease) {
+	p.due.remove(l)
+	delete(p.leases, l.id)
+	p.letGo(l.holder)
 }

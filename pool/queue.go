@@ -1,13 +1,14 @@
 package pool
 
-import "slices"
+import "github.com/keybroker/keybroker/internal/provider"
 
+// Bounds of a queue, and of the work of one pass over it: who is behind so many
+// that do not fit waits for the next.
 const (
-	// maxWaiters bounds a queue.
-	maxWaiters = 100_000
-	// lookahead bounds how many waiters one pass over a queue tries. Behind so
-	// many that do not fit, others wait for the next pass.
-	lookahead = 128
+	maxWaiters  = 100_000
+	maxSearches = 128
+	maxVisits   = 2048
+	perHolder   = 8 // searches, so that one holder's misfits do not hide the others
 )
 
 // Waiter is an ask that stands in line.
@@ -20,20 +21,23 @@ type Waiter struct {
 	line       *line
 	prev, next *Waiter // of the same holder
 	served     bool
-	last       memo // why it was not served when it was last tried
 }
 
 // queue is the line of those who wait for one class. Holders are served in the
 // order of what they were given so far: each grant moves its holder back by the
 // largest part that it takes of any limit. Of one holder's waiters the oldest is
-// first. A holder who comes new starts level with whoever was served last.
+// first. A holder who comes new starts level with those who wait.
 type queue struct {
 	lines    heap[*line]      // of holders who wait
 	byHolder map[string]*line // also of some who have just left
+	pruneAt  int              // size of byHolder
 	len      int
-	now      int64 // virtual time: that of whoever was served last
-	due      bool  // something was freed since the last pass
-	wake     Time  // somebody may fit then
+	holders  int              // with waiters
+	least    provider.Amounts // no waiter asks for less
+	now      int64            // virtual time
+	due      bool             // something was freed since the last pass
+	wake     Time             // somebody may fit then
+	first    *claim           // of the first in line
 	aside    []*line
 }
 
@@ -43,6 +47,7 @@ type line struct {
 	first  *Waiter // oldest
 	last   *Waiter
 	cursor *Waiter // next to try in this pass
+	tries  int     // searches in this pass
 	pass   int64   // virtual time
 	index  int32
 }
@@ -120,32 +125,50 @@ func (p *Pool) Next(now Time) (served []*Waiter, wake Time) {
 	return served, wake
 }
 
-// serve goes along the line once. The first that does not fit claims the
-// account where it will fit first; those behind it get what does not delay it.
+// serve goes along the line, and again if somebody was served behind the first:
+// then another may be the first.
 func (p *Pool) serve(now Time, c *class) {
-	q := &c.queue
-	q.due, q.wake = false, Never
-	for _, e := range q.lines.items {
-		e.v.cursor = e.v.first
+	for c.queue.len > 0 && p.pass(now, c) {
 	}
-	var first *claim
-	for tried := 0; q.lines.len() > 0 && tried < lookahead; tried++ {
+}
+
+// pass goes along the line once. The first that does not fit claims the account
+// where it will fit first; those behind it get what does not delay it.
+func (p *Pool) pass(now Time, c *class) (again bool) {
+	q := &c.queue
+	q.due, q.wake, q.first = false, Never, nil
+	for _, e := range q.lines.items {
+		e.v.cursor, e.v.tries = e.v.first, 0
+	}
+	searches := 0
+	for visits := 0; q.lines.len() > 0 && searches < maxSearches && visits < maxVisits; visits++ {
 		l, _ := q.lines.min()
 		w := l.cursor
 		l.cursor = w.next
-		lease, m := p.tryWaiter(now, w, first)
-		if lease != nil {
-			w.Grant, w.served = lease.grant(p), true
-			p.served = append(p.served, w)
-			p.dequeue(w)
-		} else {
-			w.last = *m
-			q.wake = min(q.wake, m.fit.at)
-			if first == nil && !m.fit.never {
-				first = &claim{m.account, &w.Ask.Amounts, m.fit.at}
+		m, full := c.known(now, &w.Ask.Amounts)
+		if !full {
+			searches++
+			l.tries++
+			s := search{now: now, ask: &w.Ask.Amounts, exclude: w.Ask.Exclude, only: p.only(w.Ask.Exclude), claim: q.first}
+			var ok bool
+			if m, ok = s.run(c); ok {
+				p.serveWaiter(now, w, &s)
+				again = again || q.first != nil
+			} else {
+				full = true
 			}
 		}
-		if l.cursor == nil && l.index >= 0 {
+		if full {
+			q.wake = min(q.wake, m.fit.at)
+			if q.first == nil && !m.fit.never {
+				q.first = &claim{m.account, m.fit.key, &w.Ask.Amounts, m.fit.at}
+			}
+			if least, none := c.known(now, &q.least); none { // there is no room for anybody
+				q.wake = min(q.wake, least.fit.at)
+				break
+			}
+		}
+		if (l.cursor == nil || l.tries >= perHolder) && l.index >= 0 {
 			q.lines.remove(l)
 			q.aside = append(q.aside, l)
 		}
@@ -156,36 +179,13 @@ func (p *Pool) serve(now Time, c *class) {
 		}
 	}
 	q.aside = q.aside[:0]
+	return again
 }
 
-// tryWaiter grants w a lease, or says when and where it will fit first.
-func (p *Pool) tryWaiter(now Time, w *Waiter, first *claim) (*lease, *memo) {
-	ask := &w.Ask
-	s := search{now: now, ask: &ask.Amounts, exclude: ask.Exclude, only: p.only(), claim: first}
-	m, ok := s.run(w.class)
-	if ok {
-		return p.lease(now, &s, ask), nil
-	}
-	return nil, &m
-}
-
-// acquireInLine lets an ask that does not wait take its place in line for one
-// pass, so that it gets what nobody before it can use.
-func (p *Pool) acquireInLine(now Time, c *class, ask *Ask) (*lease, error) {
-	w := &Waiter{Ask: *ask, Since: now, class: c}
-	p.enqueue(w)
-	p.serve(now, c)
-	if w.served {
-		p.served = slices.DeleteFunc(p.served, func(v *Waiter) bool { return v == w })
-		return p.leases[w.Grant.Lease], nil
-	}
+func (p *Pool) serveWaiter(now Time, w *Waiter, s *search) {
+	w.Grant, w.served = p.lease(now, s, &w.Ask).grant(p), true
+	p.served = append(p.served, w)
 	p.dequeue(w)
-	m := w.last
-	if m.account == nil { // too far behind to be tried
-		m.fit = fit{at: c.queue.wake, by: unconditional}
-		m.usable = true
-	}
-	return nil, p.exhausted(c, &m, &ask.Amounts)
 }
 
 func (p *Pool) enqueue(w *Waiter) {
@@ -204,8 +204,15 @@ func (p *Pool) enqueue(w *Waiter) {
 		l.first = w
 		l.pass = max(l.pass, q.now)
 		q.lines.push(l, l.pass)
+		q.holders++
 	}
 	l.last = w
+	if q.len == 0 {
+		q.least = w.Ask.Amounts
+	}
+	for d, n := range w.Ask.Amounts {
+		q.least[d] = min(q.least[d], n)
+	}
 	q.len++
 	p.waiting++
 }
@@ -222,8 +229,14 @@ func (p *Pool) dequeue(w *Waiter) {
 	} else {
 		l.last = w.prev
 	}
-	if l.first == nil && l.index >= 0 {
-		q.lines.remove(l)
+	if l.first == nil {
+		q.holders--
+		if l.index >= 0 {
+			q.lines.remove(l)
+		}
+	}
+	if q.len == 1 {
+		q.first = nil
 	}
 	w.prev, w.next, w.line = nil, nil, nil
 	q.len--
@@ -231,20 +244,26 @@ func (p *Pool) dequeue(w *Waiter) {
 	p.letGo(p.holders[w.Ask.Holder])
 }
 
-// charge moves the holder of a new lease back in line.
+// charge moves the holder of a new lease back in line. Virtual time goes on by
+// the lease's share of a turn, so that whoever has waited for all the others'
+// turns is level with a newcomer.
 func (q *queue) charge(l *lease) {
-	if len(q.byHolder) == 0 {
+	if q.len == 0 && len(q.byHolder) == 0 {
 		return
 	}
+	cost := int64(l.cost() * virtual)
 	line := q.byHolder[l.holder.name]
-	if line == nil {
-		return
+	if line != nil {
+		if line.first == nil { // it does not wait
+			line.pass = max(line.pass, q.now)
+		}
+		q.now = max(q.now, line.pass)
+		line.pass += cost
+		if line.index >= 0 {
+			q.lines.update(line, line.pass)
+		}
 	}
-	q.now = max(q.now, line.pass)
-	line.pass = q.now + int64(l.account.cost(&l.reserved)*virtual)
-	if line.index >= 0 {
-		q.lines.update(line, line.pass)
-	}
+	q.now += cost / int64(max(q.holders, 1))
 }
 
 // prune forgets holders who do not wait and whom virtual time has caught up
@@ -253,7 +272,7 @@ func (q *queue) prune() {
 	if q.byHolder == nil {
 		q.byHolder = map[string]*line{}
 	}
-	if len(q.byHolder) < 2*q.lines.len()+64 {
+	if len(q.byHolder) < max(q.pruneAt, 64) {
 		return
 	}
 	for name, l := range q.byHolder {
@@ -261,4 +280,5 @@ func (q *queue) prune() {
 			delete(q.byHolder, name)
 		}
 	}
+	q.pruneAt = 2 * len(q.byHolder)
 }

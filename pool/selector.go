@@ -156,14 +156,14 @@ func (s *RandomSelector) Served(Time, *Candidate) {}
 func (s *RandomSelector) Changed(Time, *Candidate) {}
 
 // WeightedSelector serves candidates in proportion to the summed weights of
-// their usable keys: each service advances a candidate's pass by the inverse of
+// their usable keys; keys of one group share its limits and take even turns. Each service advances a candidate's pass by the inverse of
 // its weight, and the lowest pass is next.
 type WeightedSelector struct {
 	heap heap[*Candidate]
 	pass int64 // of whoever was served last; nobody starts behind it
 }
 
-const stride = 1 << 20
+const stride = 1 << 40
 
 // Add implements KeySelector.
 func (s *WeightedSelector) Add(_ Time, c *Candidate) {

@@ -27,7 +27,7 @@ func (b *sliding) gone(i int64) Time { return Time((i + 1 + sliceCount) * int64(
 
 func (b *sliding) oldest() int64 { return max(0, b.last-sliceCount) }
 
-// advance drops the sliceCount that no longer count.
+// advance drops the slices that no longer count.
 func (b *sliding) advance(now Time) {
 	current := int64(now) / int64(b.slice)
 	if current-b.last > sliceCount {

@@ -13,13 +13,14 @@ type Class uint8
 
 // The classes, each with what rests because of it.
 const (
-	OK             Class = iota // nothing rests
+	OK             Class = iota // nothing rests, and the key works
 	RateLimited                 // the account that was charged
 	QuotaExhausted              // the quota group, for long
 	AuthInvalid                 // the key, once confirmed
 	Forbidden                   // nothing yet: this key may not use this model
 	Overloaded                  // nothing here: the provider is busy
 	InvalidRequest              // nothing: the caller's own mistake
+	NoAnswer                    // nothing: it says nothing of the key either
 )
 
 // LongestWait bounds what a provider may state: a wait beyond it is taken as
@@ -60,7 +61,9 @@ func (d *Dialect) Read(r Response) Signal {
 
 func classify(status int) Class {
 	switch {
-	case status == 0, status < 400:
+	case status == 0:
+		return NoAnswer
+	case status < 400:
 		return OK
 	case status == http.StatusTooManyRequests:
 		return RateLimited
