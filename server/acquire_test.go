@@ -106,7 +106,14 @@ func TestLeaseEndsByItselfAfterItsTTL(t *testing.T) {
 		time.Sleep(time.Millisecond)
 		alice.lease(&keybrokerv1.AcquireKeyRequest{Pool: "a"})
 
-		r, err := alice.ReportUsage(alice.ctx(), &keybrokerv1.ReportUsageRequest{LeaseId: l.GetLeaseId(), StatusCode: 200})
+		// What it used is still taken in for as long again.
+		late := &keybrokerv1.ReportUsageRequest{LeaseId: l.GetLeaseId(), StatusCode: 200}
+		r, err := alice.ReportUsage(alice.ctx(), late)
+		require.NoError(t, err)
+		assert.False(t, r.GetAlreadySettled())
+		assert.Nil(t, r.GetTtl(), "but it does not live on")
+		time.Sleep(10 * time.Second)
+		r, err = alice.ReportUsage(alice.ctx(), late)
 		require.NoError(t, err)
 		assert.True(t, r.GetAlreadySettled(), "an ended lease is not an unknown one")
 	})

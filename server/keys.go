@@ -2,8 +2,10 @@ package server
 
 import (
 	"context"
+	"maps"
 	"net/http"
 	"net/textproto"
+	"slices"
 
 	"google.golang.org/protobuf/types/known/durationpb"
 
@@ -66,9 +68,9 @@ func (s *keyService) ReleaseKey(ctx context.Context, req *keybrokerv1.ReleaseKey
 // header gives reported headers their canonical names.
 func header(in map[string]string) http.Header {
 	out := make(http.Header, len(in))
-	for name, value := range in {
-		name = textproto.CanonicalMIMEHeaderKey(name)
-		out[name] = append(out[name], value)
+	for _, name := range slices.Sorted(maps.Keys(in)) { // one spelling before another, always
+		canonical := textproto.CanonicalMIMEHeaderKey(name)
+		out[canonical] = append(out[canonical], in[name])
 	}
 	return out
 }

@@ -72,7 +72,7 @@ func toStatus(ctx context.Context, err error) error {
 		return invalidStatus(field)
 	case errors.Is(err, pool.ErrModelRequired), errors.Is(err, pool.ErrModelNotServed):
 		return invalidStatus(&invalid{"model", err.Error()})
-	case errors.Is(err, broker.ErrTTLTooLong):
+	case errors.Is(err, broker.ErrTTL):
 		return invalidStatus(&invalid{"ttl", err.Error()})
 	case errors.Is(err, broker.ErrUnknownPool):
 		return failure(codes.PermissionDenied, "pool or model is unknown, or not for this caller", reasonUnknownPool, nil)
@@ -142,8 +142,8 @@ func retryIn(d time.Duration) *errdetails.RetryInfo {
 	return &errdetails.RetryInfo{RetryDelay: durationpb.New(jitter(d))}
 }
 
-// jitter makes a wait longer by up to a quarter and a little, so that those who
-// are told the same do not come back together.
+// jitter makes a wait longer by up to a quarter, 10 s at most, and a little, so
+// that those who are told the same do not come back together.
 func jitter(d time.Duration) time.Duration {
-	return d + rand.N(d/4+20*time.Millisecond)
+	return d + rand.N(min(d/4, 10*time.Second)+20*time.Millisecond)
 }

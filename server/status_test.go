@@ -56,7 +56,7 @@ var statusTests = []struct {
 	{err: invalidf("field.name", "is wrong"), code: codes.InvalidArgument, reason: "INVALID_REQUEST", field: "field.name"},
 	{covers: "ErrModelRequired", err: pool.ErrModelRequired, code: codes.InvalidArgument, reason: "INVALID_REQUEST", field: "model"},
 	{covers: "ErrModelNotServed", err: pool.ErrModelNotServed, code: codes.InvalidArgument, reason: "INVALID_REQUEST", field: "model"},
-	{covers: "ErrTTLTooLong", err: broker.ErrTTLTooLong, code: codes.InvalidArgument, reason: "INVALID_REQUEST", field: "ttl"},
+	{covers: "ErrTTL", err: broker.ErrTTL, code: codes.InvalidArgument, reason: "INVALID_REQUEST", field: "ttl"},
 	{covers: "ErrUnknownPool", err: broker.ErrUnknownPool, code: codes.PermissionDenied, reason: "POOL_UNKNOWN_OR_FORBIDDEN"},
 	{covers: "ErrUnknownLease", err: broker.ErrUnknownLease, code: codes.NotFound, reason: "LEASE_UNKNOWN"},
 	{covers: "ErrQueueFull", err: pool.ErrQueueFull, code: codes.ResourceExhausted, reason: "QUEUE_FULL", retry: time.Second},

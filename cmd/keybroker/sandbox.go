@@ -26,7 +26,7 @@ var sandboxDefaults = sandbox.Options{Latency: 50 * time.Millisecond, TokensPerS
 func runSandbox(ctx context.Context, env *environment, args []string) error {
 	f := newFlags(env, "sandbox", sandboxHelp)
 	path := f.String("config", "", "configuration `file` whose keys and limits to simulate")
-	listen := f.String("listen", app.SandboxAddress, "`address`, on loopback")
+	address := f.String("address", app.SandboxAddress, "where to listen, on loopback")
 	o := sandboxDefaults
 	f.DurationVar(&o.Latency, "latency", o.Latency, "time to the first byte of an answer")
 	f.IntVar(&o.TokensPerSecond, "tokens-per-second", o.TokensPerSecond, "how fast answers are written; 0 is at once")
@@ -39,16 +39,16 @@ func runSandbox(ctx context.Context, env *environment, args []string) error {
 	if err != nil {
 		return err
 	}
-	if err := config.CheckListen(*listen); err != nil {
-		return &usageError{fmt.Sprintf("--listen: %v", err)}
+	if err := config.CheckListen(*address); err != nil {
+		return &usageError{fmt.Sprintf("--address: %v", err)}
 	}
 	cfg, err := loadConfig(env, *path, true)
 	if err != nil {
 		return err
 	}
-	l, err := net.Listen("tcp", *listen)
+	l, err := net.Listen("tcp", *address)
 	if err != nil {
-		return fmt.Errorf("--listen: %w", err)
+		return fmt.Errorf("--address: %w", err)
 	}
 	logger.Info("sandbox provider listens", "address", l.Addr().String())
 	return app.ServeSandbox(ctx, l, sandbox.New(app.SandboxAccounts(cfg), o))

@@ -83,9 +83,6 @@ func loadConfig(env *environment, path string, simulated bool) (*config.Config, 
 	default:
 		return nil, &usageError{"no configuration: give --config FILE, or --sandbox to try it out"}
 	}
-	if err == nil {
-		err = app.Complete(cfg)
-	}
 	if err != nil {
 		return nil, &configError{err}
 	}

@@ -79,7 +79,7 @@ func TestSandboxRunsUntilItsContextEnds(t *testing.T) {
 	env, _, stderr := around(nil)
 	ctx, cancel := context.WithCancel(t.Context())
 	code := make(chan int, 1)
-	go func() { code <- run(ctx, env, []string{"sandbox", "--listen", "127.0.0.1:0"}) }()
+	go func() { code <- run(ctx, env, []string{"sandbox", "--address", "127.0.0.1:0"}) }()
 	require.Eventually(t, func() bool { return strings.Contains(stderr.String(), "sandbox provider listens") }, 5*time.Second, 5*time.Millisecond)
 	cancel()
 	assert.Equal(t, exitOK, <-code)

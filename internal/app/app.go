@@ -16,21 +16,13 @@ import (
 
 // ConfigOptions are those with which every configuration of this program is
 // read.
-func ConfigOptions() config.Options { return config.Options{Types: provider.Types()} }
-
-// Complete fills in what a provider's type decides: where it is reached.
-func Complete(cfg *config.Config) error {
-	for i := range cfg.Providers {
-		p := &cfg.Providers[i]
-		dialect, _ := provider.Lookup(p.Type) // the configuration has checked it
-		if p.BaseURL == "" {
-			p.BaseURL = dialect.BaseURL
-		}
-		if p.BaseURL == "" && p.IsEnabled() {
-			return fmt.Errorf("provider %q: type %s has no address of its own; set base_url", p.Name, p.Type)
-		}
+func ConfigOptions() config.Options {
+	types := map[string]string{}
+	for _, name := range provider.Types() {
+		d, _ := provider.Lookup(name)
+		types[name] = d.BaseURL
 	}
-	return nil
+	return config.Options{Types: types}
 }
 
 // App is a broker that listens.

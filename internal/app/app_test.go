@@ -39,7 +39,6 @@ type program struct {
 func start(t *testing.T) *program {
 	cfg, err := config.Parse("sandbox.yaml", app.SandboxConfig, app.ConfigOptions())
 	require.NoError(t, err)
-	require.NoError(t, app.Complete(cfg))
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	cfg.Server.Listen = "127.0.0.1:0"

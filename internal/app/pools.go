@@ -55,14 +55,23 @@ func poolConfig(p *config.ProviderConfig, strategy string) broker.PoolConfig {
 		pc.Classes = append(pc.Classes, pool.Class{Name: c.Name, Models: c.Models, Limits: limits(&c.Limits, dialect)})
 	}
 	for _, g := range p.Groups {
-		pc.Groups = append(pc.Groups, pool.Group{Name: g.Name, Limits: limits(&g.Limits, dialect)})
+		pc.Groups = append(pc.Groups, pool.Group{Name: g.Name, Limits: shared(limits(&g.Limits, dialect))})
 	}
 	for _, k := range p.Keys {
 		pc.Keys = append(pc.Keys, pool.Key{
-			ID: k.ID, Group: k.Group, Priority: k.GetPriority(), Weight: k.GetWeight(), Limits: limits(&k.Limits, dialect),
+			ID: k.ID, Group: k.Group, Priority: k.GetPriority(), Weight: k.GetWeight(), Limits: shared(limits(&k.Limits, dialect)),
 		})
 	}
 	return pc
+}
+
+// shared makes a group's or key's limit on calls at a time hold for all models
+// together. Providers count everything else by model.
+func shared(limits []pool.Limit) []pool.Limit {
+	for i := range limits {
+		limits[i].Shared = limits[i].Dimension == provider.Concurrency
+	}
+	return limits
 }
 
 // limits lists the limits that are set. The legacy tpm_limit is one account

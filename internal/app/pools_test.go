@@ -22,7 +22,6 @@ func parse(t *testing.T, text string) *config.Config {
 	t.Helper()
 	cfg, err := config.Parse("test.yaml", []byte(text), app.ConfigOptions())
 	require.NoError(t, err)
-	require.NoError(t, app.Complete(cfg))
 	return cfg
 }
 
@@ -45,7 +44,7 @@ func TestLimitsBecomeBuckets(t *testing.T) {
 		{"none: all are learned", "anthropic", "", nil},
 		{"each by itself", "anthropic", "rpm_limit: 10, itpm_limit: 20, otpm_limit: 30, max_concurrency: 4", []pool.Limit{
 			limit(provider.Requests, minute, 10, refilling), limit(provider.InputTokens, minute, 20, refilling),
-			limit(provider.OutputTokens, minute, 30, refilling), limit(provider.Concurrency, 0, 4, refilling)}},
+			limit(provider.OutputTokens, minute, 30, refilling), {Dimension: provider.Concurrency, Amount: 4, Kind: refilling, Shared: true}}},
 		{"by the day", "anthropic", "rpd_limit: 5, tpd_limit: 6", []pool.Limit{
 			limit(provider.Requests, day, 5, refilling), limit(provider.Tokens, day, 6, refilling)}},
 		{"legacy tpm is split, and no token lost", "anthropic", "tpm_limit: 1001", []pool.Limit{
@@ -148,13 +147,12 @@ func TestWithoutPoolingOnlyTheFirstKeyIsLeased(t *testing.T) {
 
 func TestTypeWithoutAnAddressNeedsOne(t *testing.T) {
 	for rest, want := range map[string]string{
-		"keys: [{key: sk-1}]":                            `provider "p": type generic has no address of its own; set base_url`,
+		"keys: [{key: sk-1}]":                            `test.yaml:2: provider "p": base_url is missing; type generic has no address of its own`,
 		"base_url: http://x.test\n  keys: [{key: sk-1}]": "",
 		"enabled: false\n  keys: [{key: sk-1}]":          "",
 	} {
-		cfg, err := config.Parse("test.yaml", []byte("providers:\n- name: p\n  type: generic\n  "+rest), app.ConfigOptions())
-		require.NoError(t, err)
-		if err := app.Complete(cfg); want == "" {
+		_, err := config.Parse("test.yaml", []byte("providers:\n- name: p\n  type: generic\n  "+rest), app.ConfigOptions())
+		if want == "" {
 			assert.NoError(t, err, rest)
 		} else {
 			assert.EqualError(t, err, want)

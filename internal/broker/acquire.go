@@ -60,16 +60,16 @@ func (e *ExhaustedError) Unwrap() error { return e.ExhaustedError }
 // Acquire leases a key: from the pool asked for or one of its fallbacks if one
 // has room now; else, if the caller waits, from the pool asked for, or at the
 // end from any of them. The errors are *ExhaustedError, *TooLargeError,
-// ErrUnknownPool, ErrTTLTooLong, ErrDraining, ErrSuperseded, the context's, and those of
-// pool.Acquire.
+// ErrUnknownPool, ErrTTL, ErrDraining, ErrSuperseded, the context's, and those
+// of pool.Acquire.
 func (b *Broker) Acquire(ctx context.Context, r Request) (Lease, error) {
 	start := time.Now()
 	chain, err := b.chain(&r)
 	if err != nil {
 		return Lease{}, err
 	}
-	if longest := chain[0].cfg.MaxTTL; r.TTL > longest {
-		return Lease{}, fmt.Errorf("%w: at most %v", ErrTTLTooLong, longest)
+	if cfg := &chain[0].cfg; r.TTL != 0 && (r.TTL < cfg.StartWithin || r.TTL > cfg.MaxTTL) {
+		return Lease{}, fmt.Errorf("%w: from %v, its start_within, to %v", ErrTTL, cfg.StartWithin, cfg.MaxTTL)
 	}
 	o, grant, repeated := granted(chain, &r)
 	if !repeated {
@@ -176,7 +176,7 @@ func (o *owner) ask(r *Request) pool.Ask {
 	}
 	return pool.Ask{
 		Holder: r.Holder, Model: r.Model, Amounts: o.cfg.Dialect.Reserve(r.Demand),
-		TTL: min(ttl, o.cfg.MaxTTL), Exclude: r.Exclude, Request: r.Request,
+		TTL: min(max(ttl, o.cfg.StartWithin), o.cfg.MaxTTL), Exclude: r.Exclude, Request: r.Request,
 	}
 }
 

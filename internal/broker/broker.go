@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"slices"
 	"time"
 
@@ -25,8 +26,8 @@ var (
 	// ErrDraining is returned once Close has been called.
 	ErrDraining = errors.New("broker is shutting down")
 
-	// ErrTTLTooLong is returned for a time to live above the pool's longest.
-	ErrTTLTooLong = errors.New("longer than the pool allows")
+	// ErrTTL is returned for a time to live that the pool does not allow.
+	ErrTTL = errors.New("not what the pool allows")
 
 	// ErrSuperseded is returned to a waiting call when the same holder repeats
 	// it with the same request id; the later call has its place in line.
@@ -116,8 +117,8 @@ func (b *Broker) Report(holder, leaseID string, r Report) (ttl time.Duration, se
 	}
 	dialect := o.cfg.Dialect
 	signal := dialect.Read(r.Response)
-	if r.Response.Status >= 400 && r.Usage.Output == provider.Unknown {
-		r.Usage.Output = 0 // an error has no output
+	if noOutput(r.Response.Status) && r.Usage.Output == provider.Unknown {
+		r.Usage.Output = 0
 	}
 	used := dialect.Count(r.Usage)
 	o.do(func(now pool.Time, e *pool.Pool) {
@@ -127,6 +128,12 @@ func (b *Broker) Report(holder, leaseID string, r Report) (ttl time.Duration, se
 		}
 	})
 	return ttl, err != nil, nil // it has ended: the signature vouches for the rest
+}
+
+// noOutput reports whether a status means that the provider wrote no answer. A
+// gateway in between does not know.
+func noOutput(status int) bool {
+	return status >= 400 && status != http.StatusBadGateway && status != http.StatusGatewayTimeout
 }
 
 // Release ends a lease; unused says that its request was never sent. With

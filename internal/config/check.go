@@ -2,6 +2,7 @@ package config
 
 import (
 	"errors"
+	"maps"
 	"net"
 	"net/netip"
 	"net/url"
@@ -68,12 +69,15 @@ func listenFault(addr string) string {
 	return ""
 }
 
-func (o *object) checkProvider(c *ProviderConfig, types []string) {
-	switch known := strings.Join(slices.Sorted(slices.Values(types)), ", "); {
+func (o *object) checkProvider(c *ProviderConfig, types map[string]string) {
+	own, isKnown := types[c.Type]
+	switch known := strings.Join(slices.Sorted(maps.Keys(types)), ", "); {
 	case c.Type == "":
 		o.fail("type", "type is missing; use one of %s", known)
-	case !slices.Contains(types, c.Type):
+	case !isKnown:
 		o.fail("type", "unknown type %s; use one of %s", quote(c.Type), known)
+	case c.BaseURL == "" && own == "" && c.IsEnabled():
+		o.fail("base_url", "base_url is missing; type %s has no address of its own", c.Type)
 	}
 	if c.BaseURL != "" {
 		// The parser's own error would quote the URL, and with it a password.
@@ -135,6 +139,16 @@ func (o *object) checkGroup(group string, declared []GroupConfig) {
 	if group != "" && !slices.ContainsFunc(declared, func(g GroupConfig) bool { return g.Name == group }) {
 		o.fail("group", "group %s is not declared; add it to the provider's groups", quote(group))
 	}
+}
+
+// sameURL writes an address in the one way in which it is compared.
+func sameURL(address string) string {
+	u, err := url.Parse(address)
+	if err != nil {
+		return address
+	}
+	u.Scheme, u.Host, u.Path = strings.ToLower(u.Scheme), strings.ToLower(u.Host), strings.TrimRight(u.Path, "/")
+	return u.String()
 }
 
 // checkDuplicate notes that two keys are one and the same: the broker would grant its limits twice. Where each credential was seen

@@ -32,6 +32,7 @@ pooling:
 providers:
     - name: a
       type: openai
+      base_url: https://api.openai.com/v1
       enabled: true
       flat_limits: false
       pooling:
@@ -54,6 +55,7 @@ providers:
           weight: 3
     - name: b
       type: anthropic
+      base_url: https://api.anthropic.com
       enabled: false
       flat_limits: false
       pooling:

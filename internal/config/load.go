@@ -24,8 +24,9 @@ var errTooLarge = errors.New("the file is too large")
 
 // Options are what a configuration is read with.
 type Options struct {
-	// Types are the provider types that the program knows. Any other is an error.
-	Types []string
+	// Types are the provider types that the program knows, each with the address that it has of its own, if any. Any other type is
+	// an error.
+	Types map[string]string
 	// Getenv looks up an environment variable, and reports whether it is set. Default [os.LookupEnv].
 	Getenv func(name string) (string, bool)
 }

@@ -19,7 +19,7 @@ const example = "../../config/example.yaml"
 // known are the options of most tests: two provider types, and an environment of their own.
 func known(env map[string]string) Options {
 	return Options{
-		Types:  []string{"openai", "anthropic"},
+		Types:  map[string]string{"openai": "https://api.openai.com/v1", "anthropic": "https://api.anthropic.com"},
 		Getenv: func(name string) (string, bool) { value, ok := env[name]; return value, ok },
 	}
 }
@@ -87,7 +87,7 @@ func TestLoadExampleUncommented(t *testing.T) {
 	c, err := Load(file, known(exampleEnv))
 	require.NoError(t, err)
 	pool := c.Providers[0]
-	assert.Equal(t, "127.0.0.1:7071", c.Server.AdminListen)
+	assert.Equal(t, "127.0.0.1:7072", c.Server.AdminListen)
 	assert.True(t, pool.FlatLimits)
 	assert.Equal(t, []string{"openai"}, pool.Fallback)
 	assert.Equal(t, DefaultLease(), pool.Lease)
@@ -180,7 +180,7 @@ providers:
 	require.NoError(t, err)
 	off := c.Providers[0]
 	assert.False(t, off.IsEnabled())
-	assert.Empty(t, off.BaseURL)
+	assert.Equal(t, "https://api.openai.com/v1", off.BaseURL)
 	assert.Equal(t, []string{"NONE", "key-2", "key-3", "missing"}, []string{off.Keys[0].ID, off.Keys[1].ID, off.Keys[2].ID, off.Keys[3].ID})
 	for _, k := range off.Keys {
 		assert.True(t, k.Key.IsZero())
@@ -233,7 +233,7 @@ providers:
     base_url: http://${KEYBROKER_TEST_HOST}:8080/v1
     keys:
       - key: ${KEYBROKER_TEST_KEY}
-`), Options{Types: []string{"openai"}})
+`), Options{Types: map[string]string{"openai": ""}})
 	require.NoError(t, err)
 	assert.Equal(t, "localhost:1", c.Server.Listen)
 	assert.Equal(t, "http://localhost:8080/v1", c.Providers[0].BaseURL)
@@ -248,5 +248,26 @@ providers:
   - {name: b, type: openai, base_url: "http://localhost:2", keys: [{key: 1234}], fallback: [c]}
   - {name: c, type: anthropic, keys: [{key: 1234}], fallback: [b]}
 `), known(nil))
+	require.NoError(t, err)
+}
+
+// However its address is written, an account's key is one key.
+func TestSameKeyUnderAnotherSpellingOfTheAddress(t *testing.T) {
+	for _, address := range []string{"", "https://api.openai.com/v1", "https://API.openai.com/v1/", "HTTPS://api.openai.com/v1//"} {
+		_, err := Parse("c.yaml", []byte(`
+providers:
+  - {name: a, type: openai, keys: [{id: x, key: sk-one}]}
+  - {name: b, type: openai, base_url: "`+address+`", keys: [{id: y, key: sk-one}]}
+`), known(nil))
+		require.ErrorContains(t, err, `key "y"`, address)
+	}
+}
+
+func TestTypeWithoutAnAddressNeedsOne(t *testing.T) {
+	options := Options{Types: map[string]string{"local": ""}}
+	const text = "providers:\n- name: a\n  type: local\n  keys: [{key: sk-one}]\n"
+	_, err := Parse("c.yaml", []byte(text), options)
+	require.EqualError(t, err, `c.yaml:2: provider "a": base_url is missing; type local has no address of its own`)
+	_, err = Parse("c.yaml", []byte(text+"  base_url: http://localhost:1\n"), options)
 	require.NoError(t, err)
 }

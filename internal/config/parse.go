@@ -84,6 +84,9 @@ func (p *parser) provider(o *object) ProviderConfig {
 	c.BaseURL = p.expand(o, "base_url", c.BaseURL, c.IsEnabled())
 	c.Models, c.Fallback = models.texts(), fallback.texts()
 	o.checkProvider(&c, p.opts.Types)
+	if c.BaseURL == "" {
+		c.BaseURL = p.opts.Types[c.Type]
+	}
 	c.ModelClasses = readClasses(o, classes, c.Models)
 	c.Groups = readGroups(o, groups)
 	if len(keys) == 0 && c.IsEnabled() {
@@ -155,7 +158,7 @@ func (p *parser) key(o *object, n int, c *ProviderConfig) KeyConfig {
 	o.checkGroup(k.Group, c.Groups)
 	o.failAll(k.faults())
 	if !k.Key.IsZero() {
-		id := credential{c.Type, c.BaseURL, k.Key.Reveal()}
+		id := credential{c.Type, sameURL(c.BaseURL), k.Key.Reveal()}
 		p.later = append(p.later, func(map[string]int) { o.checkDuplicate(id, p.credentials) })
 	}
 	k.Weight = k.GetWeight()

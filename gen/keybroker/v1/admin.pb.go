@@ -301,7 +301,8 @@ type PoolSummary struct {
 	ProviderType string `protobuf:"bytes,2,opt,name=provider_type,json=providerType,proto3" json:"provider_type,omitempty"`
 	// Keys it has.
 	Keys int32 `protobuf:"varint,3,opt,name=keys,proto3" json:"keys,omitempty"`
-	// Keys that could be leased now, were there capacity.
+	// Keys that could be leased now, were there capacity: those that work and do
+	// not rest.
 	AvailableKeys int32 `protobuf:"varint,4,opt,name=available_keys,json=availableKeys,proto3" json:"available_keys,omitempty"`
 	// Leases now out.
 	OpenLeases int64 `protobuf:"varint,5,opt,name=open_leases,json=openLeases,proto3" json:"open_leases,omitempty"`

@@ -34,7 +34,7 @@ type AcquireKeyRequest struct {
 	// configuration.
 	Pool string `protobuf:"bytes,1,opt,name=pool,proto3" json:"pool,omitempty"`
 	// Model that will be called. Providers count limits per model, so it may be
-	// left out only where the pool has a single class of models.
+	// left out only where the pool lists a single model, or its limits are flat.
 	Model string `protobuf:"bytes,2,opt,name=model,proto3" json:"model,omitempty"`
 	// Input tokens the request is estimated to use. 0 to 10^15.
 	InputTokens int64 `protobuf:"varint,3,opt,name=input_tokens,json=inputTokens,proto3" json:"input_tokens,omitempty"`
@@ -46,7 +46,7 @@ type AcquireKeyRequest struct {
 	// 50 ms before the call's own deadline.
 	MaxWait *durationpb.Duration `protobuf:"bytes,5,opt,name=max_wait,json=maxWait,proto3" json:"max_wait,omitempty"`
 	// How long the lease may live without a report. Unset: the pool's default.
-	// Zero, negative, or more than the pool's longest is an error.
+	// Less than the pool's start_within, or more than its longest, is an error.
 	Ttl *durationpb.Duration `protobuf:"bytes,6,opt,name=ttl,proto3" json:"ttl,omitempty"`
 	// Keys not to use, say because one of them just failed. At most 64.
 	ExcludeKeyIds []string `protobuf:"bytes,7,rep,name=exclude_key_ids,json=excludeKeyIds,proto3" json:"exclude_key_ids,omitempty"`
@@ -451,7 +451,8 @@ func (x *Usage) GetOutputTokens() int64 {
 // ReportUsageResponse confirms a report.
 type ReportUsageResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The lease had already ended, and the report changed nothing.
+	// The lease had already ended, and the report changed nothing. A lease whose
+	// time has run out takes reports for as long again.
 	AlreadySettled bool `protobuf:"varint,1,opt,name=already_settled,json=alreadySettled,proto3" json:"already_settled,omitempty"`
 	// How long the lease now lives without another report. Unset when it has
 	// ended.

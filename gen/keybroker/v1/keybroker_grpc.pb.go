@@ -33,8 +33,8 @@ const (
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
 // KeyBrokerService leases API keys, each with a slice of its rate-limit
-// capacity. Every failure carries a google.rpc.ErrorInfo with domain
-// "keybroker" and a stable reason.
+// capacity. Every failure of the broker's own carries a google.rpc.ErrorInfo
+// with domain "keybroker" and a stable reason.
 type KeyBrokerServiceClient interface {
 	// AcquireKey leases one key and reserves what the call is expected to use.
 	//
@@ -98,8 +98,8 @@ func (c *keyBrokerServiceClient) ReleaseKey(ctx context.Context, in *ReleaseKeyR
 // for forward compatibility.
 //
 // KeyBrokerService leases API keys, each with a slice of its rate-limit
-// capacity. Every failure carries a google.rpc.ErrorInfo with domain
-// "keybroker" and a stable reason.
+// capacity. Every failure of the broker's own carries a google.rpc.ErrorInfo
+// with domain "keybroker" and a stable reason.
 type KeyBrokerServiceServer interface {
 	// AcquireKey leases one key and reserves what the call is expected to use.
 	//
