@@ -94,7 +94,6 @@ type memo struct {
 	ask     provider.Amounts
 	fit     fit      // where there is room first
 	account *account // and whose it is
-	usable  bool     // some key works
 }
 
 // sooner takes the better of two memos for the same ask.
@@ -102,7 +101,6 @@ func (m *memo) sooner(n *memo) {
 	if m.account == nil || n.fit.at < m.fit.at || m.fit.never && !n.fit.never {
 		m.fit, m.account = n.fit, n.account
 	}
-	m.usable = m.usable || n.usable
 }
 
 // known gives what is known without a search, if it is that nothing has room.
@@ -161,7 +159,6 @@ func (a *account) freed(now Time) {
 			if f := a.fit(now, &m.ask); f.at < m.fit.at {
 				m.fit, m.account = f, a
 			}
-			m.usable = m.usable || c.seat.alive(nil)
 		}
 	}
 }
@@ -328,5 +325,5 @@ func (s *search) try(c *Candidate) (f fit, passed bool) {
 }
 
 func (s *search) consider(c *Candidate, f *fit) {
-	s.memo.sooner(&memo{fit: *f, account: c.account, usable: c.seat.alive(nil)})
+	s.memo.sooner(&memo{fit: *f, account: c.account})
 }

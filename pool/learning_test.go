@@ -270,7 +270,19 @@ func TestEndedAndForeignLeases(t *testing.T) {
 
 	g = s.lease("h")
 	s.now += pool.Time(time.Hour)
-	require.ErrorIs(t, report("h"), pool.ErrLeaseEnded, "it has expired")
+	require.ErrorIs(t, report("thief"), pool.ErrNotHolder, "not even when its time has run out")
+	require.ErrorIs(t, s.Release(s.now, g.Lease, "h", true), pool.ErrLeaseEnded)
+	require.ErrorIs(t, report("h"), pool.ErrLeaseEnded, "its holder was done with it")
+
+	g = s.lease("h")
+	s.now += pool.Time(time.Hour)
+	require.NoError(t, report("h"), "a late report settles it")
+	require.ErrorIs(t, report("h"), pool.ErrLeaseEnded)
+
+	s.now += pool.Time(time.Hour) // what was refused rests
+	g = s.lease("h")
+	s.now += 2 * pool.Time(time.Hour)
+	require.ErrorIs(t, report("h"), pool.ErrLeaseEnded, "its time has run out twice over")
 	assert.Empty(t, s.Leases(s.now, 0, 10))
 }
 

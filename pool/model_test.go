@@ -1,8 +1,8 @@
 package pool_test
 
 // The books of a pool against an obvious model of them: who holds what, until
-// when, and what the engine says of leases that have ended, are another's, or
-// are asked for twice.
+// when, and what the engine says of leases that have ended, have run out of time,
+// are another's, or are asked for twice.
 
 import (
 	"cmp"
@@ -29,6 +29,7 @@ type books struct {
 	pool    *pool.Pool
 	now     pool.Time
 	open    map[pool.LeaseID]*entry
+	lapsed  map[pool.LeaseID]*entry // their time is over, and late reports are taken
 	ever    []pool.LeaseID
 	granted int64
 	expired int64
@@ -51,7 +52,7 @@ func TestBooksAgreeWithAModel(t *testing.T) {
 			}}},
 		})
 		require.NoError(t, err)
-		b := &books{T: t, pool: p, open: map[pool.LeaseID]*entry{}}
+		b := &books{T: t, pool: p, open: map[pool.LeaseID]*entry{}, lapsed: map[pool.LeaseID]*entry{}}
 		t.Repeat(map[string]func(*rapid.T){
 			"acquire": b.acquire, "report": b.report, "release": b.release, "advance": b.advance, "": b.check,
 		})
@@ -65,7 +66,13 @@ func (b *books) advance(t *rapid.T) {
 	for id, e := range b.open {
 		if e.expires <= b.now {
 			delete(b.open, id)
+			b.lapsed[id] = e
 			b.expired++
+		}
+	}
+	for id, e := range b.lapsed {
+		if e.expires.Add(e.ttl) <= b.now {
+			delete(b.lapsed, id)
 		}
 	}
 }
@@ -96,13 +103,13 @@ func (b *books) acquire(t *rapid.T) {
 	b.granted++
 }
 
-// any picks a lease, ended or not, and tells what must come of touching it.
+// any picks a lease, ended or not, and tells what must come of a report on it.
 func (b *books) any(t *rapid.T, holder string) (pool.LeaseID, *entry, error) {
 	if len(b.ever) == 0 {
 		return 99, nil, pool.ErrLeaseEnded
 	}
 	id := rapid.SampledFrom(b.ever).Draw(t, "lease")
-	switch e := b.open[id]; {
+	switch e := cmp.Or(b.open[id], b.lapsed[id]); {
 	case e == nil:
 		return id, nil, pool.ErrLeaseEnded
 	case e.holder != holder:
@@ -119,6 +126,11 @@ func (b *books) report(t *rapid.T) {
 	require.ErrorIs(t, err, want)
 	switch {
 	case want != nil:
+	case b.lapsed[id] != nil:
+		require.Equal(t, b.now, expires, "nothing renews it")
+		if final {
+			delete(b.lapsed, id)
+		}
 	case final:
 		delete(b.open, id)
 		b.ended++
@@ -131,6 +143,10 @@ func (b *books) report(t *rapid.T) {
 func (b *books) release(t *rapid.T) {
 	holder := b.holder()
 	id, _, want := b.any(t, holder)
+	if want == nil && b.lapsed[id] != nil {
+		want = pool.ErrLeaseEnded // and nothing more will be said of it
+		delete(b.lapsed, id)
+	}
 	require.ErrorIs(t, b.pool.Release(b.now, id, holder, rapid.Bool().Draw(t, "unused")), want)
 	if want == nil {
 		delete(b.open, id)

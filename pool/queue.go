@@ -99,14 +99,17 @@ func (p *Pool) Cancel(w *Waiter) bool {
 func (p *Pool) Next(now Time) (served []*Waiter, wake Time) {
 	now = p.tick(now)
 	wake = Never
-	if p.waiting > 0 {
+	for again := p.waiting > 0; again; {
+		again, wake = false, Never
 		for _, c := range p.inOrder {
 			q := &c.queue
 			if q.len == 0 {
 				continue
 			}
 			if q.due || q.wake <= now {
+				n := len(p.served)
 				p.serve(now, c)
+				again = again || len(p.served) > n // a probe of one key may leave the next to the others
 			}
 			if q.len > 0 {
 				wake = min(wake, q.wake)
@@ -160,7 +163,7 @@ func (p *Pool) pass(now Time, c *class) (again bool) {
 		}
 		if full {
 			q.wake = min(q.wake, m.fit.at)
-			if q.first == nil && !m.fit.never {
+			if q.first == nil && (m.fit.at < Never || m.fit.byEvent) { // else there is nothing to wait for
 				q.first = &claim{m.account, m.fit.key, &w.Ask.Amounts, m.fit.at}
 			}
 			if least, none := c.known(now, &q.least); none { // there is no room for anybody

@@ -95,7 +95,7 @@ func TestCommandLine(t *testing.T) {
 		{"serve --config " + good + " --admin-listen 10.0.0.1:1", exitUsage, "", "--admin-listen: must be a loopback address"},
 		{"serve --config " + bad, exitConfig, "", "unknown type"},
 		{"serve --config nowhere.yaml", exitConfig, "", "nowhere.yaml"},
-		{"sandbox --listen 0.0.0.0:0", exitUsage, "", "--listen: must be a loopback address"},
+		{"sandbox --address 0.0.0.0:0", exitUsage, "", "--address: must be a loopback address"},
 		{"sandbox --config " + bad, exitConfig, "", "unknown type"},
 		{"check", exitUsage, "", "give --config FILE"},
 		{"check --config " + good, exitOK, "max_concurrency: 1", ""},

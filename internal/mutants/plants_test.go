@@ -1,5 +1,5 @@
 // The planted bugs: each breaks one rule of the engine that keeps it from
-// granting what the provider does not allow.
+// granting what the provider does not allow, or from keeping back what it does.
 package mutants_test
 
 // plant is one bug: in file, old (which occurs exactly once) becomes new, and
@@ -10,6 +10,7 @@ type plant struct {
 	file     string
 	old, new string
 	test     string
+	says     string // why, unless it is that the provider refuses
 }
 
 const (
@@ -126,5 +127,47 @@ var plants = []plant{
 		file: "refilling.go", test: overUse,
 		old: "now.Add(longest)",
 		new: "now.Add(b.window)",
+	},
+	{
+		name: "late reports are not charged", rule: "debt is never dropped, however late it is told",
+		file: "calls.go", test: "TestLateOverUseIsCharged", says: "the reservation has refilled",
+		old: "\tfreed := l.report(now, used, final)\n",
+		new: "\tfreed := !l.lapsed && l.report(now, used, final)\n",
+	},
+	{
+		name: "cut does not stop a raise", rule: "what was granted before a cut does not undo it",
+		file: "bucket.go", test: "TestCutIsNotUndoneByOlderAnswers", says: "in the hands of",
+		old: "limit > b.limit && l.granted < b.loweredAt",
+		new: "false",
+	},
+	{
+		name: "one holder raises", rule: "a raise takes two holders if there are",
+		file: "bucket.go", test: "TestRaiseTakesTwoHoldersIfThereAre", says: "the other has not said so",
+		old: " || b.raiseHolder == l.holder.name && !sole",
+		new: "",
+	},
+	{
+		name: "claim on the account only", rule: "a claim covers the limits of a single key",
+		file: "key.go", test: "TestClaimCoversTheLimitsOfASingleKey", says: "as if it were alone",
+		old: " || q.claim.blocksKey(q.now, k, c, q.ask)",
+		new: "",
+	},
+	{
+		name: "poll takes the claim", rule: "who does not wait gets only what delays nobody",
+		file: "calls.go", test: "TestPollDoesNotTakeTheClaim", says: "not served by",
+		old: "only: p.only(ask.Exclude), claim: q.first}",
+		new: "only: p.only(ask.Exclude)}",
+	},
+	{
+		name: "shared slot freed in one class", rule: "what one class frees of a shared limit, all have",
+		file: "class.go", test: "TestWhateverHasRoomIsGranted", says: "there is room: true",
+		old: "if !a.group.shares {",
+		new: "if true {",
+	},
+	{
+		name: "classes are served once", rule: "a probe of one key leaves the next to the others",
+		file: "queue.go", test: "TestWithoutPoolingAProbeServesTheOtherClass", says: "elements differ",
+		old: "again = again || len(p.served) > n",
+		new: "_ = n",
 	},
 }

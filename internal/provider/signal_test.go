@@ -64,7 +64,7 @@ func TestAnthropicAnswers(t *testing.T) {
 		"529 overloaded":          {529, headers("retry-after", "3"), provider.Signal{Class: provider.Overloaded, Wait: 3 * time.Second}},
 		"429 fast mode only":      {429, headers("retry-after", "2", "anthropic-fast-input-tokens-limit", "100000", "anthropic-ratelimit-tokens-remaining", "50000"), provider.Signal{Class: provider.RateLimited, Wait: 2 * time.Second}},
 		"200 ignores a wait":      {200, headers("retry-after", "60"), provider.Signal{}},
-		"0 is a status not known": {0, nil, provider.Signal{}},
+		"0 is a status not known": {0, nil, provider.Signal{Class: provider.NoAnswer}},
 		"a limit alone": {200, headers("anthropic-ratelimit-requests-limit", "50"),
 			provider.Signal{Windows: []provider.Window{minute(provider.Requests, 50, provider.Unknown, 1)}}},
 		"thousands": {200, headers("anthropic-ratelimit-requests-limit", "30,000", "anthropic-ratelimit-requests-remaining", " 29900 "),

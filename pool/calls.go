@@ -1,0 +1,356 @@
+package pool
+
+// What the owner calls: the grant of a lease, reports on it, and its end.
+
+import (
+	"slices"
+	"time"
+
+	"github.com/keybroker/keybroker/internal/provider"
+)
+
+// only is the one key that may be leased without pooling: the first that is
+// usable and not excluded. With pooling it is nil.
+func (p *Pool) only(exclude []string) *key {
+	if !p.cfg.Single {
+		return nil
+	}
+	for _, k := range p.keys {
+		if k.usable() && !slices.Contains(exclude, k.id) {
+			return k
+		}
+	}
+	return p.keys[0]
+}
+
+// tick takes the time forward and does what is due. A moment before the last
+// one counts as the last one: here, and nowhere else.
+func (p *Pool) tick(now Time) Time {
+	p.now = max(p.now, now)
+	p.wakeKeys(p.now)
+	for range maxDue {
+		if p.due.len() == 0 {
+			break
+		}
+		l, at := p.due.min()
+		if Time(at) > p.now {
+			break
+		}
+		switch {
+		case l.lapsed:
+			p.forget(l)
+		case l.expires <= p.now:
+			p.counters.Expired++
+			p.end(p.now, l, false)
+			l.lapsed = true
+			p.due.update(l, int64(l.expires.Add(l.ttl)))
+		default:
+			charged := l.charge(p.now, false)
+			p.due.update(l, int64(l.nextEvent()))
+			if charged {
+				p.freed(p.now, l.account)
+			}
+		}
+	}
+	return p.now
+}
+
+// maxDue bounds the work of one call; what is left over is done by the next.
+const maxDue = 1000
+
+// Acquire grants a lease now, or says why not: *ExhaustedError,
+// *TooLargeError, ErrModelRequired or ErrModelNotServed. Those who wait and fit
+// are served before, and the first in line is not made to wait longer.
+func (p *Pool) Acquire(now Time, ask Ask) (Grant, error) {
+	now = p.tick(now)
+	if l := p.repeated(now, &ask); l != nil {
+		return l.grant(p), nil
+	}
+	c, err := p.class(ask.Model)
+	if err != nil {
+		return Grant{}, err
+	}
+	if c.exceeded(&ask.Amounts) {
+		return Grant{}, c.tooLarge(&ask.Amounts)
+	}
+	l, err := p.acquire(now, c, &ask)
+	if err != nil {
+		return Grant{}, err
+	}
+	return l.grant(p), nil
+}
+
+func (p *Pool) acquire(now Time, c *class, ask *Ask) (*lease, error) {
+	m, full := c.known(now, &ask.Amounts)
+	if full {
+		return nil, p.exhausted(c, &m, ask)
+	}
+	q := &c.queue
+	if q.len > 0 && (q.due || q.wake <= now) { // whoever waits goes before
+		p.serve(now, c)
+	}
+	s := search{now: now, ask: &ask.Amounts, exclude: ask.Exclude, only: p.only(ask.Exclude), claim: q.first}
+	m, ok := s.run(c)
+	if !ok {
+		return nil, p.exhausted(c, &m, ask)
+	}
+	if l := q.byHolder[ask.Holder]; l != nil && l.first != nil {
+		q.due = true // it moves back in line, and another may be the first
+	}
+	return p.lease(now, &s, ask), nil
+}
+
+// Repeated gives the lease that Acquire would give again for an ask it has
+// granted before.
+func (p *Pool) Repeated(now Time, ask Ask) (Grant, bool) {
+	l := p.repeated(p.tick(now), &ask)
+	if l == nil {
+		return Grant{}, false
+	}
+	return l.grant(p), true
+}
+
+// repeated finds the lease that the same ask was given before, unless the time
+// to use it has passed: then the answer was lost, and it gets another. So does an
+// ask that is not the same after all.
+func (p *Pool) repeated(now Time, ask *Ask) *lease {
+	if ask.Request == "" {
+		return nil
+	}
+	k := requestKey{ask.Holder, ask.Request}
+	l := p.requests[k]
+	if l == nil {
+		return nil
+	}
+	c, err := p.class(ask.Model)
+	if err != nil || c != l.account.class || slices.Contains(ask.Exclude, l.key.id) ||
+		l.granted.Add(p.cfg.StartWithin) <= now {
+		delete(p.requests, k)
+		return nil
+	}
+	return l
+}
+
+func (l *lease) grant(p *Pool) Grant {
+	return Grant{
+		Lease: l.id, Key: l.key.number,
+		Granted: l.granted, StartBy: l.granted.Add(p.cfg.StartWithin), Expires: l.expires,
+	}
+}
+
+func (p *Pool) exhausted(c *class, m *memo, ask *Ask) error {
+	if m.fit.never {
+		return c.tooLarge(&ask.Amounts)
+	}
+	e := &ExhaustedError{RetryAt: m.fit.at, Dimension: provider.NumDimensions, NoUsableKey: !p.alive(ask.Exclude)}
+	switch {
+	case e.NoUsableKey:
+		e.RetryAt = Never
+	case m.fit.byEvent: // nobody knows when; soon is likely
+		e.RetryAt = min(e.RetryAt, p.now.Add(time.Second))
+	}
+	if m.fit.by < unconditional {
+		e.Dimension = provider.Dimension(m.fit.by)
+	}
+	return e
+}
+
+// alive reports whether some key works and is not excluded.
+func (p *Pool) alive(exclude []string) bool {
+	for _, g := range p.groups {
+		for _, s := range g.seats {
+			if s.alive(exclude) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// lease grants what a search has found.
+func (p *Pool) lease(now Time, s *search, ask *Ask) *lease {
+	a, k := s.candidate.account, s.key
+	p.lastID++
+	l := &lease{
+		id: p.lastID, holder: p.hold(ask.Holder), key: k, account: a,
+		granted: now, heldFrom: now, expires: now.Add(ask.TTL), ttl: ask.TTL,
+		reserved: ask.Amounts, request: ask.Request, index: -1,
+	}
+	l.take(now)
+	if len(a.missing) > 0 {
+		if a.open == 0 {
+			a.since = provider.Amounts{}
+		}
+		for d, n := range ask.Amounts {
+			a.since[d] = min(a.since[d], int64(longest)) + min(n, int64(longest))
+		}
+	}
+	p.open++
+	a.open++
+	k.open++
+	if k.health != Healthy {
+		k.probe = l
+		k.seat.remove(k)
+		p.turned(k.group)
+	}
+	s.candidate.tier.ready.Served(now, s.candidate)
+	for _, c := range a.candidates { // the other priorities of the same group
+		if c != s.candidate && !c.resting {
+			c.tier.ready.Changed(now, c)
+		}
+	}
+	a.class.queue.charge(l)
+	p.leases[l.id] = l
+	l.prev, l.next = p.order.prev, &p.order
+	l.prev.next, l.next.prev = l, l
+	p.due.push(l, int64(l.nextEvent()))
+	if l.request != "" {
+		p.requests[requestKey{ask.Holder, l.request}] = l
+	}
+	p.counters.Granted++
+	return l
+}
+
+func (p *Pool) hold(name string) *holder {
+	h := p.holders[name]
+	if h == nil {
+		h = &holder{name: name}
+		p.holders[name] = h
+	}
+	h.uses++
+	return h
+}
+
+func (p *Pool) letGo(h *holder) {
+	if h.uses--; h.uses == 0 {
+		delete(p.holders, h.name)
+	}
+}
+
+// find looks a lease up for its holder: ErrLeaseEnded, ErrNotHolder.
+func (p *Pool) find(id LeaseID, holder string) (*lease, error) {
+	l := p.leases[id]
+	switch {
+	case l == nil:
+		return nil, ErrLeaseEnded
+	case l.holder.name != holder:
+		return nil, ErrNotHolder
+	}
+	return l, nil
+}
+
+// Report takes in what the provider answered: what it means, and what was used
+// since the grant, Unknown where that is not known. A final report ends the
+// lease; any other renews it, and expires is the new end. A lease whose time has
+// run out takes reports for as long again: debt is never dropped. The errors are
+// ErrLeaseEnded and ErrNotHolder, and then nothing has changed.
+func (p *Pool) Report(now Time, id LeaseID, holder string, s provider.Signal, used provider.Amounts, final bool) (expires Time, err error) {
+	now = p.tick(now)
+	l, err := p.find(id, holder)
+	if err != nil {
+		return 0, err
+	}
+	a := l.account
+	for d, kept := range p.cfg.Dialect.Kept {
+		if kept && used[d] >= 0 {
+			used[d] = max(used[d], l.reserved[d])
+		}
+	}
+	freed := l.report(now, used, final)
+	freed = a.learn(now, p, l, s.Windows) || freed
+	p.judge(now, l, s, final)
+	switch {
+	case l.lapsed:
+		if freed || final && len(a.missing) > 0 { // an answer widens the window
+			p.freed(now, a)
+		}
+		if final {
+			p.forget(l)
+		}
+		return now, nil
+	case final:
+		p.counters.Released++
+		p.end(now, l, freed)
+		p.forget(l)
+		return now, nil
+	}
+	l.heldFrom = now
+	l.expires = max(l.expires, now.Add(l.ttl))
+	p.due.update(l, int64(l.nextEvent()))
+	if freed {
+		p.freed(now, a)
+	}
+	return l.expires, nil
+}
+
+// judge lays the blame for an answer where it belongs.
+func (p *Pool) judge(now Time, l *lease, s provider.Signal, final bool) {
+	a := l.account
+	switch s.Class {
+	case provider.RateLimited:
+		p.counters.RateLimited++
+		a.limited(now, s.Wait, l.granted)
+	case provider.QuotaExhausted:
+		for _, a := range a.group.accounts {
+			a.limited(now, max(s.Wait, maxBackoff), l.granted)
+		}
+	case provider.AuthInvalid:
+		p.counters.AuthFailed++
+		p.refused(now, l.key, l, "refused by the provider (401)")
+	case provider.OK:
+		p.accepted(now, l.key, l)
+		if final {
+			a.answered(l.granted)
+		}
+	}
+}
+
+// Release ends a lease. What was reserved stays charged, unless the request was
+// never sent. The errors are those of Report.
+func (p *Pool) Release(now Time, id LeaseID, holder string, unused bool) error {
+	now = p.tick(now)
+	l, err := p.find(id, holder)
+	if err != nil {
+		return err
+	}
+	if l.lapsed {
+		p.forget(l)
+		return ErrLeaseEnded
+	}
+	freed := unused && l.report(now, provider.Amounts{}, true)
+	p.counters.Released++
+	p.end(now, l, freed)
+	p.forget(l)
+	return nil
+}
+
+// end settles a lease and gives back its slots. freed says that it has given back
+// room already.
+func (p *Pool) end(now Time, l *lease, freed bool) {
+	freed = l.end(now) || freed
+	a, k := l.account, l.key
+	p.open--
+	a.open--
+	k.open--
+	if k.probe == l {
+		k.probe = nil
+		if k.index < 0 { // without a verdict: the next lease is the probe
+			k.seat.add(k)
+			p.turned(k.group)
+		}
+	}
+	l.prev.next, l.next.prev = l.next, l.prev
+	if k := (requestKey{l.holder.name, l.request}); p.requests[k] == l {
+		delete(p.requests, k)
+	}
+	if freed {
+		p.freed(now, a)
+	}
+}
+
+// forget takes a lease that has ended out of the books.
+func (p *Pool) forget(l *lease) {
+	p.due.remove(l)
+	delete(p.leases, l.id)
+	p.letGo(l.holder)
+}

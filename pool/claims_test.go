@@ -1,0 +1,181 @@
+package pool_test
+
+// What the first in line has a claim on. Whoever comes between, by polling, by
+// being many or by being new, must not make it wait longer than if it were alone;
+// and nobody is to be hidden behind those who cannot be served.
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/keybroker/keybroker/internal/provider"
+	"github.com/keybroker/keybroker/pool"
+)
+
+func requests(n int64) func(*pool.Ask) {
+	return func(a *pool.Ask) { a.Amounts[provider.Requests] = n }
+}
+
+// polled gives the moment at which a waiter is served while somebody else asks
+// again and again, and how often that somebody got what it asked for before.
+func (s *story) polled(w *pool.Waiter, end pool.Time, poll ...func(*pool.Ask)) (at pool.Time, got int) {
+	s.Helper()
+	for s.now < end {
+		served, _ := s.Next(s.now)
+		for _, v := range served {
+			if v == w {
+				return s.now, got
+			}
+		}
+		s.now += sec
+		if _, err := s.Acquire(s.now, ask("poller", poll...)); err == nil {
+			got++
+		}
+	}
+	s.Fatalf("not served by %v, and the poller got %d", end, got)
+	return 0, 0
+}
+
+// A poll comes just before the timer that would have served the waiter.
+func TestPollDoesNotTakeTheClaim(t *testing.T) {
+	for _, single := range []bool{false, true} {
+		for _, n := range []int64{1, 20, 60} {
+			t.Run(fmt.Sprintf("single %v, poll for %d", single, n), func(t *testing.T) {
+				s := begin(t, pool.Config{Single: single, Keys: one(limits(plenty, 60, plenty))})
+				s.lease("x", input(60))
+				s.waits("a", input(20))
+				s.until(20*sec, func(*pool.Waiter) {}) // a is served, and so behind everybody new
+				w := s.waits("a", input(20))
+				s.serves()
+				at, got := s.polled(w, 5*minute, input(n))
+				assert.Equal(t, 40*sec, at)
+				assert.Zero(t, got)
+			})
+		}
+	}
+}
+
+func TestClaimCoversTheLimitsOfASingleKey(t *testing.T) {
+	for name, cfg := range map[string]pool.Config{
+		"of the key": {
+			Groups: []pool.Group{{Name: "g", Limits: rpm(plenty)}},
+			Keys:   []pool.Key{{ID: "k", Group: "g", Limits: limits(plenty, 100, plenty)}},
+		},
+		"of the group": {
+			Groups: []pool.Group{{Name: "g", Limits: limits(plenty, 100, plenty)}},
+			Keys:   []pool.Key{{ID: "k", Group: "g"}},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := begin(t, cfg)
+			s.lease("x", input(100))
+			w := s.waits("large", input(90))
+			s.serves()
+			at, got := s.polled(w, 20*minute, input(1))
+			assert.Equal(t, 54*sec, at, "as if it were alone")
+			assert.Zero(t, got)
+		})
+	}
+}
+
+// The holder of the first is given something else, which moves it back. From
+// then on it is the next whose claim counts.
+func TestClaimGoesToWhoeverIsFirstNow(t *testing.T) {
+	s := begin(t, pool.Config{Keys: []pool.Key{
+		{ID: "x", Limits: limits(10, 60, plenty)}, {ID: "y", Limits: limits(60, 10, plenty)}, {ID: "z", Limits: limits(30, 30, plenty)},
+	}})
+	require.Equal(t, "x", s.key("h", input(60)))
+	require.Equal(t, "y", s.key("h", requests(48)))
+	s.waits("f", input(40)) // fits x only
+	s.waits("f", input(20)) // fits z now
+	w := s.waits("g", requests(40))
+	served, _ := s.serves()
+	require.Equal(t, []string{"f"}, served)
+	s.refused("poller", requests(12), without("z"))
+	at, got := s.polled(w, 5*minute, requests(12), without("z"))
+	assert.Equal(t, 28*sec, at)
+	assert.Zero(t, got)
+}
+
+// A poll by a holder who also waits moves it back in line like any other grant,
+// and whoever is first then may fit.
+func TestGrantToTheFirstLetsTheNextBeLookedAt(t *testing.T) {
+	s := begin(t, pool.Config{Keys: []pool.Key{{ID: "a", Limits: limits(plenty, 60, plenty)}, {ID: "b", Limits: rpm(10)}}})
+	s.lease("x", input(40), without("b"))
+	s.waits("f", input(60), without("b")) // at 40 s
+	w := s.waits("g", input(20), without("b"))
+	served, wake := s.serves()
+	require.Empty(t, served, "the first claims all")
+	require.Equal(t, 40*sec, wake)
+	s.lease("f", without("a"))
+	got, _ := s.Next(s.now)
+	assert.Equal(t, []*pool.Waiter{w}, got)
+}
+
+// Who excludes every key waits for nothing, and so claims nothing.
+func TestWaiterWithoutAKeyClaimsNothing(t *testing.T) {
+	s := begin(t, pool.Config{Keys: one(limits(plenty, 60, plenty))})
+	s.waits("f", input(60), without("a"))
+	s.waits("g", input(60))
+	served, _ := s.serves()
+	assert.Equal(t, []string{"g"}, served)
+}
+
+// Those who wait for the large key are many, but the small key goes on serving
+// those whom it fits: twice a minute.
+func TestMisfitsDoNotHideTheOthers(t *testing.T) {
+	for name, misfit := range map[string]func(i int) string{
+		"200 of one holder": func(int) string { return "greedy" },
+		"of 150 holders":    func(i int) string { return fmt.Sprint("greedy ", i%150) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := begin(t, pool.Config{Keys: []pool.Key{
+				{ID: "large", Limits: limits(plenty, 1000, plenty)}, {ID: "small", Limits: limits(plenty, 100, plenty)},
+			}})
+			s.lease("x", input(1000))
+			s.lease("x", input(100))
+			for i := range 200 {
+				s.waits(misfit(i), input(900))
+			}
+			for range 1000 {
+				s.waits("modest", input(50))
+			}
+			modest := 0
+			s.until(20*minute, func(w *pool.Waiter) {
+				if w.Ask.Holder == "modest" {
+					modest++
+				}
+			})
+			assert.GreaterOrEqual(t, modest, 38)
+		})
+	}
+}
+
+// There is always somebody who has had nothing yet.
+func TestNewcomersDoNotStarveWhoReturns(t *testing.T) {
+	for n := range 4 {
+		t.Run(fmt.Sprintf("%d newcomers a second", n), func(t *testing.T) {
+			s := begin(t, pool.Config{Keys: one(rpm(60))})
+			s.tally(60)
+			s.waits("regular")
+			s.until(2*sec, func(*pool.Waiter) {})
+			w := s.waits("regular")
+			start, at := s.now, pool.Time(0)
+			for i := 0; i < 1000 && at == 0; i++ {
+				for j := range n {
+					s.waits(fmt.Sprintf("newcomer %d.%d", i, j))
+				}
+				s.until(s.now+sec, func(v *pool.Waiter) {
+					if v == w {
+						at = s.now
+					}
+				})
+			}
+			require.NotZero(t, at, "never served")
+			assert.LessOrEqual(t, at-start, 20*sec)
+		})
+	}
+}

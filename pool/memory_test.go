@@ -1,0 +1,88 @@
+package pool
+
+// What is kept of those who are gone. A pool runs for months and sees new holders
+// all the time, so whatever it keeps of each must go again.
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/keybroker/keybroker/internal/provider"
+)
+
+// busy is a pool with that many leases of 1 s, and no room for more.
+func busy(t *testing.T, rpm int64) (*Pool, Ask) {
+	d, _ := provider.Lookup("anthropic")
+	var limits []Limit
+	for _, l := range d.Limited {
+		limits = append(limits, Limit{Dimension: l, Window: time.Minute, Amount: rpm, Kind: provider.Refilling})
+	}
+	p, err := New(Config{Dialect: d, Flat: true, Keys: []Key{{ID: "a", Limits: limits}}})
+	require.NoError(t, err)
+	a := Ask{Holder: "x", TTL: time.Second, Amounts: provider.Amounts{provider.Requests: 1}}
+	for range rpm {
+		_, err := p.Acquire(0, a)
+		require.NoError(t, err)
+	}
+	return p, a
+}
+
+func TestHoldersWhoWaitedOnceAreForgotten(t *testing.T) {
+	p, a := busy(t, 600)
+	q := &p.classes[allModels].queue
+	now, most := Time(0), 0
+	for i := range 20_000 {
+		a.Holder = fmt.Sprint("pod ", i)
+		_, err := p.Wait(now, a)
+		require.NoError(t, err)
+		now = now.Add(100 * time.Millisecond)
+		p.Next(now)
+		most = max(most, len(q.byHolder))
+	}
+	require.Zero(t, q.len)
+	assert.Less(t, most, 1500, "what 20,000 holders leave behind")
+}
+
+func TestLapsedLeasesAreForgotten(t *testing.T) {
+	p, _ := busy(t, 100)
+	p.Next(Time(time.Second))
+	require.Len(t, p.leases, 100, "there may be late reports")
+	assert.Zero(t, p.Summary(Time(time.Second)).Open)
+	assert.Len(t, p.holders, 1)
+	_, wake := p.Next(Time(time.Second))
+	assert.Equal(t, Time(2*time.Second), wake, "and nobody else need call")
+	p.Next(wake)
+	assert.Empty(t, p.leases)
+	assert.Empty(t, p.holders)
+	assert.Zero(t, p.due.len())
+}
+
+// Waiters alike are looked at once, however many there are: what is known to have
+// no room is not looked for again.
+func TestWaitersOfAnExhaustedPoolCostLittle(t *testing.T) {
+	p, a := busy(t, 1)
+	for i := range 5000 {
+		a.Holder = fmt.Sprint("pod ", i)
+		_, err := p.Wait(0, a)
+		require.NoError(t, err)
+	}
+	p.Next(0)
+	q, tier := &p.classes[allModels].queue, p.classes[allModels].tiers[0]
+	oldest := tier.oldest // where the next search that fails will be remembered
+	for range 3 {
+		q.due = true
+		p.Next(0)
+		assert.Equal(t, oldest, tier.oldest, "nothing is learned anew, so nothing was searched")
+		visited := 0
+		for _, e := range q.lines.items {
+			if e.v.cursor != e.v.first {
+				visited++
+			}
+		}
+		assert.Equal(t, 1, visited, "the first stands for all")
+	}
+}

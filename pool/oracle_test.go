@@ -1,0 +1,239 @@
+package pool
+
+// The engine remembers what has no room, so that it need not look. This holds
+// what it decides against a search of everything, which remembers nothing: a
+// wrong memory refuses what there is, or lets the first in line stand there.
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+
+	"github.com/keybroker/keybroker/internal/provider"
+)
+
+// oracle is a pool of any shape, with what was leased of it.
+type oracle struct {
+	*rapid.T
+	pool *Pool
+	now  Time
+	open map[LeaseID]string // by holder
+}
+
+func newOracle(t *rapid.T) *oracle {
+	d, _ := provider.Lookup(rapid.SampledFrom(provider.Types()).Draw(t, "dialect"))
+	cfg := Config{
+		Dialect: d, StartWithin: 2 * time.Second, Seed: 1,
+		Flat:     rapid.Bool().Draw(t, "flat"),
+		Single:   rapid.IntRange(0, 3).Draw(t, "single") == 0,
+		Strategy: rapid.SampledFrom([]string{LeastLoaded, RoundRobin, Random, Weighted}).Draw(t, "strategy"),
+	}
+	for i := range rapid.IntRange(1, 3).Draw(t, "groups") {
+		cfg.Groups = append(cfg.Groups, Group{Name: fmt.Sprint("g", i), Limits: drawLimits(t, d)})
+	}
+	for i := range rapid.IntRange(1, 5).Draw(t, "keys") {
+		k := Key{ID: fmt.Sprint("k", i), Priority: rapid.IntRange(0, 2).Draw(t, "priority"), Weight: i}
+		if g := rapid.IntRange(-2, len(cfg.Groups)-1).Draw(t, "group"); g >= 0 {
+			k.Group = cfg.Groups[g].Name
+		}
+		if k.Group == "" || rapid.Bool().Draw(t, "own") {
+			k.Limits = drawLimits(t, d)
+		}
+		cfg.Keys = append(cfg.Keys, k)
+	}
+	p, err := New(cfg)
+	require.NoError(t, err)
+	return &oracle{T: t, pool: p, open: map[LeaseID]string{}}
+}
+
+func drawLimits(t *rapid.T, d *provider.Dialect) (limits []Limit) {
+	for x := range provider.NumDimensions {
+		n := rapid.Int64Range(-50, 60).Draw(t, "limit")
+		switch {
+		case n <= 0:
+		case x == provider.Concurrency:
+			limits = append(limits, Limit{Dimension: x, Amount: 1 + n/8, Shared: rapid.Bool().Draw(t, "shared")})
+		default:
+			limits = append(limits, Limit{Dimension: x, Window: time.Minute, Amount: n, Kind: d.Kind})
+		}
+	}
+	return limits
+}
+
+func (o *oracle) ask() Ask {
+	a := Ask{
+		Holder: rapid.SampledFrom([]string{"a", "b", "c"}).Draw(o.T, "holder"),
+		Model:  rapid.SampledFrom([]string{"m1", "m2"}).Draw(o.T, "model"),
+		TTL:    time.Minute,
+		Amounts: o.pool.cfg.Dialect.Reserve(provider.Demand{
+			InputTokens:     rapid.Int64Range(0, 30).Draw(o.T, "input"),
+			MaxOutputTokens: rapid.Int64Range(0, 30).Draw(o.T, "output"),
+		}),
+	}
+	if i := rapid.IntRange(0, 15).Draw(o.T, "exclude"); i < 5 {
+		a.Exclude = []string{fmt.Sprint("k", i)}
+	}
+	return a
+}
+
+// leasable are the keys that may be leased to an ask at all.
+func (o *oracle) leasable(ask *Ask) (keys []*key) {
+	for _, k := range o.pool.keys {
+		if k.usable() && !slices.Contains(ask.Exclude, k.id) {
+			keys = append(keys, k)
+		}
+	}
+	if o.pool.cfg.Single && len(keys) > 1 {
+		keys = keys[:1]
+	}
+	return keys
+}
+
+// fits looks everywhere whether there is room, for somebody who is first.
+func (o *oracle) fits(c *class, ask *Ask) bool {
+	return slices.ContainsFunc(o.leasable(ask), func(k *key) bool {
+		i := slices.IndexFunc(k.group.accounts, func(a *account) bool { return a.class == c })
+		return k.group.accounts[i].room(o.pool.now, &ask.Amounts) && fits(o.pool.now, k.own[c], &ask.Amounts)
+	})
+}
+
+// alive looks everywhere for a key that works and is not excluded.
+func (o *oracle) alive(ask *Ask) bool {
+	return slices.ContainsFunc(o.pool.keys, func(k *key) bool {
+		return (k.health != Quarantined || k.usable()) && !slices.Contains(ask.Exclude, k.id)
+	})
+}
+
+func (o *oracle) advance() {
+	unit := rapid.SampledFrom([]time.Duration{time.Millisecond, time.Second, 10 * time.Second}).Draw(o.T, "unit")
+	o.now = o.now.Add(unit * time.Duration(rapid.IntRange(0, 9).Draw(o.T, "units")))
+}
+
+// settle reports or releases some lease, which may have run out of time.
+func (o *oracle) settle() {
+	if len(o.open) == 0 {
+		return
+	}
+	id := rapid.SampledFrom(slices.Sorted(maps.Keys(o.open))).Draw(o.T, "lease")
+	holder, final := o.open[id], rapid.Bool().Draw(o.T, "final")
+	if rapid.IntRange(0, 4).Draw(o.T, "release") == 0 {
+		_ = o.pool.Release(o.now, id, holder, final) // it may have ended
+		delete(o.open, id)
+		return
+	}
+	s := provider.Signal{Class: rapid.SampledFrom([]provider.Class{
+		provider.OK, provider.OK, provider.OK, provider.RateLimited, provider.AuthInvalid, provider.AuthInvalid, provider.NoAnswer,
+	}).Draw(o.T, "class")}
+	if rapid.IntRange(0, 3).Draw(o.T, "states") == 0 {
+		s.Windows = []provider.Window{{
+			Dimension: provider.Dimension(rapid.IntRange(0, 2).Draw(o.T, "dimension")), Length: time.Minute, Rounding: 1,
+			Limit: rapid.Int64Range(1, 60).Draw(o.T, "limit"), Remaining: rapid.Int64Range(0, 30).Draw(o.T, "remaining"),
+		}}
+	}
+	used := provider.Amounts{1}
+	for d := range used[1:] {
+		used[d+1] = rapid.Int64Range(-1, 40).Draw(o.T, "used")
+	}
+	_, _ = o.pool.Report(o.now, id, holder, s, used, final)
+	if final {
+		delete(o.open, id)
+	}
+}
+
+// next serves the waiters that can be served.
+func (o *oracle) next() {
+	served, _ := o.pool.Next(o.now)
+	for _, w := range served {
+		o.open[w.Grant.Lease] = w.Ask.Holder
+	}
+}
+
+func TestWhateverHasRoomIsGranted(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		o := newOracle(t)
+		for range rapid.SampledFrom([]int{5, 15, 40}).Draw(t, "steps") {
+			switch rapid.IntRange(0, 7).Draw(t, "step") {
+			case 0, 1:
+				o.advance()
+			case 2, 3, 4, 5:
+				o.acquire()
+			default:
+				o.settle()
+			}
+			o.next()
+		}
+	})
+}
+
+// acquire asks where nobody waits.
+func (o *oracle) acquire() {
+	a := o.ask()
+	o.pool.tick(o.now)
+	c, err := o.pool.class(a.Model)
+	require.NoError(o, err)
+	room, alive := o.fits(c, &a), o.alive(&a)
+	g, err := o.pool.Acquire(o.now, a)
+	if room != (err == nil) {
+		o.Fatalf("at %v: there is room: %v, but: %v", time.Duration(o.now), room, err)
+	}
+	switch e := err.(type) {
+	case nil:
+		o.open[g.Lease] = a.Holder
+	case *ExhaustedError:
+		if e.NoUsableKey == alive {
+			o.Fatalf("some key works: %v, but no usable key: %v", alive, e.NoUsableKey)
+		}
+		if e.RetryAt <= o.now {
+			o.Fatalf("to be tried again at %v, which is over", time.Duration(e.RetryAt))
+		}
+	}
+}
+
+func TestFirstInLineIsServedWhenItFits(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		o := newOracle(t)
+		for range rapid.SampledFrom([]int{5, 15, 40}).Draw(t, "steps") {
+			switch rapid.IntRange(0, 9).Draw(t, "step") {
+			case 0, 1:
+				o.advance()
+			case 2, 3, 4:
+				a := o.ask()
+				if g, err := o.pool.Acquire(o.now, a); err == nil {
+					o.open[g.Lease] = a.Holder
+				}
+			case 5, 6:
+				if o.pool.waiting < 6 {
+					_, _ = o.pool.Wait(o.now, o.ask()) // if it is not too large
+				}
+			default:
+				o.settle()
+			}
+			o.next()
+			o.heads()
+		}
+	})
+}
+
+// heads looks at the first of each queue, where it is known who that is.
+func (o *oracle) heads() {
+	for _, c := range o.pool.inOrder {
+		if c.queue.lines.len() == 0 {
+			continue
+		}
+		first, pass := c.queue.lines.min()
+		ties := 0
+		for _, e := range c.queue.lines.items {
+			if e.v.pass == pass {
+				ties++
+			}
+		}
+		if ties == 1 && o.fits(c, &first.first.Ask) {
+			o.Fatalf("at %v: %s is first and fits, but is not served", time.Duration(o.now), first.holder)
+		}
+	}
+}
