@@ -54,7 +54,7 @@ func TestLapsedLeasesAreForgotten(t *testing.T) {
 	assert.Zero(t, p.Summary(Time(time.Second)).Open)
 	assert.Len(t, p.holders, 1)
 	_, wake := p.Next(Time(time.Second))
-	assert.Equal(t, Time(2*time.Second), wake, "and nobody else need call")
+	assert.Equal(t, Time(2*time.Second+housekeeping), wake, "and nobody else need call")
 	p.Next(wake)
 	assert.Empty(t, p.leases)
 	assert.Empty(t, p.holders)

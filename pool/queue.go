@@ -1,6 +1,10 @@
 package pool
 
-import "github.com/keybroker/keybroker/internal/provider"
+import (
+	"time"
+
+	"github.com/keybroker/keybroker/internal/provider"
+)
 
 // Bounds of a queue, and of the work of one pass over it: who is behind so many
 // that do not fit waits for the next.
@@ -10,6 +14,9 @@ const (
 	maxVisits   = 2048
 	perHolder   = 8 // searches, so that one holder's misfits do not hide the others
 )
+
+// housekeeping is how late the end of a lease may be noticed while nobody waits.
+const housekeeping = 100 * time.Millisecond
 
 // Waiter is an ask that stands in line.
 type Waiter struct {
@@ -118,6 +125,9 @@ func (p *Pool) Next(now Time) (served []*Waiter, wake Time) {
 	}
 	if p.due.len() > 0 {
 		_, at := p.due.min()
+		if p.waiting == 0 { // nobody minds, and many are done at once
+			at += int64(housekeeping)
+		}
 		wake = min(wake, Time(at))
 	}
 	if p.resting.len() > 0 && p.waiting > 0 {

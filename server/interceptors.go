@@ -9,7 +9,6 @@ import (
 
 	middleware "github.com/grpc-ecosystem/go-grpc-middleware/v2"
 	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors"
-	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/logging"
 	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/recovery"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -20,8 +19,7 @@ import (
 // Streams end with running.
 // Messages are never logged: one of them carries a key.
 func (o *Options) interceptors(running context.Context) []grpc.ServerOption {
-	logger, logOptions := callLogger(o.Logger)
-	reporter := observer(o.Observe)
+	reporter := o.reporter()
 	rescue := recovery.WithRecoveryHandlerContext(func(ctx context.Context, p any) error {
 		// A panic's value may hold anything, so only its type is told.
 		o.Logger.ErrorContext(ctx, "handler panicked", "type", fmt.Sprintf("%T", p), "stack", string(debug.Stack()))
@@ -30,12 +28,10 @@ func (o *Options) interceptors(running context.Context) []grpc.ServerOption {
 	return []grpc.ServerOption{
 		grpc.ChainUnaryInterceptor(
 			interceptors.UnaryServerInterceptor(reporter),
-			logging.UnaryServerInterceptor(logger, logOptions...),
 			recovery.UnaryServerInterceptor(rescue),
 		),
 		grpc.ChainStreamInterceptor(
 			interceptors.StreamServerInterceptor(reporter),
-			logging.StreamServerInterceptor(logger, logOptions...),
 			recovery.StreamServerInterceptor(rescue),
 			endWith(running),
 		),
@@ -55,45 +51,46 @@ func endWith(done context.Context) grpc.StreamServerInterceptor {
 	}
 }
 
-// callLogger logs the end of each call: what is the caller's own affair at
-// debug level, what is ours as an error.
-func callLogger(l *slog.Logger) (logging.Logger, []logging.Option) {
-	log := func(ctx context.Context, level logging.Level, text string, fields ...any) {
-		l.Log(ctx, slog.Level(level), text, fields...)
-	}
-	level := func(code codes.Code) logging.Level {
-		switch code {
-		case codes.Internal, codes.Unknown, codes.DataLoss:
-			return logging.LevelError
-		}
-		return logging.LevelDebug
-	}
-	return logging.LoggerFunc(log), []logging.Option{
-		logging.WithLogOnEvents(logging.FinishCall), logging.WithLevels(level),
-		logging.WithDisableLoggingFields(logging.ComponentFieldKey, logging.MethodTypeFieldKey),
-	}
-}
-
 // Observe hears of every finished call: "/keybroker.v1.KeyBrokerService/AcquireKey",
 // its code and how long it took. It is called by many goroutines and must not
 // block.
 type Observe func(method string, code codes.Code, took time.Duration)
 
-func observer(f Observe) interceptors.CommonReportableFunc {
+// reporter logs and observes the end of each call.
+func (o *Options) reporter() interceptors.CommonReportableFunc {
 	return func(ctx context.Context, c interceptors.CallMeta) (interceptors.Reporter, context.Context) {
-		if f == nil {
-			return interceptors.NoopReporter{}, ctx
-		}
-		return report{method: c.FullMethod(), observe: f}, ctx
+		return &report{ctx: ctx, method: c.FullMethod(), options: o}, ctx
 	}
 }
 
 type report struct {
 	interceptors.NoopReporter
+	ctx     context.Context
 	method  string
-	observe Observe
+	options *Options
 }
 
-func (r report) PostCall(err error, took time.Duration) {
-	r.observe(r.method, status.Code(err), took)
+// PostCall logs what is the caller's own affair at debug level, and what is ours
+// as an error.
+func (r *report) PostCall(err error, took time.Duration) {
+	code := status.Code(err)
+	if r.options.Observe != nil {
+		r.options.Observe(r.method, code, took)
+	}
+	level := slog.LevelDebug
+	switch code {
+	case codes.Internal, codes.Unknown, codes.DataLoss:
+		level = slog.LevelError
+	}
+	if !r.options.Logger.Enabled(r.ctx, level) {
+		return
+	}
+	attrs := []slog.Attr{
+		slog.String("method", r.method), slog.String("code", code.String()),
+		slog.Duration("took", took), slog.String("holder", holder(r.ctx)),
+	}
+	if err != nil {
+		attrs = append(attrs, slog.String("error", err.Error()))
+	}
+	r.options.Logger.LogAttrs(r.ctx, level, "call finished", attrs...)
 }

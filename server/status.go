@@ -91,7 +91,18 @@ func toStatus(ctx context.Context, err error) error {
 	case errors.Is(err, context.Canceled):
 		return failure(codes.Canceled, "canceled while waiting", reasonCanceled, nil)
 	}
-	return failure(codes.Internal, "internal error", reasonInternal, nil)
+	return &unexpected{err}
+}
+
+// unexpected is an error that nobody has thought of. Its text is for the log; the
+// caller gets a constant.
+type unexpected struct{ cause error }
+
+func (e *unexpected) Error() string { return e.cause.Error() }
+
+// GRPCStatus is what leaves the process.
+func (e *unexpected) GRPCStatus() *status.Status {
+	return status.Convert(failure(codes.Internal, "internal error", reasonInternal, nil))
 }
 
 // poolStatus is toStatus for operators, who may know which pools there are.

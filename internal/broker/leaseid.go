@@ -6,6 +6,8 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/binary"
+	"hash"
+	"sync"
 
 	"github.com/keybroker/keybroker/pool"
 )
@@ -26,12 +28,12 @@ const (
 )
 
 // signer makes and checks lease ids.
-type signer struct{ key [32]byte }
+type signer struct{ macs sync.Pool } // of hash.Hash, since a new one costs more than its use
 
 func newSigner() *signer {
-	s := &signer{}
-	rand.Read(s.key[:]) // never fails
-	return s
+	key := make([]byte, 32)
+	rand.Read(key) // never fails
+	return &signer{sync.Pool{New: func() any { return hmac.New(sha256.New, key) }}}
 }
 
 func (s *signer) id(n leaseName, holder string) string {
@@ -45,7 +47,9 @@ func (s *signer) id(n leaseName, holder string) string {
 
 // mac appends the signature of name and holder to dst.
 func (s *signer) mac(dst, name []byte, holder string) []byte {
-	h := hmac.New(sha256.New, s.key[:])
+	h := s.macs.Get().(hash.Hash)
+	defer s.macs.Put(h)
+	h.Reset()
 	h.Write(name)
 	h.Write([]byte(holder))
 	return h.Sum(dst)
