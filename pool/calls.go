@@ -283,9 +283,17 @@ func (p *Pool) Report(now Time, id LeaseID, holder string, s provider.Signal, us
 	return l.expires, nil
 }
 
-// judge lays the blame for an answer where it belongs.
+// judge lays the blame for an answer where it belongs. A lease is one request, so
+// a refusal that is reported again is the same refusal.
 func (p *Pool) judge(now Time, l *lease, s provider.Signal, final bool) {
 	a := l.account
+	switch s.Class {
+	case provider.RateLimited, provider.QuotaExhausted, provider.AuthInvalid:
+		if l.refused {
+			return
+		}
+		l.refused = true
+	}
 	switch s.Class {
 	case provider.RateLimited:
 		p.counters.RateLimited++

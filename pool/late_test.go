@@ -183,3 +183,16 @@ func TestRepeatedRequestIsTheSameAsk(t *testing.T) {
 	assert.NotEqual(t, other.Lease, third.Lease)
 	assert.Equal(t, third, s.lease("h", request("r"), model("haiku")), "and now that is what it names")
 }
+
+// The report of one refusal may come twice; the rest it asks for counts from the
+// first.
+func TestRefusalReportedAgainIsTheSame(t *testing.T) {
+	s := begin(t, pool.Config{Keys: []pool.Key{{ID: "k", Limits: rpm(10)}}})
+	g := s.lease("a")
+	s.answers(g, "a", limited(20*time.Second))
+	s.now = 15 * sec
+	s.answers(g, "a", limited(20*time.Second))
+	snapshot := s.Inspect(s.now)
+	assert.Equal(t, 20*sec, snapshot.Quotas[0].CooldownUntil)
+	assert.EqualValues(t, 1, snapshot.Counters.RateLimited)
+}

@@ -37,6 +37,7 @@ type lease struct {
 	// the key's own. A limit that was learned later has no bit.
 	charged, holding uint32
 
+	refused    bool   // the provider's answer was a refusal
 	lapsed     bool   // its time has run out; it is kept for late reports
 	index      int32  // in the pool's heap of leases
 	prev, next *lease // in the order of their grants
