@@ -34,11 +34,11 @@ STATICCHECK := bin/staticcheck-$(STATICCHECK_VERSION)
 
 .PHONY: help
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: run
-run: ## a broker on 127.0.0.1:7070 with simulated keys
-	go run ./cmd/keybroker serve --sandbox
+run: build ## a broker on 127.0.0.1:7070 with simulated keys, until Ctrl-C
+	@exec bin/keybroker serve --sandbox
 
 .PHONY: demo
 demo: ## broker, sandbox and a fleet of 24 services for 20 s

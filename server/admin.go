@@ -36,7 +36,18 @@ func (s *adminService) ListPools(context.Context, *keybrokerv1.ListPoolsRequest)
 	return resp, nil
 }
 
+// validPool wants a pool named.
+func validPool(name string) error {
+	if name == "" {
+		return invalidf("pool", "name a pool; ListPools lists them")
+	}
+	return nil
+}
+
 func (s *adminService) GetPool(ctx context.Context, req *keybrokerv1.GetPoolRequest) (*keybrokerv1.GetPoolResponse, error) {
+	if err := validPool(req.GetPool()); err != nil {
+		return nil, toStatus(ctx, err)
+	}
 	v, err := s.broker.Inspect(req.GetPool())
 	if err != nil {
 		return nil, poolStatus(ctx, req.GetPool(), err)
@@ -45,6 +56,9 @@ func (s *adminService) GetPool(ctx context.Context, req *keybrokerv1.GetPoolRequ
 }
 
 func (s *adminService) ListLeases(ctx context.Context, req *keybrokerv1.ListLeasesRequest) (*keybrokerv1.ListLeasesResponse, error) {
+	if err := validPool(req.GetPool()); err != nil {
+		return nil, toStatus(ctx, err)
+	}
 	size := int(req.GetPageSize())
 	switch {
 	case size < 0:
@@ -76,6 +90,9 @@ func (s *adminService) ListLeases(ctx context.Context, req *keybrokerv1.ListLeas
 
 func (s *adminService) WatchPool(req *keybrokerv1.WatchPoolRequest, stream grpc.ServerStreamingServer[keybrokerv1.WatchPoolResponse]) error {
 	ctx := stream.Context()
+	if err := validPool(req.GetPool()); err != nil {
+		return toStatus(ctx, err)
+	}
 	interval, err := validDuration("min_interval", req.GetMinInterval())
 	if err != nil {
 		return toStatus(ctx, err)

@@ -197,9 +197,13 @@ func TestOperatorsMistakes(t *testing.T) {
 		}
 		_, get := op.GetPool(ctx, &keybrokerv1.GetPoolRequest{Pool: "b"})
 		_, leases := op.ListLeases(ctx, &keybrokerv1.ListLeasesRequest{Pool: "b"})
-		_, empty := op.GetPool(ctx, &keybrokerv1.GetPoolRequest{})
-		for _, err := range []error{get, leases, empty, watch(&keybrokerv1.WatchPoolRequest{Pool: "b"})} {
+		for _, err := range []error{get, leases, watch(&keybrokerv1.WatchPoolRequest{Pool: "b"})} {
 			requireFailure(t, err, codes.NotFound, "POOL_UNKNOWN_OR_FORBIDDEN")
+		}
+		_, get0 := op.GetPool(ctx, &keybrokerv1.GetPoolRequest{})
+		_, leases0 := op.ListLeases(ctx, &keybrokerv1.ListLeasesRequest{})
+		for _, err := range []error{get0, leases0, watch(&keybrokerv1.WatchPoolRequest{})} {
+			requireFailure(t, err, codes.InvalidArgument, "INVALID_REQUEST")
 		}
 		assert.Equal(t, map[string]string{"pool": "b"}, detail[*errdetails.ErrorInfo](get).GetMetadata())
 		for field, r := range map[string]*keybrokerv1.ListLeasesRequest{

@@ -59,6 +59,9 @@ func run(ctx context.Context, env *environment, args []string) int {
 		usage(env.stdout)
 		return exitOK
 	}
+	if args[0] == "--version" {
+		args[0] = "version"
+	}
 	for _, c := range commands {
 		if c.name == args[0] {
 			return exitCode(env, c.name, c.run(ctx, env, args[1:]))

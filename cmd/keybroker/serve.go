@@ -28,7 +28,7 @@ func serve(ctx context.Context, env *environment, args []string) error {
 	path := f.String("config", "", "configuration `file`")
 	simulated := f.Bool("sandbox", false, "simulate every provider, on "+app.SandboxAddress+"; without --config, with keys of its own")
 	listen := f.String("listen", "", "`address` for services, instead of server.listen")
-	adminListen := f.String("admin-listen", "", "`address` for operators, instead of server.admin_listen")
+	adminListen := f.String("admin-listen", "", "`address` for operators (AdminService and reflection move there), instead of server.admin_listen")
 	logs := logFlags(f)
 	if err := f.parse(args); err != nil {
 		return err
@@ -99,7 +99,7 @@ func override(cfg *config.Config, listen, adminListen string) error {
 			continue
 		}
 		if err := config.CheckListen(o.value); err != nil {
-			return &usageError{fmt.Sprintf("--%s: %v", o.flag, err)}
+			return &usageError{fmt.Sprintf("--%s: %v (given by the flag or its variable in the environment)", o.flag, err)}
 		}
 		*o.field = o.value
 	}

@@ -294,10 +294,11 @@ type ReportUsageRequest struct {
 	LeaseId string `protobuf:"bytes,1,opt,name=lease_id,json=leaseId,proto3" json:"lease_id,omitempty"`
 	// HTTP status of the answer. 0: not known, or no answer came.
 	StatusCode int32 `protobuf:"varint,2,opt,name=status_code,json=statusCode,proto3" json:"status_code,omitempty"`
-	// Response headers, those about limits being enough. Names are
+	// Response headers; all those about limits, and "date", are enough. Names are
 	// case-insensitive; several values of one name are joined with ", ". Names
 	// the provider's dialect does not know are ignored. Values that cannot be
-	// read are ignored too.
+	// read are ignored too. A limit that the broker did not know and that comes
+	// without what remains of it counts as used up.
 	Headers map[string]string `protobuf:"bytes,3,rep,name=headers,proto3" json:"headers,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// What the call used so far, counted from its start.
 	Usage *Usage `protobuf:"bytes,4,opt,name=usage,proto3" json:"usage,omitempty"`
