@@ -233,7 +233,7 @@ func (o *oracle) heads() {
 			}
 		}
 		if ties == 1 && o.fits(c, &first.first.Ask) {
-			o.Fatalf("at %v: %s is first and fits, but is not served", time.Duration(o.now), first.holder)
+			o.Fatalf("at %v: %s is first and fits, but is not served", time.Duration(o.now), first.first.Ask.Holder)
 		}
 	}
 }

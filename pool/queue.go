@@ -50,7 +50,6 @@ type queue struct {
 
 // line is one holder's place in a queue.
 type line struct {
-	holder string
 	first  *Waiter // oldest
 	last   *Waiter
 	cursor *Waiter // next to try in this pass
@@ -207,7 +206,7 @@ func (p *Pool) enqueue(w *Waiter) {
 	l := q.byHolder[h.name]
 	if l == nil {
 		q.prune()
-		l = &line{holder: h.name, index: -1}
+		l = &line{index: -1}
 		q.byHolder[h.name] = l
 	}
 	w.line = l

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"slices"
 	"time"
 
 	"github.com/keybroker/keybroker/internal/provider"
@@ -155,13 +154,4 @@ func (b *Broker) find(holder, leaseID string) (*owner, leaseName, error) {
 		return nil, n, ErrUnknownLease
 	}
 	return b.owners[n.pool], n, nil
-}
-
-// Pools lists the pools' configurations, in their order.
-func (b *Broker) Pools() []PoolConfig {
-	var all []PoolConfig
-	for _, o := range b.owners {
-		all = append(all, o.cfg)
-	}
-	return slices.Clip(all)
 }
