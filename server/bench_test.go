@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -46,7 +47,7 @@ func BenchmarkAcquireKeyBesideEcho(b *testing.B) {
 	brokerClient := dial(b, startBroker(b))
 	answer, err := brokerClient.AcquireKey(b.Context(), benchAsk)
 	require.NoError(b, err)
-	bare := grpc.NewServer()
+	bare := grpc.NewServer(grpc.NumStreamWorkers(uint32(runtime.GOMAXPROCS(0)))) // as ours has
 	keybrokerv1.RegisterKeyBrokerServiceServer(bare, &echo{answer: proto.CloneOf(answer)})
 	echoClient := dial(b, listen(b, bare.Serve))
 	b.Cleanup(bare.Stop)

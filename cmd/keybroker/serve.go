@@ -20,7 +20,7 @@ const serveHelp = `keybroker serve runs the broker until it gets SIGINT or SIGTE
   keybroker serve --sandbox                          simulated, nothing to set up
   keybroker serve --config broker.yaml --sandbox     my limits, but no money spent
 
-A flag goes before the environment, and that before the file.
+Flags override the environment, which overrides the file.
 `
 
 func serve(ctx context.Context, env *environment, args []string) error {
