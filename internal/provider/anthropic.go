@@ -35,7 +35,10 @@ var anthropicHeaders = []struct {
 func anthropicWindows(r Response) []Window {
 	var ws []Window
 	for _, h := range anthropicHeaders {
-		w := Window{h.dimension, time.Minute, count(r.Header.Get(h.limit)), count(r.Header.Get(h.remaining)), h.rounding}
+		w := Window{
+			Dimension: h.dimension, Length: time.Minute, Kind: Refilling, Rounding: h.rounding, Reset: Unknown, Utilization: Unknown,
+			Limit: count(r.Header.Get(h.limit)), Remaining: count(r.Header.Get(h.remaining)),
+		}
 		if w.Limit > 0 {
 			ws = append(ws, w)
 		}

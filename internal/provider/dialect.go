@@ -1,6 +1,6 @@
 // Package provider knows what a provider's answers mean: how its limits are
-// counted, what its headers and statuses say, and how a key is sent. It turns
-// a raw response into a Signal and holds no state.
+// counted, what its headers, statuses and bodies say, and how a key is sent. It
+// turns a raw response into a Signal and holds no state.
 package provider
 
 import (
@@ -32,26 +32,31 @@ type Usage struct {
 	Input      int64 // input tokens; whether it includes the cache is the dialect's business
 	CacheWrite int64 // input tokens written to the cache
 	CacheRead  int64 // input tokens read from the cache
-	Output     int64 // output tokens
+	Output     int64 // output tokens, with those of reasoning
+	Reasoning  int64 // of them, those of reasoning
+	Total      int64 // as the provider adds it up
 }
 
 // NoUsage is what a response without usage says.
-var NoUsage = Usage{Unknown, Unknown, Unknown, Unknown}
+var NoUsage = Usage{Unknown, Unknown, Unknown, Unknown, Unknown, Unknown}
 
 // Dialect is one provider type. Everything in it is data or a pure function.
 type Dialect struct {
 	// Type is the name used in the configuration.
 	Type string
-	// BaseURL is where the provider is reached unless configured otherwise.
+	// BaseURL is where the provider is reached unless configured otherwise;
+	// empty if that differs from customer to customer.
 	BaseURL string
+	// Hosts are those that a key may be sent to beside the base URL's own. A
+	// leading "*." stands for any labels.
+	Hosts []string
 	// AuthHeader carries the key, after AuthPrefix.
 	AuthHeader, AuthPrefix string
 	// CombinedTokens says that a limit on tokens is one account of input and
 	// output together, so that the legacy tpm_limit is not split.
 	CombinedTokens bool
-	// Limited lists the dimensions that the provider limits by the minute and
-	// tells in its headers. Where one of them has no limit yet, the engine
-	// feels its way.
+	// Limited lists the dimensions that the provider limits. Where one of them
+	// has no limit yet, the engine feels its way.
 	Limited []Dimension
 	// Kind is how its windows are counted.
 	Kind Kind

@@ -1,27 +1,84 @@
 package provider
 
 import (
-	"math"
 	"net/http"
-	"strconv"
-	"strings"
 	"time"
 )
 
 // Class is what a response says about the key, its limits and the provider.
 type Class uint8
 
-// The classes, each with what rests because of it.
+// The classes. What rests because of one is the Scope's business.
 const (
-	OK             Class = iota // nothing rests, and the key works
-	RateLimited                 // the account that was charged
-	QuotaExhausted              // the quota group, for long
-	AuthInvalid                 // the key, once confirmed
-	Forbidden                   // nothing yet: this key may not use this model
-	Overloaded                  // nothing here: the provider is busy
-	InvalidRequest              // nothing: the caller's own mistake
-	NoAnswer                    // nothing: it says nothing of the key either
+	OK                 Class = iota // the key works
+	RateLimited                     // too much in too short a time
+	ConcurrencyLimited              // too many calls at one time
+	QuotaExhausted                  // money or a long quota is used up
+	AuthInvalid                     // the key is not accepted
+	Forbidden                       // the key is accepted, but not for this
+	Overloaded                      // the provider is busy, whoever asks
+	RequestTooLarge                 // larger than a limit: waiting does not help
+	InvalidRequest                  // the caller's own mistake
+	NoAnswer                        // nothing is known of an answer
 )
+
+var classNames = [...]string{
+	"ok", "rate_limited", "concurrency_limited", "quota_exhausted", "auth_invalid", "forbidden", "overloaded",
+	"request_too_large", "invalid_request", "no_answer",
+}
+
+// String gives a stable name, such as "rate_limited".
+func (c Class) String() string { return name(classNames[:], c) }
+
+// Scope is what a refusal is about, and so what rests because of it.
+type Scope uint8
+
+// The scopes.
+const (
+	NoScope       Scope = iota // nothing rests
+	KeyScope                   // the key, for all models
+	KeyModelScope              // the key, for one class of models
+	GroupScope                 // the key's quota group, for all models
+	ClassScope                 // the quota group, for one class of models
+	ModelScope                 // the provider's model, whoever calls it
+	ProviderScope              // the provider, for all models
+)
+
+var scopeNames = [...]string{"nothing", "key", "key for model", "group", "group for model", "model", "provider"}
+
+// String gives the name people read: "group for model".
+func (s Scope) String() string { return name(scopeNames[:], s) }
+
+// Source is where a response states how long to wait.
+type Source uint8
+
+// The sources, in the order of their precedence, except that a date on which a
+// quota returns outranks them all.
+const (
+	NotStated     Source = iota
+	RetryAfterMs         // header Retry-After-Ms
+	RetryAfter           // header Retry-After
+	RetryInfo            // google.rpc.RetryInfo in the body
+	InMessage            // "try again in 8.64s"
+	WindowReset          // the reset of a window with nothing left
+	InMessageDate        // "you will regain access on …"
+	Calendar             // the end of the day or month in which the quota counts
+	ByDefault            // what the provider's documentation says
+)
+
+var sourceNames = [...]string{
+	"not stated", "retry-after-ms", "retry-after", "body-retryinfo", "body", "window-reset", "body-date", "calendar", "default",
+}
+
+// String gives a stable name, such as "retry-after".
+func (s Source) String() string { return name(sourceNames[:], s) }
+
+func name[T ~uint8](names []string, i T) string {
+	if int(i) < len(names) {
+		return names[i]
+	}
+	return "unknown"
+}
 
 // LongestWait bounds what a provider may state: a wait beyond it is taken as
 // this long.
@@ -31,95 +88,50 @@ const LongestWait = 40 * 24 * time.Hour
 type Response struct {
 	Status int         // HTTP status; 0 if not known
 	Header http.Header // canonical names
+	// Body is that of an error, or its beginning, or the event that ended a
+	// stream with an error. Other bodies mean nothing here.
+	Body []byte
 }
 
 // Window is a limit as a response states it.
 type Window struct {
-	Dimension Dimension
-	Length    time.Duration
-	Limit     int64 // Unknown if not stated
-	Remaining int64 // Unknown if not stated
-	Rounding  int64 // Remaining is rounded to multiples of it; 1 if exact
+	Dimension   Dimension
+	Name        string        // tells limits on the same thing apart: "project", "fast", "burst"; mostly empty
+	Length      time.Duration // 0 if neither stated nor to be inferred
+	Kind        Kind          // how it is counted
+	Limit       int64         // Unknown if not stated
+	Remaining   int64         // Unknown if not stated; 0 or more
+	Rounding    int64         // Remaining is rounded to multiples of it; 1 if exact
+	Reset       time.Duration // until it is full again, or ends if Fixed; Unknown if not stated
+	Utilization float64       // the part used, where only that is stated; Unknown otherwise
+	// Aside marks a limit that ordinary calls do not count against, such as that
+	// of a faster tier. It is there to be seen.
+	Aside bool
+}
+
+// Refusal is the limit that a refusal names.
+type Refusal struct {
+	Dimension              Dimension     // NumDimensions if it is named otherwise
+	Name                   string        // as of a Window
+	Length                 time.Duration // 0 if not known
+	Limit, Used, Requested int64         // Unknown if not stated
 }
 
 // Signal is the meaning of a response.
 type Signal struct {
 	Class   Class
-	Wait    time.Duration // stated by the provider; 0 if it stated none
+	Scope   Scope
+	Wait    time.Duration // at least so long, as the provider states it
+	Source  Source        // where it does
 	Windows []Window
-}
-
-// Read gives the meaning of a response. It accepts anything, and what it
-// cannot read it leaves out.
-func (d *Dialect) Read(r Response) Signal {
-	s := Signal{Class: classify(r.Status), Windows: d.Windows(r)}
-	if s.Class == RateLimited || s.Class == Overloaded || s.Class == QuotaExhausted {
-		s.Wait = retryAfter(r.Header)
-	}
-	return s
-}
-
-func classify(status int) Class {
-	switch {
-	case status == 0:
-		return NoAnswer
-	case status < 400:
-		return OK
-	case status == http.StatusTooManyRequests:
-		return RateLimited
-	case status == http.StatusUnauthorized:
-		return AuthInvalid
-	case status == http.StatusPaymentRequired:
-		return QuotaExhausted
-	case status == http.StatusForbidden:
-		return Forbidden
-	case status >= 500: // 529 is Anthropic's own
-		return Overloaded
-	}
-	return InvalidRequest
-}
-
-// retryAfter reads the wait that a response states: milliseconds if given,
-// else seconds or a date, which is anchored to the response's own Date.
-func retryAfter(h http.Header) time.Duration {
-	if ms, err := strconv.ParseFloat(strings.TrimSpace(h.Get("Retry-After-Ms")), 64); err == nil && ms > 0 {
-		return seconds(ms / 1000)
-	}
-	v := strings.TrimSpace(h.Get("Retry-After"))
-	if s, err := strconv.ParseFloat(v, 64); err == nil {
-		return seconds(s)
-	}
-	until, err := http.ParseTime(v)
-	if err != nil {
-		return 0
-	}
-	date, err := http.ParseTime(h.Get("Date"))
-	if err != nil {
-		return 0
-	}
-	return min(max(until.Sub(date), 0), LongestWait)
-}
-
-func seconds(s float64) time.Duration {
-	if math.IsNaN(s) || s <= 0 {
-		return 0
-	}
-	if s >= LongestWait.Seconds() {
-		return LongestWait
-	}
-	return time.Duration(s * float64(time.Second))
-}
-
-// count reads a whole number of 0 or more; thousands may be set off by commas.
-// Anything else is Unknown.
-func count(v string) int64 {
-	v = strings.TrimSpace(v)
-	if strings.Contains(v, ",") {
-		v = strings.ReplaceAll(v, ",", "")
-	}
-	n, err := strconv.ParseInt(v, 10, 64)
-	if err != nil || n < 0 {
-		return Unknown
-	}
-	return n
+	Refused *Refusal // nil if none is named
+	// Operator is true if waiting does not help, unless Wait says so: somebody
+	// has to pay, or to replace the key.
+	Operator bool
+	// RampUp is true if the rate has risen too fast, though no limit is reached.
+	RampUp bool
+	// Organization is the owner of the limits, as the response names it.
+	Organization string
+	// Cached is true if a cache has answered: what it says of limits is old.
+	Cached bool
 }
