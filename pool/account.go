@@ -2,6 +2,7 @@ package pool
 
 import (
 	"math"
+	"slices"
 	"time"
 
 	"github.com/keybroker/keybroker/internal/provider"
@@ -15,13 +16,6 @@ const (
 	maxWindow   = 1 << 20
 )
 
-// A refusal that states no wait rests the account this long, doubled by each
-// one in a row.
-const (
-	firstBackoff = time.Second
-	maxBackoff   = time.Minute
-)
-
 // group is a quota group: whose limits they are.
 type group struct {
 	name     string
@@ -30,7 +24,8 @@ type group struct {
 	limits   []Limit
 	shared   []*bucket  // limits for all models together
 	shares   bool       // there are such, of the group or of a key
-	accounts []*account // one a class
+	accounts []*account // one a class, in the order of the pool's
+	rest     rest       // of all of them
 }
 
 // account is what one group may use of one class of models.
@@ -46,11 +41,29 @@ type account struct {
 	steady  bool                 // a refusal was met: grow by one, not twofold
 	since   provider.Amounts     // granted since no lease was out: what a header may not have seen
 
+	capped bool // the provider has refused calls for being too many at one time
+
 	open      int
-	coolUntil Time
-	backoff   time.Duration
-	refusedAt Time
+	rest      rest
+	doubt     doubt
+	refusedAt Time // leases older than the last refusal say nothing new
+	limitedAt Time // the last 429
+	sighting  sighting
 }
+
+// The rests of an account, by their place in the list.
+const (
+	ofAccount = iota
+	ofGroup
+	ofModel
+)
+
+// rests are those that keep the account out of use: its own, its group's, and
+// its model's.
+func (a *account) rests() [3]*rest { return [3]*rest{&a.rest, &a.group.rest, &a.class.rest} }
+
+// felt reports whether the way is felt: so many leases at once, and no more.
+func (a *account) felt() bool { return len(a.missing) > 0 || a.capped }
 
 func (p *Pool) newAccount(now Time, g *group, c *class) *account {
 	a := &account{group: g, class: c, window: firstWindow}
@@ -61,11 +74,19 @@ func (p *Pool) newAccount(now Time, g *group, c *class) *account {
 		}
 	}
 	for _, d := range p.cfg.Dialect.Limited {
-		if a.bucket(d, time.Minute) == nil {
+		if !a.knows(d) {
 			a.missing = append(a.missing, d)
 		}
 	}
 	return a
+}
+
+// knows reports whether a limit is known that speaks for a dimension: any that
+// the provider has told, or one by the minute or for calls at a time.
+func (a *account) knows(d provider.Dimension) bool {
+	return slices.ContainsFunc(a.buckets, func(b *bucket) bool {
+		return b.dimension == d && (b.ceiling == 0 || b.window <= time.Minute)
+	})
 }
 
 // newBuckets makes full buckets, side by side in memory, since an ask goes
@@ -87,7 +108,7 @@ func tightest(lists ...[]Limit) []Limit {
 next:
 	for _, l := range concat(lists) {
 		for i := range out {
-			if out[i].Dimension == l.Dimension && out[i].Window == l.Window {
+			if out[i].Dimension == l.Dimension && out[i].Window == l.Window && out[i].Name == l.Name {
 				out[i].Amount = min(out[i].Amount, l.Amount)
 				continue next
 			}
@@ -105,10 +126,12 @@ func concat[T any](lists [][]T) []T {
 	return all
 }
 
-// bucket finds the account's bucket for a dimension and window.
-func (a *account) bucket(d provider.Dimension, window time.Duration) *bucket {
+// bucket finds the account's bucket for what an answer states; without a length,
+// by the limit that is stated.
+func (a *account) bucket(w *provider.Window) *bucket {
 	for _, b := range a.buckets {
-		if b.dimension == d && b.window == window {
+		if b.dimension == w.Dimension && b.name == w.Name &&
+			(b.window == w.Length || w.Length == 0 && (b.limit == w.Limit || w.Limit < 0 && b.window == time.Minute)) {
 			return b
 		}
 	}
@@ -146,15 +169,35 @@ func (f *fit) sooner(g *fit) {
 	}
 }
 
-// fit evaluates the account's own limits, without those of single keys.
-func (a *account) fit(now Time, ask *provider.Amounts) fit {
+// fit evaluates the account's own limits, without those of single keys, for a
+// holder; or with "" for whoever may be first.
+func (a *account) fit(now Time, ask *provider.Amounts, holder string) fit {
 	f := fit{at: now, by: unconditional}
-	f.later(a.coolUntil, unconditional, false)
-	if len(a.missing) > 0 && a.open >= a.window {
-		f.later(Never, int(provider.Concurrency), true)
-	}
+	hard := fit{at: now, by: unconditional} // what no doubt opens
 	for _, b := range a.buckets {
-		f.in(now, b, ask)
+		if b.window == 0 {
+			hard.in(now, b, ask)
+		} else {
+			f.in(now, b, ask)
+		}
+	}
+	if opens := a.doubt.opens(holder); f.at > opens && !f.never {
+		f.at, f.byEvent = max(now, opens), false
+	}
+	if a.felt() && a.open >= a.window {
+		hard.later(Never, int(provider.Concurrency), true)
+	}
+	for _, r := range a.rests() {
+		if r.concerns(ask) {
+			at, byEvent := r.opens(now, holder)
+			hard.later(at, int(r.only), byEvent)
+		}
+	}
+	if hard.never {
+		return hard
+	}
+	if !f.never {
+		f.later(hard.at, hard.by, hard.byEvent)
 	}
 	return f
 }
@@ -173,11 +216,30 @@ func (f *fit) in(now Time, b *bucket, ask *provider.Amounts) {
 }
 
 // room is fit where one only wants to know whether there is room now.
-func (a *account) room(now Time, ask *provider.Amounts) bool {
-	if a.coolUntil > now || len(a.missing) > 0 && a.open >= a.window {
+func (a *account) room(now Time, ask *provider.Amounts, holder string) bool {
+	if a.rest.on || a.group.rest.on || a.class.rest.on || a.doubt.by != "" {
+		return a.fit(now, ask, holder).at == now
+	}
+	if a.felt() && a.open >= a.window {
 		return false
 	}
 	return fits(now, a.buckets, ask)
+}
+
+// suspects reports whether the account is closed to a holder for longer than to
+// others, since it is closed on that holder's word.
+func (a *account) suspects(holder string) bool {
+	return a.doubt.by == holder || a.rest.by == holder || a.group.rest.by == holder || a.class.rest.by == holder
+}
+
+// coolUntil is when no rest keeps the account out of use any more.
+func (a *account) coolUntil() (until Time) {
+	for _, r := range a.rests() {
+		if r.on {
+			until = max(until, r.until)
+		}
+	}
+	return until
 }
 
 func fits(now Time, buckets []*bucket, ask *provider.Amounts) bool {
@@ -204,7 +266,7 @@ func (a *account) rank(now Time) int64 {
 		}
 		load = max(load, now.Add(time.Duration(min(b.share(now), 1000)*float64(time.Minute))))
 	}
-	if len(a.missing) > 0 {
+	if a.felt() {
 		load = max(load, now.Add(time.Minute*time.Duration(a.open)/time.Duration(a.window)))
 	}
 	return int64(load)
@@ -219,23 +281,61 @@ func (l *lease) cost() float64 {
 	return part
 }
 
-// learn takes in the limits that an answer states. It reports whether anything
+// learn takes in what an answer states of limits. It reports whether anything
 // changed that may give somebody room.
-func (a *account) learn(now Time, p *Pool, l *lease, windows []provider.Window) (freed bool) {
-	for _, w := range windows {
-		if w.Limit <= 0 || w.Limit > math.MaxInt64/8 {
-			continue
+func (a *account) learn(now Time, p *Pool, l *lease, s *provider.Signal) (freed bool) {
+	if s.Cached { // it tells of another time
+		return false
+	}
+	for i := range s.Windows {
+		if w := &s.Windows[i]; !w.Aside {
+			freed = a.learnWindow(now, p, l, w) || freed
 		}
-		if b := a.bucket(w.Dimension, w.Length); b != nil {
-			// What models nobody declared share, none of them can speak for.
-			if w.Limit <= b.limit || a.class.name != otherModels {
-				freed = b.report(now, w.Limit, l, len(p.holders) == 1) || freed
-			}
-			continue
+	}
+	if r := s.Refused; r != nil && r.Limit > 0 && r.Length > 0 && r.Dimension < provider.NumDimensions {
+		w := provider.Window{
+			Dimension: r.Dimension, Name: r.Name, Length: r.Length, Kind: p.cfg.Dialect.Kind,
+			Limit: r.Limit, Remaining: provider.Unknown, Rounding: 1,
+		}
+		if r.Used >= 0 {
+			w.Remaining = max(0, r.Limit-r.Used)
+		}
+		freed = a.learnWindow(now, p, l, &w) || freed
+	}
+	return freed
+}
+
+func (a *account) learnWindow(now Time, p *Pool, l *lease, w *provider.Window) (freed bool) {
+	if w.Limit == 0 || w.Limit > math.MaxInt64/8 {
+		return false
+	}
+	b := a.bucket(w)
+	if b == nil {
+		if w.Limit < 0 || w.Length == 0 || len(a.buckets) == ownBit-1 {
+			return false
 		}
 		a.buckets = append(a.buckets, p.learned(now, a, w))
-		a.missing = without(a.missing, w.Dimension)
-		freed = true
+		a.missing = slices.DeleteFunc(a.missing, a.knows)
+		return true
+	}
+	mixed := a.class.name == otherModels // what models nobody declared share, none of them can speak for
+	if w.Limit > 0 && w.Length > 0 && (w.Limit <= b.limit || !mixed) {
+		before := b.limit
+		if b.report(now, w.Limit, l, len(p.holders) == 1) {
+			freed = true
+			if b.limit < before {
+				a.doubt.cast(now, l.holder.name)
+			}
+		}
+	}
+	if f, ok := b.meter.(*fixed); ok && w.Kind == provider.Fixed && w.Reset >= 0 {
+		f.resets(now, w.Reset)
+	}
+	foreign := b.foreign
+	freed = b.fuse(now, w, l, p.cfg.StartWithin, !mixed) || freed
+	if b.foreign-foreign > b.limit/8 { // enough to close it
+		a.doubt.cast(now, l.holder.name)
+		freed = true // for others, and soon
 	}
 	return freed
 }
@@ -244,8 +344,12 @@ func (a *account) learn(now Time, p *Pool, l *lease, windows []provider.Window) 
 // answer may have been counted before anything else that was granted since the
 // account was last idle, so all of that counts beside what the answer says is
 // used.
-func (p *Pool) learned(now Time, a *account, w provider.Window) *bucket {
-	b := p.newBuckets(now, Limit{Dimension: w.Dimension, Window: w.Length, Amount: w.Limit, Kind: p.cfg.Dialect.Kind})[0]
+func (p *Pool) learned(now Time, a *account, w *provider.Window) *bucket {
+	l := Limit{Dimension: w.Dimension, Name: w.Name, Window: w.Length, Amount: w.Limit, Kind: w.Kind}
+	if w.Kind == provider.Fixed && w.Reset >= 0 {
+		l.Reset = max(1, now.Add(w.Reset))
+	}
+	b := p.newBuckets(now, l)[0]
 	b.ceiling = 0
 	used := w.Limit
 	if w.Remaining >= 0 {
@@ -255,41 +359,38 @@ func (p *Pool) learned(now Time, a *account, w provider.Window) *bucket {
 		used += w.Limit / 2
 	}
 	b.charge(now, used)
+	b.history.begun = now
 	return b
 }
 
-func without(ds []provider.Dimension, d provider.Dimension) []provider.Dimension {
-	var out []provider.Dimension
-	for _, x := range ds {
-		if x != d {
-			out = append(out, x)
-		}
-	}
-	return out
-}
-
-// limited takes note of a refusal for want of capacity. A stated wait is obeyed
-// and never shortened; where none is stated, ours grows with each refusal of a
-// lease that was granted after the last.
-func (a *account) limited(now Time, wait time.Duration, granted Time) {
-	if granted >= a.refusedAt {
-		a.backoff = min(max(2*a.backoff, firstBackoff), maxBackoff)
+// limited takes note of a refusal that is about too many calls: fewer are out at
+// once, where the way is felt. A refusal of what was granted before the last one
+// is the same piece of news.
+func (a *account) limited(now Time, l *lease) {
+	if l.granted >= a.refusedAt {
 		a.window = max(1, a.window/2)
 		a.clean, a.steady = 0, true
 		a.refusedAt = now
 	}
-	if wait == 0 {
-		wait = a.backoff
+}
+
+// crowded takes note of a refusal for too many calls at one time: one less than
+// now is what there may be.
+func (a *account) crowded(now Time, l *lease) {
+	if l.granted < a.refusedAt && a.capped {
+		return
 	}
-	a.coolUntil = max(a.coolUntil, now.Add(wait))
+	if !a.felt() {
+		a.window = maxWindow
+	}
+	a.capped = true
+	a.window = max(1, min(a.window, a.open-1))
+	a.clean, a.steady, a.refusedAt = 0, true, now
 }
 
 // answered takes note of an answer without a refusal.
-func (a *account) answered(granted Time) {
-	if granted >= a.refusedAt {
-		a.backoff = 0
-	}
-	if len(a.missing) == 0 {
+func (a *account) answered() {
+	if !a.felt() {
 		return
 	}
 	if a.clean++; a.clean < a.window {

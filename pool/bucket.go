@@ -1,6 +1,7 @@
 package pool
 
 import (
+	"math"
 	"time"
 
 	"github.com/keybroker/keybroker/internal/provider"
@@ -9,6 +10,7 @@ import (
 // Limit is a limit as it is configured.
 type Limit struct {
 	Dimension provider.Dimension
+	Name      string        // tells limits on the same thing apart; mostly empty
 	Window    time.Duration // 0 for concurrency
 	Amount    int64         // over 0
 	Kind      provider.Kind // how the provider counts it
@@ -32,6 +34,8 @@ type meter interface {
 	setLimit(now Time, limit int64)
 	// resetAt is when nothing will be charged any more.
 	resetAt(now Time) Time
+	// fuse takes in a reading, and gives what others have used beside us.
+	fuse(now Time, r *reading, h *history) (foreign int64)
 }
 
 // bucket is the account of one limit. Beside what its meter has charged it
@@ -40,6 +44,7 @@ type meter interface {
 type bucket struct {
 	meter
 	dimension provider.Dimension
+	name      string // tells limits on the same thing apart
 	window    time.Duration
 	limit     int64 // in force
 	ceiling   int64 // configured: no header lifts the limit above it; 0 if none
@@ -50,7 +55,19 @@ type bucket struct {
 	raise       int64   // a higher limit that one lease has reported
 	raiseBy     LeaseID // that lease
 	raiseHolder string
-	loweredAt   Time // what was granted before says nothing of a higher limit
+	loweredAt   Time   // what was granted before says nothing of a higher limit
+	lowered     int64  // the limit before, if it is lower on the word of one holder; else 0
+	loweredBy   string // that holder
+
+	spare   int64 // kept unused since the provider refused where we saw room
+	spareAt Time  // as of then; it wears off
+
+	history history
+	foreign int64 // used by others, as far as headers have shown
+	drift   int64 // what the last header said is used, less what we thought
+	readAt  Time  // when that was
+
+	loosenedAt Time // when a header last gave room back: what was granted before has been accounted for
 }
 
 // newBucket makes a bucket that is full. delta is the time that a request may
@@ -63,7 +80,8 @@ func newBucket(now Time, l Limit, holds bool, delta time.Duration) *bucket {
 }
 
 func (b *bucket) init(now Time, l Limit, holds bool, delta time.Duration) {
-	*b = bucket{dimension: l.Dimension, window: l.Window, limit: l.Amount, ceiling: l.Amount, holds: holds}
+	*b = bucket{dimension: l.Dimension, name: l.Name, window: l.Window, limit: l.Amount, ceiling: l.Amount, holds: holds}
+	b.history.begun = math.MinInt64 // nothing was granted before there was a bucket
 	if holds {
 		delta = 0
 	}
@@ -84,21 +102,65 @@ func (b *bucket) init(now Time, l Limit, holds bool, delta time.Duration) {
 // for n, time alone brings none: byEvent is true, and the moment is when the
 // holds have ended at the latest, Never for open calls.
 func (b *bucket) fitAt(now Time, n int64) (at Time, byEvent bool) {
-	if b.held == 0 {
-		return b.meter.fitAt(now, n), false
-	}
-	if b.held > b.limit-n {
+	if b.held > b.limit-n && b.held > 0 {
 		if b.window == 0 {
 			return Never, true
 		}
 		return b.meter.fitAt(now, min(n, b.limit)).Add(b.holdFor()), true
 	}
-	return b.meter.fitAt(now, b.held+n), false
+	return b.meter.fitAt(now, b.beside(now, b.held+n)), false
 }
 
 // fits reports whether n fits now.
 func (b *bucket) fits(now Time, n int64) bool {
-	return (b.held == 0 || b.held <= b.limit-n) && b.meter.fitAt(now, b.held+n) == now
+	return (b.held == 0 || b.held <= b.limit-n) && b.meter.fitAt(now, b.beside(now, b.held+n)) == now
+}
+
+// beside adds what is kept unused to an amount that must fit, but not so that it
+// never would.
+func (b *bucket) beside(now Time, n int64) int64 {
+	if b.spare == 0 {
+		return n
+	}
+	return max(n, min(n+b.headroom(now), b.limit))
+}
+
+// Headroom grows by an eighth of the limit with each refusal where we saw room,
+// up to three quarters, and an eighth wears off in ten minutes.
+const (
+	headroomPart = 8
+	headroomWear = 10 * time.Minute
+)
+
+func (b *bucket) headroom(now Time) int64 {
+	worn := mulDiv(int64(now.Sub(b.spareAt)), max(b.limit/headroomPart, 1), int64(headroomWear))
+	if b.spare -= worn; worn > 0 {
+		b.spare, b.spareAt = max(b.spare, 0), now
+	}
+	return b.spare
+}
+
+// refund gives back n of what a lease was charged, unless a header has done so.
+func (b *bucket) refund(now, granted Time, n int64) {
+	if granted >= b.loosenedAt {
+		b.meter.refund(now, granted, n)
+	}
+}
+
+// tighten takes note that the provider refused where we saw room for n.
+func (b *bucket) tighten(now Time) {
+	if b.window > 0 {
+		b.spare = min(b.headroom(now)+max(b.limit/headroomPart, 1), b.limit-b.limit/4)
+		b.spareAt = now
+	}
+}
+
+// charge counts n, and remembers when.
+func (b *bucket) charge(now Time, n int64) {
+	if n > 0 {
+		b.history.note(now, n)
+	}
+	b.meter.charge(now, n)
 }
 
 // never reports whether n is above a configured limit, so that it will never
@@ -110,7 +172,7 @@ func (b *bucket) take(now Time, n int64) {
 	if b.holds {
 		b.held += n
 	} else {
-		b.meter.charge(now, n)
+		b.charge(now, n)
 	}
 }
 
@@ -129,27 +191,43 @@ func (b *bucket) share(now Time) float64 {
 // higher one, which a late, mistaken or lying report must not bring about, only
 // when a second lease of another holder states it too, both were granted since
 // the limit was last lowered, and never above what is configured. A sole holder
-// vouches for itself. It reports whether the limit changed.
+// vouches for itself. What one holder alone has lowered, any other can put back to
+// what it was. It reports whether the limit changed.
 func (b *bucket) report(now Time, limit int64, l *lease, sole bool) bool {
 	if b.ceiling > 0 {
 		limit = min(limit, b.ceiling)
 	}
+	holder := l.holder.name
 	switch {
 	case limit == b.limit:
 		b.raise = 0
+		if holder != b.loweredBy {
+			b.lowered = 0
+		}
 		return false
 	case limit > b.limit && l.granted < b.loweredAt:
 		return false
-	case limit > b.limit && (b.raise != limit || b.raiseBy == l.id || b.raiseHolder == l.holder.name && !sole):
-		b.raise, b.raiseBy, b.raiseHolder = limit, l.id, l.holder.name
+	case limit > b.limit && limit == b.lowered && holder != b.loweredBy:
+		b.lowered = 0
+	case limit > b.limit && (b.raise != limit || b.raiseBy == l.id || b.raiseHolder == holder && !sole):
+		b.raise, b.raiseBy, b.raiseHolder = limit, l.id, holder
 		return false
-	case limit < b.limit:
+	case limit > b.limit:
+		b.lowered = 0
+	default:
+		if b.lowered == 0 || holder != b.loweredBy {
+			b.lowered, b.loweredBy = b.limit, holder
+		}
 		b.loweredAt = now
 	}
 	b.raise = 0
-	b.limit = limit
 	b.setLimit(now, limit)
 	return true
+}
+
+func (b *bucket) setLimit(now Time, limit int64) {
+	b.limit = limit
+	b.meter.setLimit(now, limit)
 }
 
 // slots counts calls at one time: it only holds, and charges nothing.

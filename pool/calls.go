@@ -10,17 +10,24 @@ import (
 )
 
 // only is the one key that may be leased without pooling: the first that is
-// usable and not excluded. With pooling it is nil.
-func (p *Pool) only(exclude []string) *key {
+// usable and that this holder may have, and the moment at which that may be an
+// earlier one. With pooling it is nil.
+func (p *Pool) only(c *class, ask *Ask) (k *key, until Time) {
+	until = Never
 	if !p.cfg.Single {
-		return nil
+		return nil, until
 	}
 	for _, k := range p.keys {
-		if k.usable() && !slices.Contains(exclude, k.id) {
-			return k
+		if !k.usable() || slices.Contains(ask.Exclude, k.id) {
+			continue
 		}
+		at := k.opens(p.now, c, ask.Holder)
+		if at == p.now {
+			return k, until
+		}
+		until = min(until, at)
 	}
-	return p.keys[0]
+	return p.keys[0], until
 }
 
 // tick takes the time forward and does what is due. A moment before the last
@@ -89,7 +96,7 @@ func (p *Pool) acquire(now Time, c *class, ask *Ask) (*lease, error) {
 	if q.len > 0 && (q.due || q.wake <= now) { // whoever waits goes before
 		p.serve(now, c)
 	}
-	s := search{now: now, ask: &ask.Amounts, exclude: ask.Exclude, only: p.only(ask.Exclude), claim: q.first}
+	s := p.search(now, c, ask)
 	m, ok := s.run(c)
 	if !ok {
 		return nil, p.exhausted(c, &m, ask)
@@ -134,7 +141,7 @@ func (p *Pool) repeated(now Time, ask *Ask) *lease {
 func (l *lease) grant(p *Pool) Grant {
 	return Grant{
 		Lease: l.id, Key: l.key.number,
-		Granted: l.granted, StartBy: l.granted.Add(p.cfg.StartWithin), Expires: l.expires,
+		Granted: l.granted, StartBy: l.granted.Add(p.cfg.StartWithin), Expires: l.expires, Trial: l.trial,
 	}
 }
 
@@ -142,7 +149,7 @@ func (p *Pool) exhausted(c *class, m *memo, ask *Ask) error {
 	if m.fit.never {
 		return c.tooLarge(&ask.Amounts)
 	}
-	e := &ExhaustedError{RetryAt: m.fit.at, Dimension: provider.NumDimensions, NoUsableKey: !p.alive(ask.Exclude)}
+	e := &ExhaustedError{RetryAt: m.fit.at, Dimension: provider.NumDimensions, NoUsableKey: !p.alive(c, ask.Exclude)}
 	switch {
 	case e.NoUsableKey:
 		e.RetryAt = Never
@@ -155,11 +162,16 @@ func (p *Pool) exhausted(c *class, m *memo, ask *Ask) error {
 	return e
 }
 
-// alive reports whether some key works and is not excluded.
-func (p *Pool) alive(exclude []string) bool {
+// alive reports whether some key works for a class, as far as is known, and is
+// not excluded.
+func (p *Pool) alive(c *class, exclude []string) bool {
 	for _, g := range p.groups {
+		a := g.accounts[c.index]
+		if a.rest.blocked(p.now) || g.rest.blocked(p.now) {
+			continue
+		}
 		for _, s := range g.seats {
-			if s.alive(exclude) {
+			if s.alive(p.now, c, exclude) {
 				return true
 			}
 		}
@@ -176,7 +188,16 @@ func (p *Pool) lease(now Time, s *search, ask *Ask) *lease {
 		granted: now, heldFrom: now, expires: now.Add(ask.TTL), ttl: ask.TTL,
 		reserved: ask.Amounts, request: ask.Request, index: -1,
 	}
+	if a.doubt.by != "" && !fits(now, a.buckets, &ask.Amounts) {
+		l.trial, a.doubt.trial, a.doubt.since = true, l.id, now
+	}
 	l.take(now)
+	for _, r := range a.rests() {
+		r.taken(now, l)
+	}
+	if r := k.barred[a.class]; r != nil {
+		r.taken(now, l)
+	}
 	if len(a.missing) > 0 {
 		if a.open == 0 {
 			a.since = provider.Amounts{}
@@ -257,11 +278,12 @@ func (p *Pool) Report(now Time, id LeaseID, holder string, s provider.Signal, us
 		}
 	}
 	freed := l.report(now, used, final)
-	freed = a.learn(now, p, l, s.Windows) || freed
-	p.judge(now, l, s, final)
+	freed = a.learn(now, p, l, &s) || freed
+	p.hear(now, l, &s)
+	p.judge(now, l, &s, final)
 	switch {
 	case l.lapsed:
-		if freed || final && len(a.missing) > 0 { // an answer widens the window
+		if freed || final && a.felt() { // an answer widens the window
 			p.freed(now, a)
 		}
 		if final {
@@ -281,36 +303,6 @@ func (p *Pool) Report(now Time, id LeaseID, holder string, s provider.Signal, us
 		p.freed(now, a)
 	}
 	return l.expires, nil
-}
-
-// judge lays the blame for an answer where it belongs. A lease is one request, so
-// a refusal that is reported again is the same refusal.
-func (p *Pool) judge(now Time, l *lease, s provider.Signal, final bool) {
-	a := l.account
-	switch s.Class {
-	case provider.RateLimited, provider.QuotaExhausted, provider.AuthInvalid:
-		if l.refused {
-			return
-		}
-		l.refused = true
-	}
-	switch s.Class {
-	case provider.RateLimited:
-		p.counters.RateLimited++
-		a.limited(now, s.Wait, l.granted)
-	case provider.QuotaExhausted:
-		for _, a := range a.group.accounts {
-			a.limited(now, max(s.Wait, maxBackoff), l.granted)
-		}
-	case provider.AuthInvalid:
-		p.counters.AuthFailed++
-		p.refused(now, l.key, l, "refused by the provider (401)")
-	case provider.OK:
-		p.accepted(now, l.key, l)
-		if final {
-			a.answered(l.granted)
-		}
-	}
 }
 
 // Release ends a lease. What was reserved stays charged, unless the request was
@@ -337,6 +329,7 @@ func (p *Pool) Release(now Time, id LeaseID, holder string, unused bool) error {
 func (p *Pool) end(now Time, l *lease, freed bool) {
 	freed = l.end(now) || freed
 	a, k := l.account, l.key
+	p.endTrial(now, l)
 	p.open--
 	a.open--
 	k.open--

@@ -16,6 +16,10 @@ type class struct {
 	queue  queue
 
 	largest provider.Amounts // that some key's configured limits let through
+
+	index  int     // in the pool's order, and in each group's accounts
+	rest   rest    // of the provider's model, whoever calls it
+	strain float64 // the part of late answers that were overloads
 }
 
 // tier is the candidates of one priority: those that may have room, in the
@@ -156,7 +160,7 @@ func (a *account) freed(now Time) {
 			if now >= m.fit.at {
 				continue
 			}
-			if f := a.fit(now, &m.ask); f.at < m.fit.at {
+			if f := a.fit(now, &m.ask, ""); f.at < m.fit.at {
 				m.fit, m.account = f, a
 			}
 		}
@@ -201,8 +205,10 @@ func (c *claim) delayed(now Time, buckets []*bucket, ask *provider.Amounts) bool
 type search struct {
 	now     Time
 	ask     *provider.Amounts
+	holder  string
 	exclude []string
 	only    *key // if not nil
+	until   Time // and until then
 	claim   *claim
 
 	candidate *Candidate // with room
@@ -212,9 +218,15 @@ type search struct {
 	personal bool // something was passed over that may be there for others
 }
 
+func (p *Pool) search(now Time, c *class, ask *Ask) search {
+	s := search{now: now, ask: &ask.Amounts, holder: ask.Holder, exclude: ask.Exclude, claim: c.queue.first}
+	s.only, s.until = p.only(c, ask)
+	return s
+}
+
 // allows reports whether the caller may have a key.
 func (s *search) allows(k *key) bool {
-	return (s.only == nil || s.only == k) && !slices.Contains(s.exclude, k.id)
+	return (s.only == nil || s.only == k) && !slices.Contains(s.exclude, k.id) && !k.keptFrom(s.now, s.holder)
 }
 
 // run tries the priorities from the top. It reports whether there was room; if
@@ -232,6 +244,9 @@ func (s *search) run(c *class) (m memo, ok bool) {
 	}
 	if m.account == nil { // nobody was even asked
 		m.fit = fit{at: Never, by: unconditional}
+	}
+	if s.until < m.fit.at {
+		m.fit = fit{at: s.until, by: unconditional}
 	}
 	return m, false
 }
@@ -311,8 +326,9 @@ func (s *search) try(c *Candidate) (f fit, passed bool) {
 	case s.claim.blocks(s.now, a, s.ask):
 		// At the claim's moment the first is served, and others may be.
 		f, passed = fit{at: s.claim.until, by: unconditional, byEvent: s.claim.until == Never}, true
-	case !a.room(s.now, s.ask):
-		f = a.fit(s.now, s.ask)
+	case !a.room(s.now, s.ask, s.holder):
+		f = a.fit(s.now, s.ask, s.holder)
+		passed = a.suspects(s.holder) && a.fit(s.now, s.ask, "").at < f.at
 	default:
 		if s.key, f, passed = c.seat.pick(s, a.class); s.key != nil {
 			s.candidate = c

@@ -13,6 +13,8 @@ type Snapshot struct {
 	Keys   []KeyMetadata // in the order of the configuration
 	Quotas []QuotaState
 	Queues []QueueState // those with somebody in them
+	// Warnings are what somebody should look at, the latest first.
+	Warnings []Warning
 }
 
 // Summary is a pool at a glance.
@@ -84,6 +86,13 @@ type LimitState struct {
 	Held       int64
 	Remaining  int64
 	ResetAt    Time // when all that is used will have refilled
+	Name       string
+	Headroom   int64 // of Remaining, what is kept unused since the provider refused where we saw room
+	// Drift is what the provider's last headers said is used, less what we
+	// thought; ReadAt is when that was, 0 if never. Foreign is what others seem to
+	// have used in all.
+	Drift, Foreign int64
+	ReadAt         Time
 }
 
 // QueueState is one line of waiters.
@@ -117,7 +126,7 @@ func (p *Pool) Summary(now Time) Summary {
 
 // Inspect gives the whole state.
 func (p *Pool) Inspect(now Time) Snapshot {
-	s := Snapshot{Summary: p.Summary(now)}
+	s := Snapshot{Summary: p.Summary(now), Warnings: p.warned()}
 	now = p.now
 	for _, k := range p.keys {
 		s.Keys = append(s.Keys, k.inspect(now))
@@ -155,7 +164,7 @@ func (k *key) inspect(now Time) KeyMetadata {
 func (k *key) coolUntil() Time {
 	until := Never
 	for _, a := range k.group.accounts {
-		until = min(until, a.coolUntil)
+		until = min(until, a.coolUntil())
 	}
 	if len(k.group.accounts) == 0 {
 		until = 0
@@ -169,9 +178,9 @@ func (k *key) coolUntil() Time {
 func (a *account) inspect(now Time) []QuotaState {
 	q := QuotaState{
 		Group: a.group.name, Class: a.class.name, Limits: limits(now, a.buckets),
-		CooldownUntil: a.coolUntil, Open: a.open,
+		CooldownUntil: a.coolUntil(), Open: a.open,
 	}
-	if len(a.missing) > 0 {
+	if a.felt() {
 		q.Window = a.window
 	}
 	all := []QuotaState{q}
@@ -191,6 +200,7 @@ func limits(now Time, buckets []*bucket) []LimitState {
 		out = append(out, LimitState{
 			Dimension: b.dimension, Window: b.window, Kind: b.kind(), Limit: b.limit, Configured: b.ceiling,
 			Used: b.used(now), Held: b.held, Remaining: b.remaining(now), ResetAt: b.resetAt(now),
+			Name: b.name, Headroom: b.headroom(now), Drift: b.drift, Foreign: b.foreign, ReadAt: b.readAt,
 		})
 	}
 	return out

@@ -18,34 +18,56 @@ const (
 	Quarantined
 )
 
-// How long a refused key rests before one lease tries it.
-const (
-	suspectRest    = 5 * time.Second
-	quarantineRest = 10 * time.Minute
-)
+// suspectRest is how long a refused key rests before one lease tries it. In
+// quarantine it is tried rarely.
+const suspectRest = 5 * time.Second
 
 type key struct {
-	id       string
-	number   int // in the configuration
-	group    *group
-	seat     *seat
-	weight   int64
-	own      map[*class][]*bucket // limits of this key alone, within its group's
-	limits   []Limit              // from which own is made
-	shared   []*bucket            // those for all models together
-	health   Health
-	restedAt Time // does not rest after
-	failedAt Time // of the lease that was refused last: what was granted before says nothing new
-	failedBy LeaseID
-	lastErr  string
-	errAt    Time
-	probe    *lease // the one lease out on a key that is not healthy
-	open     int
-	index    int32 // in the pool's heap of resting keys
-	turn     int32 // in the seat; -1 while it rests
+	id           string
+	number       int // in the configuration
+	group        *group
+	seat         *seat
+	weight       int64
+	own          map[*class][]*bucket // limits of this key alone, within its group's
+	limits       []Limit              // from which own is made
+	shared       []*bucket            // those for all models together
+	health       Health
+	restedAt     Time // does not rest after
+	failedAt     Time // of the lease that was refused last: what was granted before says nothing new
+	failedBy     LeaseID
+	accuser      string        // the holder on whose word alone it is in quarantine
+	until        Time          // for that holder, until then
+	backoff      time.Duration // in quarantine
+	barred       map[*class]*rest
+	organization string // as answers name it
+	lastErr      string
+	errAt        Time
+	probe        *lease // the one lease out on a key that is not healthy
+	open         int
+	index        int32 // in the pool's heap of resting keys
+	turn         int32 // in the seat; -1 while it rests
 }
 
 func (k *key) place() *int32 { return &k.index }
+
+// keptFrom reports whether the key is kept from a holder on that holder's own
+// word, while others may see for themselves.
+func (k *key) keptFrom(now Time, holder string) bool {
+	return k.accuser != "" && k.accuser == holder && now < k.until
+}
+
+// opens is when a holder may have the key for a class, if it is usable.
+func (k *key) opens(now Time, c *class, holder string) Time {
+	at := now
+	if k.keptFrom(now, holder) {
+		at = k.until
+	}
+	if r := k.barred[c]; r != nil {
+		opens, _ := r.opens(now, holder)
+		at = max(at, opens)
+	}
+	return at
+}
 
 // usable reports whether the key may be leased: it does not rest, and nobody is
 // trying it out.
@@ -70,9 +92,17 @@ func (s *seat) pick(q *search, c *class) (found *key, best fit, passed bool) {
 		k := s.keys[(s.turn+i)%len(s.keys)]
 		if !q.allows(k) || q.claim.blocksKey(q.now, k, c, q.ask) {
 			passed, best.never = true, false
+			if k.keptFrom(q.now, q.holder) {
+				best.sooner(&fit{at: k.until, by: unconditional})
+			}
 			continue
 		}
 		f := fit{at: q.now, by: unconditional, key: k}
+		if r := k.barred[c]; r != nil {
+			at, byEvent := r.opens(q.now, q.holder)
+			f.later(at, unconditional, byEvent)
+			passed = passed || r.by == q.holder
+		}
 		for _, b := range k.own[c] {
 			f.in(q.now, b, q.ask)
 		}
@@ -105,11 +135,12 @@ func (s *seat) restedAt(q *search, best *fit) {
 	}
 }
 
-// alive reports whether some key works, as far as is known, and is not
-// excluded.
-func (s *seat) alive(exclude []string) bool {
+// alive reports whether some key works for a class, as far as is known, and is
+// not excluded.
+func (s *seat) alive(now Time, c *class, exclude []string) bool {
 	for _, k := range s.all {
-		if (k.health != Quarantined || k.usable()) && !slices.Contains(exclude, k.id) {
+		r := k.barred[c]
+		if (k.health != Quarantined || k.usable()) && (r == nil || !r.blocked(now)) && !slices.Contains(exclude, k.id) {
 			return true
 		}
 	}
@@ -130,23 +161,39 @@ func (s *seat) remove(k *key) {
 	s.weight -= k.weight
 }
 
-// refused takes note that the provider did not accept the key.
-func (p *Pool) refused(now Time, k *key, l *lease, why string) {
+// refused takes note that the provider did not accept the key. Two refusals put
+// it in quarantine, and so does one that leaves no doubt. If both are one
+// holder's word, others may try it sooner.
+func (p *Pool) refused(now Time, k *key, l *lease, why string, wait time.Duration) {
 	k.lastErr, k.errAt = why, now
 	if k.health != Healthy && k.failedBy == l.id {
 		return // the same lease again confirms nothing
 	}
-	if k.health == Healthy {
-		k.health = Suspect
-	} else {
-		k.health = Quarantined
+	holder := l.holder.name
+	sure := wait > 0
+	switch {
+	case k.health == Healthy:
+		k.accuser, k.backoff = holder, 0
+	case k.accuser != holder:
+		k.accuser = ""
 	}
 	k.failedAt, k.failedBy = now, l.id
-	rest := suspectRest
-	if k.health == Quarantined {
-		rest = quarantineRest
+	if k.health == Healthy && !sure {
+		k.health = Suspect
+		k.until = now
+		p.rest(k, now.Add(suspectRest))
+		p.notice(Notice{Kind: KeySuspect, Key: k.id, Group: k.group.name, Text: why})
+		return
 	}
-	p.rest(k, now.Add(rest))
+	k.health = Quarantined
+	k.backoff = min(max(2*k.backoff, rarely.first), rarely.most)
+	k.until = now.Add(max(wait, k.backoff))
+	p.notice(Notice{Kind: KeyQuarantined, Key: k.id, Group: k.group.name, Text: why})
+	if k.accuser != "" {
+		p.rest(k, min(k.until, now.Add(secondOpinion)))
+	} else {
+		p.rest(k, k.until)
+	}
 }
 
 // accepted takes note that the provider accepted the key for a lease. An answer
@@ -155,10 +202,13 @@ func (p *Pool) accepted(now Time, k *key, l *lease) {
 	if k.health == Healthy || l.granted < k.failedAt {
 		return
 	}
-	k.health = Healthy
-	if k.probe != nil {
-		k.probe = nil
-	}
+	p.revive(now, k)
+	p.notice(Notice{Kind: KeyBack, Key: k.id, Group: k.group.name, Text: "accepted again"})
+}
+
+// revive takes a key back into use.
+func (p *Pool) revive(now Time, k *key) {
+	k.health, k.probe, k.accuser, k.until = Healthy, nil, "", now
 	p.rest(k, now)
 	p.wakeKeys(now)
 }

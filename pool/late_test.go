@@ -103,7 +103,7 @@ func TestLateAnswerServesAWaiter(t *testing.T) {
 	s.answers(a, "h", limited(time.Second))
 	require.Equal(t, 2, s.window())
 	s.now = 12 * sec
-	s.lease("h")
+	s.answers(s.lease("h"), "h", fine)
 	s.lease("h")
 	w := s.waits("h")
 	served, _ := s.Next(s.now)
@@ -159,9 +159,11 @@ func TestSoleHolderVouchesForItself(t *testing.T) {
 // Nobody pays for one class of models alone.
 func TestPaymentRequiredRestsAllClasses(t *testing.T) {
 	s := begin(t, pool.Config{Models: []string{"opus", "haiku"}, Keys: one(rpm(60))})
-	s.answers(s.lease("h", model("opus")), "h", provider.Signal{Class: provider.QuotaExhausted})
+	s.answers(s.lease("h", model("opus")), "h", provider.Signal{
+		Class: provider.QuotaExhausted, Scope: provider.GroupScope, Wait: time.Hour, Source: provider.InMessageDate,
+	})
 	for _, m := range []string{"opus", "haiku"} {
-		assert.Equal(t, minute, s.refused("h", model(m)).RetryAt, m)
+		assert.Equal(t, 60*minute, s.refused("h", model(m)).RetryAt, m)
 	}
 }
 

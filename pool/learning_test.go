@@ -113,7 +113,10 @@ func TestUnknownLimitsAreFelt(t *testing.T) {
 	s.answers(out[14], "h", limited(time.Second))
 	assert.Equal(t, 8, s.window(), "halved once by refusals of the same moment")
 	s.now += minute
-	answered(16) // of those, the last eight make the window grow
+	require.Equal(t, 1, answered(16), "one lease tries") // of those that ended, the last eight make the window grow
+	s.answers(out[0], "h", fine)
+	s.now += 10 * sec
+	answered(0)
 	s.now++
 	before := s.window()
 	answered(before)
@@ -165,11 +168,11 @@ func TestRefusalsOfOneMomentCountOnce(t *testing.T) {
 	assert.Equal(t, 2*sec, s.refused("h").RetryAt)
 }
 
-// An overload, a mistake of the caller's or a forbidden model rest nothing.
+// A mistake of the caller's, and what is about nothing of ours, rest nothing.
 func TestOthersAreNotBlamed(t *testing.T) {
 	s := begin(t, pool.Config{Keys: []pool.Key{{ID: "a", Limits: rpm(60)}}})
-	for _, class := range []provider.Class{provider.Overloaded, provider.InvalidRequest, provider.Forbidden} {
-		s.ends(s.lease("h"), "h", provider.Signal{Class: class, Wait: time.Minute}, unknown)
+	for _, class := range []provider.Class{provider.InvalidRequest, provider.RequestTooLarge, provider.RateLimited, provider.Forbidden, provider.NoAnswer} {
+		s.ends(s.lease("h"), "h", provider.Signal{Class: class, Wait: time.Minute, Source: provider.RetryAfter}, unknown)
 	}
 	s.lease("h")
 	assert.Equal(t, pool.Healthy, s.health(0))

@@ -16,6 +16,9 @@ type Grant struct {
 	Granted Time
 	StartBy Time // the request must be sent before
 	Expires Time // ends then, unless a report renews it
+	// Trial marks a lease beyond what the buckets allow: it finds out whether what
+	// one holder has said of the limits is so.
+	Trial bool
 }
 
 // lease is one key in somebody's hands. There may be a million of them, so it
@@ -38,6 +41,7 @@ type lease struct {
 	charged, holding uint32
 
 	refused    bool   // the provider's answer was a refusal
+	trial      bool   // granted in spite of the buckets
 	lapsed     bool   // its time has run out; it is kept for late reports
 	index      int32  // in the pool's heap of leases
 	prev, next *lease // in the order of their grants
@@ -179,5 +183,5 @@ func (l *lease) end(now Time) (freed bool) {
 		}
 	})
 	l.holding = 0
-	return freed || len(l.account.missing) > 0
+	return freed || l.account.felt()
 }

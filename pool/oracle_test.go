@@ -82,9 +82,9 @@ func (o *oracle) ask() Ask {
 }
 
 // leasable are the keys that may be leased to an ask at all.
-func (o *oracle) leasable(ask *Ask) (keys []*key) {
+func (o *oracle) leasable(c *class, ask *Ask) (keys []*key) {
 	for _, k := range o.pool.keys {
-		if k.usable() && !slices.Contains(ask.Exclude, k.id) {
+		if k.usable() && !slices.Contains(ask.Exclude, k.id) && k.opens(o.pool.now, c, ask.Holder) == o.pool.now {
 			keys = append(keys, k)
 		}
 	}
@@ -96,15 +96,19 @@ func (o *oracle) leasable(ask *Ask) (keys []*key) {
 
 // fits looks everywhere whether there is room, for somebody who is first.
 func (o *oracle) fits(c *class, ask *Ask) bool {
-	return slices.ContainsFunc(o.leasable(ask), func(k *key) bool {
-		i := slices.IndexFunc(k.group.accounts, func(a *account) bool { return a.class == c })
-		return k.group.accounts[i].room(o.pool.now, &ask.Amounts) && fits(o.pool.now, k.own[c], &ask.Amounts)
+	return slices.ContainsFunc(o.leasable(c, ask), func(k *key) bool {
+		return k.group.accounts[c.index].room(o.pool.now, &ask.Amounts, ask.Holder) && fits(o.pool.now, k.own[c], &ask.Amounts)
 	})
 }
 
 // alive looks everywhere for a key that works and is not excluded.
-func (o *oracle) alive(ask *Ask) bool {
+func (o *oracle) alive(c *class, ask *Ask) bool {
 	return slices.ContainsFunc(o.pool.keys, func(k *key) bool {
+		for _, r := range []*rest{k.barred[c], &k.group.rest, &k.group.accounts[c.index].rest} {
+			if r != nil && r.blocked(o.pool.now) {
+				return false
+			}
+		}
 		return (k.health != Quarantined || k.usable()) && !slices.Contains(ask.Exclude, k.id)
 	})
 }
@@ -112,6 +116,21 @@ func (o *oracle) alive(ask *Ask) bool {
 func (o *oracle) advance() {
 	unit := rapid.SampledFrom([]time.Duration{time.Millisecond, time.Second, 10 * time.Second}).Draw(o.T, "unit")
 	o.now = o.now.Add(unit * time.Duration(rapid.IntRange(0, 9).Draw(o.T, "units")))
+}
+
+// verdicts are what an answer may mean; most are fine.
+var verdicts = []provider.Signal{
+	{}, {}, {}, {}, {}, {Class: provider.NoAnswer},
+	{Class: provider.RateLimited, Scope: provider.ClassScope},
+	{Class: provider.RateLimited, Scope: provider.ClassScope, Refused: &provider.Refusal{Dimension: provider.InputTokens, Limit: provider.Unknown}},
+	{Class: provider.ConcurrencyLimited, Scope: provider.ClassScope},
+	{Class: provider.QuotaExhausted, Scope: provider.GroupScope, Operator: true},
+	{Class: provider.QuotaExhausted, Scope: provider.KeyScope, Operator: true},
+	{Class: provider.AuthInvalid, Scope: provider.KeyScope},
+	{Class: provider.AuthInvalid, Scope: provider.KeyScope},
+	{Class: provider.Forbidden, Scope: provider.KeyModelScope},
+	{Class: provider.Overloaded, Scope: provider.ModelScope},
+	{Class: provider.Overloaded, Scope: provider.ProviderScope},
 }
 
 // settle reports or releases some lease, which may have run out of time.
@@ -126,9 +145,12 @@ func (o *oracle) settle() {
 		delete(o.open, id)
 		return
 	}
-	s := provider.Signal{Class: rapid.SampledFrom([]provider.Class{
-		provider.OK, provider.OK, provider.OK, provider.RateLimited, provider.AuthInvalid, provider.AuthInvalid, provider.NoAnswer,
-	}).Draw(o.T, "class")}
+	s := rapid.SampledFrom(verdicts).Draw(o.T, "verdict")
+	if s.Class == provider.RateLimited || s.Class == provider.QuotaExhausted || s.Class == provider.Overloaded {
+		if s.Wait = time.Duration(rapid.IntRange(0, 3).Draw(o.T, "wait")) * 20 * time.Second; s.Wait > 0 {
+			s.Source = provider.RetryAfter
+		}
+	}
 	if rapid.IntRange(0, 3).Draw(o.T, "states") == 0 {
 		s.Windows = []provider.Window{{
 			Dimension: provider.Dimension(rapid.IntRange(0, 2).Draw(o.T, "dimension")), Length: time.Minute, Rounding: 1,
@@ -176,7 +198,7 @@ func (o *oracle) acquire() {
 	o.pool.tick(o.now)
 	c, err := o.pool.class(a.Model)
 	require.NoError(o, err)
-	room, alive := o.fits(c, &a), o.alive(&a)
+	room, alive := o.fits(c, &a), o.alive(c, &a)
 	g, err := o.pool.Acquire(o.now, a)
 	if room != (err == nil) {
 		o.Fatalf("at %v: there is room: %v, but: %v", time.Duration(o.now), room, err)

@@ -100,6 +100,8 @@ type Pool struct {
 	requests map[requestKey]*lease
 	waiting  int // in all queues
 	served   []*Waiter
+	notices  []Notice
+	warnings map[Notice]*Warning
 }
 
 // holder is somebody who has leases or waits for one.
@@ -121,6 +123,7 @@ func New(cfg Config) (*Pool, error) {
 		leases:   map[LeaseID]*lease{},
 		holders:  map[string]*holder{},
 		requests: map[requestKey]*lease{},
+		warnings: map[Notice]*Warning{},
 	}
 	p.order.prev, p.order.next = &p.order, &p.order
 	if err := p.addKeys(); err != nil {
@@ -203,7 +206,7 @@ func (g *group) seat(priority int) *seat {
 
 // addClass opens an account for the class with every group.
 func (p *Pool) addClass(cfg Class) *class {
-	c := &class{name: cfg.Name, limits: cfg.Limits}
+	c := &class{name: cfg.Name, limits: cfg.Limits, index: len(p.inOrder), strain: strained}
 	p.classes[c.name] = c
 	p.inOrder = append(p.inOrder, c)
 	for _, m := range cfg.Models {

@@ -32,6 +32,7 @@ func TestProviderNeverRefuses(t *testing.T) {
 type use struct {
 	lo, hi pool.Time
 	n      int64
+	trial  bool // may be refused
 }
 
 // limitChange is the provider's change of a limit.
@@ -243,7 +244,7 @@ func (w *world) release() {
 
 func (w *world) forget(c *call) {
 	if a := w.accounts[provider.Concurrency]; a != nil {
-		a.uses = append(a.uses, use{c.grant.Granted, w.now, 1})
+		a.uses = append(a.uses, use{c.grant.Granted, w.now, 1, false})
 	}
 	w.open = slices.DeleteFunc(w.open, func(o *call) bool { return o == c })
 }
@@ -264,7 +265,7 @@ func (w *world) settle(c *call, now pool.Time, used provider.Amounts) {
 			}
 		}
 		if n := used[d] - c.reported[d]; n > 0 {
-			a.uses = append(a.uses, use{lo, hi, n})
+			a.uses = append(a.uses, use{lo, hi, n, c.grant.Trial})
 		}
 	}
 	c.reported.Raise(&used)
@@ -305,7 +306,7 @@ func (w *world) finish() {
 	for _, c := range w.open {
 		w.settle(c, c.expires, c.planned)
 		if a := w.accounts[provider.Concurrency]; a != nil {
-			a.uses = append(a.uses, use{c.grant.Granted, c.expires, 1})
+			a.uses = append(a.uses, use{c.grant.Granted, c.expires, 1, false})
 		}
 	}
 }
@@ -333,6 +334,9 @@ func (a *account) judge(w *world, what string, moment pool.Time) {
 	}
 	var all []arrival
 	for _, u := range a.uses {
+		if u.trial { // it may cost a refusal, its own or another's
+			continue
+		}
 		all = append(all, arrival{at: min(max(moment, u.lo), u.hi), n: u.n})
 		if u.hi < moment || u.lo > moment {
 			all[len(all)-1].at = u.lo

@@ -161,7 +161,7 @@ func (p *Pool) pass(now Time, c *class) (again bool) {
 		if !full {
 			searches++
 			l.tries++
-			s := search{now: now, ask: &w.Ask.Amounts, exclude: w.Ask.Exclude, only: p.only(w.Ask.Exclude), claim: q.first}
+			s := p.search(now, c, &w.Ask)
 			var ok bool
 			if m, ok = s.run(c); ok {
 				p.serveWaiter(now, w, &s)

@@ -139,12 +139,16 @@ func (s *story) ends(g pool.Grant, holder string, answer provider.Signal, used p
 var (
 	unknown = provider.Amounts{provider.Unknown, provider.Unknown, provider.Unknown, provider.Unknown, provider.Unknown}
 	fine    = provider.Signal{}
-	invalid = provider.Signal{Class: provider.AuthInvalid}
+	invalid = provider.Signal{Class: provider.AuthInvalid, Scope: provider.KeyScope}
 )
 
 // limited is a 429 that states a wait, or none.
 func limited(wait time.Duration) provider.Signal {
-	return provider.Signal{Class: provider.RateLimited, Wait: wait}
+	s := provider.Signal{Class: provider.RateLimited, Scope: provider.ClassScope, Wait: wait}
+	if wait > 0 {
+		s.Source = provider.RetryAfter
+	}
+	return s
 }
 
 // states is an answer whose headers give a limit by the minute.

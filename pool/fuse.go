@@ -1,0 +1,132 @@
+package pool
+
+import (
+	"time"
+
+	"github.com/keybroker/keybroker/internal/provider"
+)
+
+// reading is what a header says of a bucket: what had been used at some moment
+// from the grant of its lease until now.
+type reading struct {
+	since       Time
+	least, most int64         // used, as far as rounding lets one know
+	held        int64         // what we have set aside; the provider may have counted some of it
+	delta       time.Duration // what was granted may have been counted so much later
+	margin      time.Duration // so far the provider may be ahead of us with nobody else about
+	loosen      bool          // it may show that less is used than we thought
+}
+
+// fuse joins what a header says with what we granted meanwhile. What the
+// provider had not counted at the header's moment was granted at most delta
+// before it; so there is a most that can be used now, whatever the moment was,
+// and a least. Above the most we lower our figure to it. Below the least,
+// somebody else uses the key, and we raise it to the most: room that is only
+// not disproved may not be there. In between the header tells nothing new, which
+// is all that a late or repeated one can do.
+func (b *bucket) fuse(now Time, w *provider.Window, l *lease, margin time.Duration, loosen bool) (freed bool) {
+	if w.Remaining < 0 {
+		return false
+	}
+	limit := w.Limit
+	if limit < b.limit { // it has been taken in already, or is not stated
+		limit = b.limit
+	}
+	used := b.limit - min(w.Remaining, b.limit)
+	r := reading{
+		since: l.granted, held: b.held, margin: margin,
+		least: max(0, used-w.Rounding/2), most: used + w.Rounding/2,
+		// Nothing left may hide a debt, and another limit has another rate.
+		loosen: loosen && w.Remaining > 0 && limit == b.limit && w.Limit > 0,
+	}
+	if !b.holds {
+		r.delta = margin
+	}
+	if limit > b.limit { // as little as is left binds, however much it is a part of
+		r.least = max(0, b.limit-w.Remaining-w.Rounding/2)
+	}
+	before := b.meter.used(now)
+	b.drift, b.readAt = used-before-b.held, now
+	foreign := b.meter.fuse(now, &r, &b.history)
+	b.foreign += foreign
+	if b.meter.used(now) >= before {
+		return false
+	}
+	b.loosenedAt = now
+	return true
+}
+
+func (b *refilling) fuse(now Time, r *reading, h *history) (foreign int64) {
+	var top Time
+	delta := Time(r.delta)
+	if !h.spans(r.since-delta, now-delta, func(s span) {
+		top = max(top, min(s.end+delta, now).Add(b.cost(r.most+h.total-s.before)))
+	}) {
+		return 0
+	}
+	low := r.since.Add(b.cost(r.least))
+	ours := max(b.fullAt, r.since)
+	switch {
+	case low > ours.Add(b.cost(r.held)+r.margin):
+		foreign = mulDiv(int64(low.Sub(ours)), b.limit, int64(b.window))
+		b.fullAt = max(b.fullAt, top)
+	case r.loosen && b.fullAt > top:
+		b.fullAt = top
+	}
+	return foreign
+}
+
+// fuse in a sliding window takes what is too much from the oldest slices: the
+// newer ones then still hold all that can have been counted since.
+func (b *sliding) fuse(now Time, r *reading, h *history) (foreign int64) {
+	b.advance(now)
+	later, ok := h.since(r.since - Time(r.delta))
+	if !ok {
+		return 0
+	}
+	top := r.most + later
+	window := time.Duration(sliceCount+1) * b.slice
+	ours, known := h.since(r.since - Time(window+r.delta))
+	switch {
+	case known && r.least > ours+r.held && top > b.total:
+		foreign = r.least - ours
+		b.charge(now, top-b.total)
+	case r.loosen && b.total > top:
+		for i := b.oldest(); b.total > top; i++ {
+			n := min(*b.at(i), b.total-top)
+			*b.at(i) -= n
+			b.total -= n
+		}
+	}
+	return foreign
+}
+
+// fuse in a fixed window needs a lease granted within it: its answer cannot
+// tell of the one before.
+func (b *fixed) fuse(now Time, r *reading, h *history) (foreign int64) {
+	b.advance(now)
+	later, ok := h.since(r.since - Time(r.delta))
+	if !ok || r.since < b.reset-Time(b.window)+Time(uncertainty) {
+		return 0
+	}
+	switch top := r.most + later; {
+	case r.least > b.count+r.held && top > b.count:
+		foreign = r.least - b.count
+		b.charge(now, top-b.count)
+	case r.loosen && b.count > top:
+		b.count = max(top, b.carry)
+	}
+	return foreign
+}
+
+// resets takes in when a fixed window ends, as an answer states it. It was
+// stated some time ago, so the end is at or before what it says; the earliest
+// such end holds.
+func (b *fixed) resets(now Time, in time.Duration) {
+	b.advance(now)
+	if at := now.Add(in); at < b.reset && at > b.reset-Time(b.window/2) {
+		b.reset = at
+	}
+}
+
+func (*slots) fuse(Time, *reading, *history) int64 { return 0 }

@@ -1,0 +1,87 @@
+package pool
+
+// history remembers how much was charged to a bucket, and when: finer the more
+// recent it is. It is bounded; of what it has forgotten it answers on the safe
+// side.
+type history struct {
+	begun Time // nothing is known of before
+	total int64
+	n     int
+	marks [24]mark // oldest first
+}
+
+// mark says that so much had been charged before a moment, at which more was.
+type mark struct {
+	at     Time
+	before int64
+}
+
+// grain is the time within which charges count as one moment, the first.
+const grain = Time(4_000_000) // 4 ms
+
+func (h *history) note(now Time, n int64) {
+	if h.total > 1<<60 { // absurd amounts: begin anew
+		*h = history{begun: now}
+	}
+	if h.n == 0 || now >= h.marks[h.n-1].at+grain {
+		if h.n == len(h.marks) {
+			h.thin(now)
+		}
+		h.marks[h.n] = mark{now, h.total}
+		h.n++
+	}
+	h.total += min(n, 1<<60)
+}
+
+// thin drops the mark that tells least: whose neighbours are closest, for their
+// age.
+func (h *history) thin(now Time) {
+	best, least := 1, 2.0
+	for i := 1; i < h.n-1; i++ {
+		part := float64(h.marks[i+1].at-h.marks[i-1].at) / float64(now-h.marks[i-1].at)
+		if part < least {
+			best, least = i, part
+		}
+	}
+	copy(h.marks[best:], h.marks[best+1:h.n])
+	h.n--
+}
+
+// span is a time in which so much, or more, had been charged before.
+type span struct {
+	end    Time
+	before int64
+}
+
+// spans calls f for the spans that cover all from one moment to another, the
+// newest first. It reports false if it does not reach back so far.
+func (h *history) spans(from, to Time, f func(span)) bool {
+	end := to
+	for i := h.n - 1; i >= 0; i-- {
+		m := h.marks[i]
+		if m.at > to {
+			continue
+		}
+		f(span{end, m.before})
+		if m.at <= from {
+			return true
+		}
+		end = m.at
+	}
+	if from < h.begun {
+		return false
+	}
+	first := h.total
+	if h.n > 0 {
+		first = h.marks[0].before
+	}
+	f(span{end, first})
+	return true
+}
+
+// since is what was charged after a moment, or a little more; false if that is
+// not known.
+func (h *history) since(t Time) (n int64, ok bool) {
+	ok = h.spans(t, t, func(s span) { n = h.total - s.before })
+	return n, ok
+}

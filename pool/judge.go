@@ -1,0 +1,228 @@
+package pool
+
+// Blame: what an answer means for keys, accounts and models.
+
+import (
+	"github.com/keybroker/keybroker/internal/provider"
+)
+
+// strained is the part of late answers of a model that may be overloads before
+// it rests. A model that nothing is known of stands right at it.
+const strained = 0.5
+
+// judge lays the blame for an answer where it belongs. A lease is one request, so
+// a refusal that is reported again is the same refusal.
+func (p *Pool) judge(now Time, l *lease, s *provider.Signal, final bool) {
+	switch s.Class {
+	case provider.OK:
+		p.praise(now, l, final)
+		return
+	case provider.InvalidRequest, provider.RequestTooLarge, provider.NoAnswer:
+		return
+	}
+	if l.refused || s.Scope == provider.NoScope {
+		return
+	}
+	l.refused = true
+	a := l.account
+	switch s.Class {
+	case provider.RateLimited:
+		p.counters.RateLimited++
+		a.tighten(now, l, s.Refused)
+		a.limited(now, l)
+		p.rests(now, l, s, briefly)
+		a.limitedAt = max(now, 1)
+		p.allLimited(now, a.class)
+	case provider.ConcurrencyLimited:
+		p.counters.RateLimited++
+		a.crowded(now, l)
+		if s.Source != provider.NotStated {
+			p.rests(now, l, s, briefly)
+		}
+	case provider.QuotaExhausted:
+		p.rests(now, l, s, rarely)
+	case provider.AuthInvalid:
+		p.counters.AuthFailed++
+		p.rests(now, l, s, rarely)
+	case provider.Forbidden:
+		p.rests(now, l, s, rarely)
+	case provider.Overloaded:
+		c := a.class
+		c.strain += (1 - c.strain) / 8
+		if c.strain > strained || s.Source != provider.NotStated {
+			p.rests(now, l, s, briefly)
+		}
+	}
+}
+
+// rests puts out of use what a refusal is about.
+func (p *Pool) rests(now Time, l *lease, s *provider.Signal, g guess) {
+	a := l.account
+	if noAccess(s) {
+		s = &provider.Signal{Class: provider.Forbidden, Scope: provider.ClassScope, Operator: true}
+		g = rarely
+	}
+	switch s.Scope {
+	case provider.KeyScope:
+		if s.Class == provider.AuthInvalid {
+			p.refused(now, l.key, l, "refused by the provider (401)", 0)
+		} else {
+			p.refused(now, l.key, l, "its own quota is used up", max(s.Wait, rarely.first))
+		}
+	case provider.KeyModelScope:
+		k := l.key
+		if k.barred == nil {
+			k.barred = map[*class]*rest{}
+		}
+		if k.barred[a.class] == nil {
+			k.barred[a.class] = &rest{}
+		}
+		k.barred[a.class].refuse(now, l, s, g)
+		p.turned(k.group)
+		p.notice(Notice{Kind: Resting, Key: k.id, Group: a.group.name, Class: a.class.name, Text: s.Class.String()})
+	case provider.GroupScope:
+		p.restOne(now, l, s, g, a, ofGroup)
+	case provider.ClassScope:
+		p.restOne(now, l, s, g, a, ofAccount)
+	case provider.ModelScope:
+		p.restOne(now, l, s, g, a, ofModel)
+	case provider.ProviderScope:
+		for _, a := range a.group.accounts {
+			p.restOne(now, l, s, g, a, ofModel)
+		}
+	}
+}
+
+// restOne puts an account, its group or its model out of use.
+func (p *Pool) restOne(now Time, l *lease, s *provider.Signal, g guess, a *account, which int) {
+	r := a.rests()[which]
+	known := r.on && r.until > now
+	if r.refuse(now, l, s, g) { // whose time may end sooner than the trial's would have
+		p.reopened(now, a, which)
+	}
+	if known && !s.Operator {
+		return
+	}
+	n := Notice{Kind: Resting, Wait: r.until.Sub(now), Text: s.Class.String()}
+	if which != ofModel {
+		n.Group = a.group.name
+	}
+	if which != ofGroup {
+		n.Class = a.class.name
+	}
+	p.notice(n)
+}
+
+// noAccess reports whether a refusal states a limit of nothing: then the model
+// is not for these keys.
+func noAccess(s *provider.Signal) bool {
+	for i := range s.Windows {
+		if w := &s.Windows[i]; w.Limit == 0 && !w.Aside {
+			return true
+		}
+	}
+	return s.Refused != nil && s.Refused.Limit == 0
+}
+
+// tighten keeps more unused where the provider refused and we saw room: in the
+// bucket that it names, or in all.
+func (a *account) tighten(now Time, l *lease, r *provider.Refusal) {
+	if l.granted < a.refusedAt {
+		return
+	}
+	l.buckets(func(_ uint32, b *bucket) {
+		if r != nil && r.Dimension != b.dimension && r.Dimension < provider.NumDimensions {
+			return
+		}
+		if b.window > 0 && b.fits(now, l.reserved[b.dimension]) {
+			b.tighten(now)
+		}
+	})
+}
+
+// praise takes note of a good answer: the key works, and what was out of use
+// comes back.
+func (p *Pool) praise(now Time, l *lease, final bool) {
+	a := l.account
+	p.accepted(now, l.key, l)
+	a.class.strain -= a.class.strain / 8
+	for i, r := range a.rests() {
+		if r.answered(now, l) {
+			p.reopened(now, a, i)
+		}
+	}
+	if r := l.key.barred[a.class]; r != nil && r.answered(now, l) {
+		p.turned(a.group)
+	}
+	if final {
+		a.answered()
+	}
+}
+
+// hear takes note of what an answer says beside its class: whose the key is, and
+// that somebody else than the one in doubt has had an answer.
+func (p *Pool) hear(now Time, l *lease, s *provider.Signal) {
+	p.belongs(now, l.key, s.Organization)
+	for i := range s.Windows {
+		p.sight(now, l.account, &s.Windows[i])
+	}
+	d := &l.account.doubt
+	if d.by != "" && d.by != l.holder.name && l.granted >= d.since && s.Class != provider.NoAnswer {
+		*d = doubt{}
+		p.freed(now, l.account)
+	}
+}
+
+// reopened wakes those that a rest kept out of use: the account's own, its
+// group's, or its model's.
+func (p *Pool) reopened(now Time, a *account, rest int) {
+	switch rest {
+	case ofAccount:
+		p.freed(now, a)
+	case ofGroup:
+		for _, a := range a.group.accounts {
+			p.freed(now, a)
+		}
+	case ofModel:
+		for _, g := range p.groups {
+			p.freed(now, g.accounts[a.class.index])
+		}
+	}
+}
+
+// endTrial takes note that a lease has ended, which may have been a trial
+// without an answer: then the next may try.
+func (p *Pool) endTrial(now Time, l *lease) {
+	a := l.account
+	for i, r := range a.rests() {
+		if r.ended(l) {
+			p.reopened(now, a, i)
+		}
+	}
+	if r := l.key.barred[a.class]; r != nil && r.ended(l) {
+		p.turned(a.group)
+	}
+}
+
+// Restore puts a key and its quota group back into use, whatever keeps them out
+// of it: for an operator who knows better, or has paid. With "", all keys. It
+// reports whether there is such a key.
+func (p *Pool) Restore(now Time, id string) (found bool) {
+	now = p.tick(now)
+	for _, k := range p.keys {
+		if id != "" && k.id != id {
+			continue
+		}
+		found = true
+		if k.health != Healthy {
+			p.revive(now, k)
+		}
+		k.barred = nil
+		k.group.rest = rest{}
+		for _, a := range k.group.accounts {
+			a.rest, a.doubt = rest{}, doubt{}
+			p.freed(now, a)
+		}
+	}
+	return found
+}
