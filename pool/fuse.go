@@ -28,22 +28,15 @@ func (b *bucket) fuse(now Time, w *provider.Window, l *lease, margin time.Durati
 	if w.Remaining < 0 {
 		return false
 	}
-	limit := w.Limit
-	if limit < b.limit { // it has been taken in already, or is not stated
-		limit = b.limit
-	}
-	used := b.limit - min(w.Remaining, b.limit)
+	used := b.limit - min(w.Remaining, b.limit) // as little as is left binds, whatever it is a part of
 	r := reading{
 		since: l.granted, held: b.held, margin: margin,
-		least: max(0, used-w.Rounding/2), most: used + w.Rounding/2,
+		least: max(0, used-w.Rounding/2-1), most: used + w.Rounding/2, // less one, for what is left in part
 		// Nothing left may hide a debt, and another limit has another rate.
-		loosen: loosen && w.Remaining > 0 && limit == b.limit && w.Limit > 0,
+		loosen: loosen && w.Remaining > 0 && w.Limit == b.limit,
 	}
 	if !b.holds {
 		r.delta = margin
-	}
-	if limit > b.limit { // as little as is left binds, however much it is a part of
-		r.least = max(0, b.limit-w.Remaining-w.Rounding/2)
 	}
 	before := b.meter.used(now)
 	b.drift, b.readAt = used-before-b.held, now
@@ -65,9 +58,9 @@ func (b *refilling) fuse(now Time, r *reading, h *history) (foreign int64) {
 		return 0
 	}
 	low := r.since.Add(b.cost(r.least))
-	ours := max(b.fullAt, r.since)
+	ours := max(b.fullAt, r.since).Add(b.cost(r.held))
 	switch {
-	case low > ours.Add(b.cost(r.held)+r.margin):
+	case low > ours.Add(r.margin):
 		foreign = mulDiv(int64(low.Sub(ours)), b.limit, int64(b.window))
 		b.fullAt = max(b.fullAt, top)
 	case r.loosen && b.fullAt > top:
@@ -85,11 +78,13 @@ func (b *sliding) fuse(now Time, r *reading, h *history) (foreign int64) {
 		return 0
 	}
 	top := r.most + later
-	window := time.Duration(sliceCount+1) * b.slice
-	ours, known := h.since(r.since - Time(window+r.delta))
+	window := Time(time.Duration(sliceCount+1)*b.slice + r.delta)
+	then, known := h.since(r.since - window)
+	still, _ := h.since(now - window)
+	ours := b.total + then - still // with what has left the window meanwhile
 	switch {
 	case known && r.least > ours+r.held && top > b.total:
-		foreign = r.least - ours
+		foreign = r.least - ours - r.held
 		b.charge(now, top-b.total)
 	case r.loosen && b.total > top:
 		for i := b.oldest(); b.total > top; i++ {
@@ -111,7 +106,7 @@ func (b *fixed) fuse(now Time, r *reading, h *history) (foreign int64) {
 	}
 	switch top := r.most + later; {
 	case r.least > b.count+r.held && top > b.count:
-		foreign = r.least - b.count
+		foreign = r.least - b.count - r.held
 		b.charge(now, top-b.count)
 	case r.loosen && b.count > top:
 		b.count = max(top, b.carry)
