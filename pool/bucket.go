@@ -108,7 +108,11 @@ func (b *bucket) fitAt(now Time, n int64) (at Time, byEvent bool) {
 		}
 		return b.meter.fitAt(now, min(n, b.limit)).Add(b.holdFor()), true
 	}
-	return b.meter.fitAt(now, b.beside(now, b.held+n)), false
+	at = b.meter.fitAt(now, b.beside(now, b.held+n))
+	if b.spare > 0 && at > now { // by then less may be kept unused
+		at = max(b.meter.fitAt(now, b.held+n), min(at, b.spareAt.Add(headroomWear)))
+	}
+	return at, false
 }
 
 // fits reports whether n fits now.
@@ -126,16 +130,17 @@ func (b *bucket) beside(now Time, n int64) int64 {
 }
 
 // Headroom grows by an eighth of the limit with each refusal where we saw room,
-// up to three quarters, and an eighth wears off in ten minutes.
+// up to three quarters, and wears off in steps.
 const (
 	headroomPart = 8
-	headroomWear = 10 * time.Minute
+	headroomStep = 32              // of the limit, which wears off
+	headroomWear = 2 * time.Minute // in each such time
 )
 
 func (b *bucket) headroom(now Time) int64 {
-	worn := mulDiv(int64(now.Sub(b.spareAt)), max(b.limit/headroomPart, 1), int64(headroomWear))
-	if b.spare -= worn; worn > 0 {
-		b.spare, b.spareAt = max(b.spare, 0), now
+	if steps := int64(now.Sub(b.spareAt) / headroomWear); b.spare > 0 && steps > 0 {
+		b.spare = max(0, b.spare-mulDiv(steps, b.limit, headroomStep)-1)
+		b.spareAt = b.spareAt.Add(time.Duration(steps) * headroomWear)
 	}
 	return b.spare
 }

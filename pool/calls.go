@@ -197,6 +197,7 @@ func (p *Pool) lease(now Time, s *search, ask *Ask) *lease {
 	}
 	if r := k.barred[a.class]; r != nil {
 		r.taken(now, l)
+		p.turned(k.group)
 	}
 	if len(a.missing) > 0 {
 		if a.open == 0 {
