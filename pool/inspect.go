@@ -1,6 +1,7 @@
 package pool
 
 import (
+	"slices"
 	"time"
 
 	"github.com/keybroker/keybroker/internal/provider"
@@ -35,8 +36,10 @@ type KeyMetadata struct {
 	Health        Health
 	LastError     string // the last reason why it was not healthy
 	LastErrorAt   Time
-	CooldownUntil Time // rests until then; in the past if it does not
-	Open          int  // leases
+	CooldownUntil Time     // rests until then; in the past if it does not
+	Open          int      // leases
+	Organization  string   // as answers name it
+	Forbidden     []string // classes of models that it may not use, for now
 	// Limits are those that apply in the class of models that has least room.
 	Limits []LimitState
 
@@ -71,6 +74,7 @@ type QuotaState struct {
 	Key           string // if the limits are of one key within the group
 	Limits        []LimitState
 	CooldownUntil Time
+	Reason        string // why, if it rests
 	Open          int
 	Window        int // leases at once while some limit is unknown; 0 when all are known
 }
@@ -148,8 +152,14 @@ func (k *key) inspect(now Time) KeyMetadata {
 	m := KeyMetadata{
 		ID: k.id, Group: k.group.name, Priority: k.seat.tier, Weight: int(k.weight),
 		Health: k.health, LastError: k.lastErr, LastErrorAt: k.errAt, Open: k.open,
-		at: now, probe: k.probe != nil,
+		at: now, probe: k.probe != nil, Organization: k.organization,
 	}
+	for c, r := range k.barred {
+		if r.on && r.until > now {
+			m.Forbidden = append(m.Forbidden, c.name)
+		}
+	}
+	slices.Sort(m.Forbidden)
 	m.CooldownUntil = k.coolUntil()
 	for _, a := range k.group.accounts {
 		all := append(limits(now, a.buckets), limits(now, k.own[a.class])...)
@@ -179,6 +189,11 @@ func (a *account) inspect(now Time) []QuotaState {
 	q := QuotaState{
 		Group: a.group.name, Class: a.class.name, Limits: limits(now, a.buckets),
 		CooldownUntil: a.coolUntil(), Open: a.open,
+	}
+	for _, r := range a.rests() {
+		if r.on && r.until > now && r.until == q.CooldownUntil {
+			q.Reason = r.class.String()
+		}
 	}
 	if a.felt() {
 		q.Window = a.window

@@ -109,6 +109,16 @@ func (s *adminService) WatchPool(req *keybrokerv1.WatchPoolRequest, stream grpc.
 	return poolStatus(ctx, req.GetPool(), err)
 }
 
+func (s *adminService) RestoreKey(ctx context.Context, req *keybrokerv1.RestoreKeyRequest) (*keybrokerv1.RestoreKeyResponse, error) {
+	if err := validPool(req.GetPool()); err != nil {
+		return nil, toStatus(ctx, err)
+	}
+	if err := s.broker.Restore(req.GetPool(), req.GetKeyId()); err != nil {
+		return nil, poolStatus(ctx, req.GetPool(), err)
+	}
+	return &keybrokerv1.RestoreKeyResponse{}, nil
+}
+
 func summaryToProto(v *broker.View) *keybrokerv1.PoolSummary {
 	s := &v.Snapshot.Summary
 	return &keybrokerv1.PoolSummary{
@@ -139,7 +149,20 @@ func poolToProto(v *broker.View) *keybrokerv1.Pool {
 			LongestWait: durationpb.New(time.Since(v.Wall(q.OldestSince))),
 		})
 	}
+	for _, w := range v.Snapshot.Warnings {
+		p.Warnings = append(p.Warnings, &keybrokerv1.Warning{
+			Kind: warningToProto[w.Kind], Message: w.Text, Group: w.Group, ModelClass: w.Class,
+			FirstTime: timestamppb.New(v.Wall(w.First)), LastTime: timestamppb.New(v.Wall(w.Last)), Count: w.Count,
+		})
+	}
 	return p
+}
+
+var warningToProto = map[pool.NoticeKind]keybrokerv1.WarningKind{
+	pool.SharedOrganization: keybrokerv1.WarningKind_WARNING_KIND_SHARED_ORGANIZATION,
+	pool.SplitOrganization:  keybrokerv1.WarningKind_WARNING_KIND_SPLIT_ORGANIZATION,
+	pool.MovingTogether:     keybrokerv1.WarningKind_WARNING_KIND_MOVING_TOGETHER,
+	pool.AllRateLimited:     keybrokerv1.WarningKind_WARNING_KIND_ALL_RATE_LIMITED,
 }
 
 var healthToProto = map[pool.Health]keybrokerv1.Health{
@@ -153,6 +176,7 @@ func keyToProto(v *broker.View, k *pool.KeyMetadata) *keybrokerv1.Key {
 		Id: k.ID, Group: k.Group, Priority: int32(k.Priority), Weight: int32(k.Weight),
 		Health: healthToProto[k.Health], LastError: k.LastError, CooldownUntil: future(v, k.CooldownUntil),
 		Available: k.IsAvailable(), CapacityScore: k.GetCapacityScore(), OpenLeases: int64(k.Open),
+		Organization: k.Organization, ForbiddenClasses: k.Forbidden,
 	}
 	if k.LastError != "" {
 		out.LastErrorTime = timestamppb.New(v.Wall(k.LastErrorAt))
@@ -163,7 +187,7 @@ func keyToProto(v *broker.View, k *pool.KeyMetadata) *keybrokerv1.Key {
 func quotaToProto(v *broker.View, q *pool.QuotaState) *keybrokerv1.Quota {
 	out := &keybrokerv1.Quota{
 		Group: q.Group, ModelClass: q.Class, KeyId: q.Key, CooldownUntil: future(v, q.CooldownUntil),
-		OpenLeases: int64(q.Open), InFlightWindow: int64(q.Window),
+		CooldownReason: q.Reason, OpenLeases: int64(q.Open), InFlightWindow: int64(q.Window),
 	}
 	for _, l := range q.Limits {
 		out.Limits = append(out.Limits, limitToProto(v, &l))
@@ -189,6 +213,10 @@ func limitToProto(v *broker.View, l *pool.LimitState) *keybrokerv1.Limit {
 	out := &keybrokerv1.Limit{
 		Dimension: dimensionToProto[l.Dimension], Kind: kindToProto[l.Kind],
 		Limit: l.Limit, Configured: l.Configured, Used: l.Used, Held: l.Held, Remaining: l.Remaining,
+		Name: l.Name, Headroom: l.Headroom, Drift: l.Drift, ForeignUse: l.Foreign,
+	}
+	if l.ReadAt > 0 {
+		out.HeaderTime = timestamppb.New(v.Wall(l.ReadAt))
 	}
 	if l.Window == 0 {
 		out.Kind = keybrokerv1.WindowKind_WINDOW_KIND_CONCURRENT

@@ -31,6 +31,7 @@ const (
 	reasonTooLarge     = "ASK_TOO_LARGE"
 	reasonUnknownPool  = "POOL_UNKNOWN_OR_FORBIDDEN"
 	reasonUnknownLease = "LEASE_UNKNOWN"
+	reasonUnknownKey   = "KEY_UNKNOWN"
 	reasonQueueFull    = "QUEUE_FULL"
 	reasonSuperseded   = "SUPERSEDED"
 	reasonDraining     = "DRAINING"
@@ -78,6 +79,8 @@ func toStatus(ctx context.Context, err error) error {
 		return failure(codes.PermissionDenied, "pool or model is unknown, or not for this caller", reasonUnknownPool, nil)
 	case errors.Is(err, broker.ErrUnknownLease):
 		return failure(codes.NotFound, "lease is unknown to this caller", reasonUnknownLease, nil)
+	case errors.Is(err, broker.ErrUnknownKey):
+		return failure(codes.NotFound, "the pool has no such key; GetPool lists them", reasonUnknownKey, nil)
 	case errors.Is(err, pool.ErrQueueFull):
 		return failure(codes.ResourceExhausted, "too many callers wait already", reasonQueueFull, nil, retryIn(time.Second))
 	case errors.Is(err, broker.ErrSuperseded):

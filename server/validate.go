@@ -19,6 +19,7 @@ const (
 	maxExclude     = 64
 	maxHeaders     = 256
 	maxHeaderBytes = 64 << 10
+	maxErrorBody   = 64 << 10
 )
 
 func validAcquire(r *keybrokerv1.AcquireKeyRequest) (broker.Request, error) {
@@ -106,6 +107,9 @@ func validReport(r *keybrokerv1.ReportUsageRequest) (broker.Report, error) {
 		}
 	}
 	out.Response.Header = header(r.GetHeaders())
+	if out.Response.Body = r.GetErrorBody(); len(out.Response.Body) > maxErrorBody {
+		return out, invalidf("error_body", "is %d bytes long, at most %d; its beginning is enough", len(out.Response.Body), maxErrorBody)
+	}
 	if u := r.GetUsage(); u != nil {
 		for _, f := range []struct {
 			field string

@@ -36,6 +36,9 @@ type App struct {
 // New claims the pools and opens the listeners. Nothing is served before Run.
 func New(ctx context.Context, cfg *config.Config, logger *slog.Logger, observe server.Observe) (*App, error) {
 	pools, keys := Pools(cfg)
+	for i := range pools {
+		pools[i].Notify = notifier(logger.With("pool", pools[i].Name))
+	}
 	b, err := broker.New(ctx, &broker.Memory{}, pools)
 	if err != nil {
 		return nil, err

@@ -41,6 +41,8 @@ type PoolConfig struct {
 	DefaultTTL time.Duration
 	MaxTTL     time.Duration
 	MaxWait    time.Duration
+	// Notify, if set, hears what people should hear of. It must not block.
+	Notify func(pool.Notice)
 }
 
 // Broker leases keys from its pools. It is safe for concurrent use.
@@ -115,6 +117,7 @@ func (b *Broker) Report(holder, leaseID string, r Report) (ttl time.Duration, se
 		return 0, err == nil, err
 	}
 	dialect := o.cfg.Dialect
+	r.Response.At = time.Now()
 	signal := dialect.Read(r.Response)
 	if noOutput(r.Response.Status) && r.Usage.Output == provider.Unknown {
 		r.Usage.Output = 0

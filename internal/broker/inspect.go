@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/keybroker/keybroker/pool"
@@ -57,6 +58,24 @@ func (b *Broker) Inspect(name string) (View, error) {
 		return View{}, ErrUnknownPool
 	}
 	return o.view(func(now pool.Time, e *pool.Pool) pool.Snapshot { return e.Inspect(now) }), nil
+}
+
+// ErrUnknownKey is returned for a key that a pool does not have.
+var ErrUnknownKey = errors.New("no such key")
+
+// Restore takes a key, or with "" all keys of a pool, back into use:
+// ErrUnknownPool, ErrUnknownKey.
+func (b *Broker) Restore(name, key string) (err error) {
+	o := b.byName[name]
+	if o == nil {
+		return ErrUnknownPool
+	}
+	o.do(func(now pool.Time, e *pool.Pool) {
+		if !e.Restore(now, key) {
+			err = ErrUnknownKey
+		}
+	})
+	return err
 }
 
 // Leases lists up to limit open leases of a pool after the one given, oldest

@@ -63,11 +63,21 @@ func (o *owner) now() pool.Time { return pool.Time(time.Since(o.origin)) }
 // do runs one call on the engine, tells those who were served by it, and sets
 // the timer.
 func (o *owner) do(f func(now pool.Time, e *pool.Pool)) {
+	notices := o.locked(f)
+	if o.cfg.Notify != nil {
+		for _, n := range notices {
+			o.cfg.Notify(n)
+		}
+	}
+}
+
+func (o *owner) locked(f func(now pool.Time, e *pool.Pool)) []pool.Notice {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	now := o.now()
 	f(now, o.engine)
 	o.settle(now)
+	return o.engine.Notices()
 }
 
 // settle follows every call on the engine, under the lock.

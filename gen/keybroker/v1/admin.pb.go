@@ -26,6 +26,69 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// WarningKind is what a warning is about.
+type WarningKind int32
+
+const (
+	// Not stated.
+	WarningKind_WARNING_KIND_UNSPECIFIED WarningKind = 0
+	// Quota groups belong to one organisation, by what answers say: their limits
+	// do not add up.
+	WarningKind_WARNING_KIND_SHARED_ORGANIZATION WarningKind = 1
+	// The keys of a quota group belong to several organisations: it could use
+	// more than it does.
+	WarningKind_WARNING_KIND_SPLIT_ORGANIZATION WarningKind = 2
+	// What remains of two quota groups moves together: they seem to be one.
+	WarningKind_WARNING_KIND_MOVING_TOGETHER WarningKind = 3
+	// Every quota group was answered 429 at the same time.
+	WarningKind_WARNING_KIND_ALL_RATE_LIMITED WarningKind = 4
+)
+
+// Enum value maps for WarningKind.
+var (
+	WarningKind_name = map[int32]string{
+		0: "WARNING_KIND_UNSPECIFIED",
+		1: "WARNING_KIND_SHARED_ORGANIZATION",
+		2: "WARNING_KIND_SPLIT_ORGANIZATION",
+		3: "WARNING_KIND_MOVING_TOGETHER",
+		4: "WARNING_KIND_ALL_RATE_LIMITED",
+	}
+	WarningKind_value = map[string]int32{
+		"WARNING_KIND_UNSPECIFIED":         0,
+		"WARNING_KIND_SHARED_ORGANIZATION": 1,
+		"WARNING_KIND_SPLIT_ORGANIZATION":  2,
+		"WARNING_KIND_MOVING_TOGETHER":     3,
+		"WARNING_KIND_ALL_RATE_LIMITED":    4,
+	}
+)
+
+func (x WarningKind) Enum() *WarningKind {
+	p := new(WarningKind)
+	*p = x
+	return p
+}
+
+func (x WarningKind) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (WarningKind) Descriptor() protoreflect.EnumDescriptor {
+	return file_keybroker_v1_admin_proto_enumTypes[0].Descriptor()
+}
+
+func (WarningKind) Type() protoreflect.EnumType {
+	return &file_keybroker_v1_admin_proto_enumTypes[0]
+}
+
+func (x WarningKind) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use WarningKind.Descriptor instead.
+func (WarningKind) EnumDescriptor() ([]byte, []int) {
+	return file_keybroker_v1_admin_proto_rawDescGZIP(), []int{0}
+}
+
 // Health of a key: the credential itself, not its capacity.
 type Health int32
 
@@ -67,11 +130,11 @@ func (x Health) String() string {
 }
 
 func (Health) Descriptor() protoreflect.EnumDescriptor {
-	return file_keybroker_v1_admin_proto_enumTypes[0].Descriptor()
+	return file_keybroker_v1_admin_proto_enumTypes[1].Descriptor()
 }
 
 func (Health) Type() protoreflect.EnumType {
-	return &file_keybroker_v1_admin_proto_enumTypes[0]
+	return &file_keybroker_v1_admin_proto_enumTypes[1]
 }
 
 func (x Health) Number() protoreflect.EnumNumber {
@@ -80,7 +143,7 @@ func (x Health) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Health.Descriptor instead.
 func (Health) EnumDescriptor() ([]byte, []int) {
-	return file_keybroker_v1_admin_proto_rawDescGZIP(), []int{0}
+	return file_keybroker_v1_admin_proto_rawDescGZIP(), []int{1}
 }
 
 // Dimension is what a limit counts.
@@ -132,11 +195,11 @@ func (x Dimension) String() string {
 }
 
 func (Dimension) Descriptor() protoreflect.EnumDescriptor {
-	return file_keybroker_v1_admin_proto_enumTypes[1].Descriptor()
+	return file_keybroker_v1_admin_proto_enumTypes[2].Descriptor()
 }
 
 func (Dimension) Type() protoreflect.EnumType {
-	return &file_keybroker_v1_admin_proto_enumTypes[1]
+	return &file_keybroker_v1_admin_proto_enumTypes[2]
 }
 
 func (x Dimension) Number() protoreflect.EnumNumber {
@@ -145,7 +208,7 @@ func (x Dimension) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Dimension.Descriptor instead.
 func (Dimension) EnumDescriptor() ([]byte, []int) {
-	return file_keybroker_v1_admin_proto_rawDescGZIP(), []int{1}
+	return file_keybroker_v1_admin_proto_rawDescGZIP(), []int{2}
 }
 
 // WindowKind is how the provider counts.
@@ -193,11 +256,11 @@ func (x WindowKind) String() string {
 }
 
 func (WindowKind) Descriptor() protoreflect.EnumDescriptor {
-	return file_keybroker_v1_admin_proto_enumTypes[2].Descriptor()
+	return file_keybroker_v1_admin_proto_enumTypes[3].Descriptor()
 }
 
 func (WindowKind) Type() protoreflect.EnumType {
-	return &file_keybroker_v1_admin_proto_enumTypes[2]
+	return &file_keybroker_v1_admin_proto_enumTypes[3]
 }
 
 func (x WindowKind) Number() protoreflect.EnumNumber {
@@ -206,7 +269,7 @@ func (x WindowKind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use WindowKind.Descriptor instead.
 func (WindowKind) EnumDescriptor() ([]byte, []int) {
-	return file_keybroker_v1_admin_proto_rawDescGZIP(), []int{2}
+	return file_keybroker_v1_admin_proto_rawDescGZIP(), []int{3}
 }
 
 // ListPoolsRequest has no parameters.
@@ -598,7 +661,9 @@ type Pool struct {
 	// asked for or declared.
 	Quotas []*Quota `protobuf:"bytes,8,rep,name=quotas,proto3" json:"quotas,omitempty"`
 	// Queues that have somebody in them.
-	Queues        []*Queue `protobuf:"bytes,9,rep,name=queues,proto3" json:"queues,omitempty"`
+	Queues []*Queue `protobuf:"bytes,9,rep,name=queues,proto3" json:"queues,omitempty"`
+	// What somebody should look at, the latest first.
+	Warnings      []*Warning `protobuf:"bytes,10,rep,name=warnings,proto3" json:"warnings,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -696,6 +761,114 @@ func (x *Pool) GetQueues() []*Queue {
 	return nil
 }
 
+func (x *Pool) GetWarnings() []*Warning {
+	if x != nil {
+		return x.Warnings
+	}
+	return nil
+}
+
+// Warning says that the configuration does not seem to match the provider, or
+// that the whole pool is in trouble.
+type Warning struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What it is about.
+	Kind WarningKind `protobuf:"varint,1,opt,name=kind,proto3,enum=keybroker.v1.WarningKind" json:"kind,omitempty"`
+	// In words, with what to do.
+	Message string `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
+	// Quota group, if it is about one.
+	Group string `protobuf:"bytes,3,opt,name=group,proto3" json:"group,omitempty"`
+	// Class of models, if it is about one.
+	ModelClass string `protobuf:"bytes,4,opt,name=model_class,json=modelClass,proto3" json:"model_class,omitempty"`
+	// When it was first seen.
+	FirstTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=first_time,json=firstTime,proto3" json:"first_time,omitempty"`
+	// When it was last seen.
+	LastTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=last_time,json=lastTime,proto3" json:"last_time,omitempty"`
+	// How often it was seen.
+	Count         int64 `protobuf:"varint,7,opt,name=count,proto3" json:"count,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Warning) Reset() {
+	*x = Warning{}
+	mi := &file_keybroker_v1_admin_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Warning) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Warning) ProtoMessage() {}
+
+func (x *Warning) ProtoReflect() protoreflect.Message {
+	mi := &file_keybroker_v1_admin_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Warning.ProtoReflect.Descriptor instead.
+func (*Warning) Descriptor() ([]byte, []int) {
+	return file_keybroker_v1_admin_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *Warning) GetKind() WarningKind {
+	if x != nil {
+		return x.Kind
+	}
+	return WarningKind_WARNING_KIND_UNSPECIFIED
+}
+
+func (x *Warning) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+func (x *Warning) GetGroup() string {
+	if x != nil {
+		return x.Group
+	}
+	return ""
+}
+
+func (x *Warning) GetModelClass() string {
+	if x != nil {
+		return x.ModelClass
+	}
+	return ""
+}
+
+func (x *Warning) GetFirstTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.FirstTime
+	}
+	return nil
+}
+
+func (x *Warning) GetLastTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastTime
+	}
+	return nil
+}
+
+func (x *Warning) GetCount() int64 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
 // Key is one credential, by name only.
 type Key struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -720,14 +893,18 @@ type Key struct {
 	// What is left in its tightest limit, 0 to 1; 0 if it is not available.
 	CapacityScore float64 `protobuf:"fixed64,10,opt,name=capacity_score,json=capacityScore,proto3" json:"capacity_score,omitempty"`
 	// Leases of it now out.
-	OpenLeases    int64 `protobuf:"varint,11,opt,name=open_leases,json=openLeases,proto3" json:"open_leases,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	OpenLeases int64 `protobuf:"varint,11,opt,name=open_leases,json=openLeases,proto3" json:"open_leases,omitempty"`
+	// Organisation it belongs to, as the provider's answers name it.
+	Organization string `protobuf:"bytes,12,opt,name=organization,proto3" json:"organization,omitempty"`
+	// Classes of models that the provider does not let it use, for now.
+	ForbiddenClasses []string `protobuf:"bytes,13,rep,name=forbidden_classes,json=forbiddenClasses,proto3" json:"forbidden_classes,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *Key) Reset() {
 	*x = Key{}
-	mi := &file_keybroker_v1_admin_proto_msgTypes[7]
+	mi := &file_keybroker_v1_admin_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -739,7 +916,7 @@ func (x *Key) String() string {
 func (*Key) ProtoMessage() {}
 
 func (x *Key) ProtoReflect() protoreflect.Message {
-	mi := &file_keybroker_v1_admin_proto_msgTypes[7]
+	mi := &file_keybroker_v1_admin_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -752,7 +929,7 @@ func (x *Key) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Key.ProtoReflect.Descriptor instead.
 func (*Key) Descriptor() ([]byte, []int) {
-	return file_keybroker_v1_admin_proto_rawDescGZIP(), []int{7}
+	return file_keybroker_v1_admin_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Key) GetId() string {
@@ -832,6 +1009,20 @@ func (x *Key) GetOpenLeases() int64 {
 	return 0
 }
 
+func (x *Key) GetOrganization() string {
+	if x != nil {
+		return x.Organization
+	}
+	return ""
+}
+
+func (x *Key) GetForbiddenClasses() []string {
+	if x != nil {
+		return x.ForbiddenClasses
+	}
+	return nil
+}
+
 // Quota is the account of one quota group for one class of models.
 type Quota struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -843,20 +1034,24 @@ type Quota struct {
 	KeyId string `protobuf:"bytes,3,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
 	// The limits.
 	Limits []*Limit `protobuf:"bytes,4,rep,name=limits,proto3" json:"limits,omitempty"`
-	// Nothing is granted from it before this time, since the provider said so.
+	// Nothing is granted from it before this time, since the provider said so;
+	// but if only one holder has heard it, another may try sooner.
 	CooldownUntil *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=cooldown_until,json=cooldownUntil,proto3" json:"cooldown_until,omitempty"`
 	// Leases against it now out.
 	OpenLeases int64 `protobuf:"varint,6,opt,name=open_leases,json=openLeases,proto3" json:"open_leases,omitempty"`
 	// How many leases may be out at once while some limit is not known. Zero
 	// when all are.
 	InFlightWindow int64 `protobuf:"varint,7,opt,name=in_flight_window,json=inFlightWindow,proto3" json:"in_flight_window,omitempty"`
+	// Why it rests: "rate_limited", "quota_exhausted", "overloaded" or
+	// "forbidden". Empty if it does not.
+	CooldownReason string `protobuf:"bytes,8,opt,name=cooldown_reason,json=cooldownReason,proto3" json:"cooldown_reason,omitempty"`
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Quota) Reset() {
 	*x = Quota{}
-	mi := &file_keybroker_v1_admin_proto_msgTypes[8]
+	mi := &file_keybroker_v1_admin_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -868,7 +1063,7 @@ func (x *Quota) String() string {
 func (*Quota) ProtoMessage() {}
 
 func (x *Quota) ProtoReflect() protoreflect.Message {
-	mi := &file_keybroker_v1_admin_proto_msgTypes[8]
+	mi := &file_keybroker_v1_admin_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -881,7 +1076,7 @@ func (x *Quota) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Quota.ProtoReflect.Descriptor instead.
 func (*Quota) Descriptor() ([]byte, []int) {
-	return file_keybroker_v1_admin_proto_rawDescGZIP(), []int{8}
+	return file_keybroker_v1_admin_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Quota) GetGroup() string {
@@ -933,6 +1128,13 @@ func (x *Quota) GetInFlightWindow() int64 {
 	return 0
 }
 
+func (x *Quota) GetCooldownReason() string {
+	if x != nil {
+		return x.CooldownReason
+	}
+	return ""
+}
+
 // Limit is one bucket.
 type Limit struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -953,14 +1155,27 @@ type Limit struct {
 	// limit - used - held, and not below zero.
 	Remaining int64 `protobuf:"varint,8,opt,name=remaining,proto3" json:"remaining,omitempty"`
 	// When all that is charged will have refilled.
-	ResetTime     *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=reset_time,json=resetTime,proto3" json:"reset_time,omitempty"`
+	ResetTime *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=reset_time,json=resetTime,proto3" json:"reset_time,omitempty"`
+	// Tells limits on the same thing apart, such as "project". Mostly empty.
+	Name string `protobuf:"bytes,10,opt,name=name,proto3" json:"name,omitempty"`
+	// Kept unused, since the provider refused where there seemed to be room. It
+	// wears off.
+	Headroom int64 `protobuf:"varint,11,opt,name=headroom,proto3" json:"headroom,omitempty"`
+	// What the provider's headers last said is used, less what the broker thought.
+	// What is on its way at that moment makes it a little negative.
+	Drift int64 `protobuf:"varint,12,opt,name=drift,proto3" json:"drift,omitempty"`
+	// What others have used beside the broker, as far as headers have shown,
+	// since it started.
+	ForeignUse int64 `protobuf:"varint,13,opt,name=foreign_use,json=foreignUse,proto3" json:"foreign_use,omitempty"`
+	// When headers last spoke of it. Unset: never.
+	HeaderTime    *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=header_time,json=headerTime,proto3" json:"header_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Limit) Reset() {
 	*x = Limit{}
-	mi := &file_keybroker_v1_admin_proto_msgTypes[9]
+	mi := &file_keybroker_v1_admin_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -972,7 +1187,7 @@ func (x *Limit) String() string {
 func (*Limit) ProtoMessage() {}
 
 func (x *Limit) ProtoReflect() protoreflect.Message {
-	mi := &file_keybroker_v1_admin_proto_msgTypes[9]
+	mi := &file_keybroker_v1_admin_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -985,7 +1200,7 @@ func (x *Limit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Limit.ProtoReflect.Descriptor instead.
 func (*Limit) Descriptor() ([]byte, []int) {
-	return file_keybroker_v1_admin_proto_rawDescGZIP(), []int{9}
+	return file_keybroker_v1_admin_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Limit) GetDimension() Dimension {
@@ -1051,6 +1266,41 @@ func (x *Limit) GetResetTime() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *Limit) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Limit) GetHeadroom() int64 {
+	if x != nil {
+		return x.Headroom
+	}
+	return 0
+}
+
+func (x *Limit) GetDrift() int64 {
+	if x != nil {
+		return x.Drift
+	}
+	return 0
+}
+
+func (x *Limit) GetForeignUse() int64 {
+	if x != nil {
+		return x.ForeignUse
+	}
+	return 0
+}
+
+func (x *Limit) GetHeaderTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.HeaderTime
+	}
+	return nil
+}
+
 // Queue is the line of callers that wait for one class of models.
 type Queue struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1068,7 +1318,7 @@ type Queue struct {
 
 func (x *Queue) Reset() {
 	*x = Queue{}
-	mi := &file_keybroker_v1_admin_proto_msgTypes[10]
+	mi := &file_keybroker_v1_admin_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1080,7 +1330,7 @@ func (x *Queue) String() string {
 func (*Queue) ProtoMessage() {}
 
 func (x *Queue) ProtoReflect() protoreflect.Message {
-	mi := &file_keybroker_v1_admin_proto_msgTypes[10]
+	mi := &file_keybroker_v1_admin_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1093,7 +1343,7 @@ func (x *Queue) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Queue.ProtoReflect.Descriptor instead.
 func (*Queue) Descriptor() ([]byte, []int) {
-	return file_keybroker_v1_admin_proto_rawDescGZIP(), []int{10}
+	return file_keybroker_v1_admin_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Queue) GetModelClass() string {
@@ -1139,7 +1389,7 @@ type ListLeasesRequest struct {
 
 func (x *ListLeasesRequest) Reset() {
 	*x = ListLeasesRequest{}
-	mi := &file_keybroker_v1_admin_proto_msgTypes[11]
+	mi := &file_keybroker_v1_admin_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1151,7 +1401,7 @@ func (x *ListLeasesRequest) String() string {
 func (*ListLeasesRequest) ProtoMessage() {}
 
 func (x *ListLeasesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keybroker_v1_admin_proto_msgTypes[11]
+	mi := &file_keybroker_v1_admin_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1164,7 +1414,7 @@ func (x *ListLeasesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListLeasesRequest.ProtoReflect.Descriptor instead.
 func (*ListLeasesRequest) Descriptor() ([]byte, []int) {
-	return file_keybroker_v1_admin_proto_rawDescGZIP(), []int{11}
+	return file_keybroker_v1_admin_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ListLeasesRequest) GetPool() string {
@@ -1201,7 +1451,7 @@ type ListLeasesResponse struct {
 
 func (x *ListLeasesResponse) Reset() {
 	*x = ListLeasesResponse{}
-	mi := &file_keybroker_v1_admin_proto_msgTypes[12]
+	mi := &file_keybroker_v1_admin_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1213,7 +1463,7 @@ func (x *ListLeasesResponse) String() string {
 func (*ListLeasesResponse) ProtoMessage() {}
 
 func (x *ListLeasesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keybroker_v1_admin_proto_msgTypes[12]
+	mi := &file_keybroker_v1_admin_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1226,7 +1476,7 @@ func (x *ListLeasesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListLeasesResponse.ProtoReflect.Descriptor instead.
 func (*ListLeasesResponse) Descriptor() ([]byte, []int) {
-	return file_keybroker_v1_admin_proto_rawDescGZIP(), []int{12}
+	return file_keybroker_v1_admin_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ListLeasesResponse) GetLeases() []*Lease {
@@ -1271,7 +1521,7 @@ type Lease struct {
 
 func (x *Lease) Reset() {
 	*x = Lease{}
-	mi := &file_keybroker_v1_admin_proto_msgTypes[13]
+	mi := &file_keybroker_v1_admin_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1283,7 +1533,7 @@ func (x *Lease) String() string {
 func (*Lease) ProtoMessage() {}
 
 func (x *Lease) ProtoReflect() protoreflect.Message {
-	mi := &file_keybroker_v1_admin_proto_msgTypes[13]
+	mi := &file_keybroker_v1_admin_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1296,7 +1546,7 @@ func (x *Lease) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lease.ProtoReflect.Descriptor instead.
 func (*Lease) Descriptor() ([]byte, []int) {
-	return file_keybroker_v1_admin_proto_rawDescGZIP(), []int{13}
+	return file_keybroker_v1_admin_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Lease) GetNumber() uint64 {
@@ -1379,7 +1629,7 @@ type Amounts struct {
 
 func (x *Amounts) Reset() {
 	*x = Amounts{}
-	mi := &file_keybroker_v1_admin_proto_msgTypes[14]
+	mi := &file_keybroker_v1_admin_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1391,7 +1641,7 @@ func (x *Amounts) String() string {
 func (*Amounts) ProtoMessage() {}
 
 func (x *Amounts) ProtoReflect() protoreflect.Message {
-	mi := &file_keybroker_v1_admin_proto_msgTypes[14]
+	mi := &file_keybroker_v1_admin_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1404,7 +1654,7 @@ func (x *Amounts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Amounts.ProtoReflect.Descriptor instead.
 func (*Amounts) Descriptor() ([]byte, []int) {
-	return file_keybroker_v1_admin_proto_rawDescGZIP(), []int{14}
+	return file_keybroker_v1_admin_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Amounts) GetRequests() int64 {
@@ -1435,6 +1685,98 @@ func (x *Amounts) GetTokens() int64 {
 	return 0
 }
 
+// RestoreKeyRequest names a key.
+type RestoreKeyRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the pool.
+	Pool string `protobuf:"bytes,1,opt,name=pool,proto3" json:"pool,omitempty"`
+	// The key's name. Empty: all keys of the pool.
+	KeyId         string `protobuf:"bytes,2,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RestoreKeyRequest) Reset() {
+	*x = RestoreKeyRequest{}
+	mi := &file_keybroker_v1_admin_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RestoreKeyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RestoreKeyRequest) ProtoMessage() {}
+
+func (x *RestoreKeyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_keybroker_v1_admin_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RestoreKeyRequest.ProtoReflect.Descriptor instead.
+func (*RestoreKeyRequest) Descriptor() ([]byte, []int) {
+	return file_keybroker_v1_admin_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *RestoreKeyRequest) GetPool() string {
+	if x != nil {
+		return x.Pool
+	}
+	return ""
+}
+
+func (x *RestoreKeyRequest) GetKeyId() string {
+	if x != nil {
+		return x.KeyId
+	}
+	return ""
+}
+
+// RestoreKeyResponse confirms it.
+type RestoreKeyResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RestoreKeyResponse) Reset() {
+	*x = RestoreKeyResponse{}
+	mi := &file_keybroker_v1_admin_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RestoreKeyResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RestoreKeyResponse) ProtoMessage() {}
+
+func (x *RestoreKeyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_keybroker_v1_admin_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RestoreKeyResponse.ProtoReflect.Descriptor instead.
+func (*RestoreKeyResponse) Descriptor() ([]byte, []int) {
+	return file_keybroker_v1_admin_proto_rawDescGZIP(), []int{17}
+}
+
 // WatchPoolRequest names a pool to watch.
 type WatchPoolRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1449,7 +1791,7 @@ type WatchPoolRequest struct {
 
 func (x *WatchPoolRequest) Reset() {
 	*x = WatchPoolRequest{}
-	mi := &file_keybroker_v1_admin_proto_msgTypes[15]
+	mi := &file_keybroker_v1_admin_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1461,7 +1803,7 @@ func (x *WatchPoolRequest) String() string {
 func (*WatchPoolRequest) ProtoMessage() {}
 
 func (x *WatchPoolRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keybroker_v1_admin_proto_msgTypes[15]
+	mi := &file_keybroker_v1_admin_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1474,7 +1816,7 @@ func (x *WatchPoolRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchPoolRequest.ProtoReflect.Descriptor instead.
 func (*WatchPoolRequest) Descriptor() ([]byte, []int) {
-	return file_keybroker_v1_admin_proto_rawDescGZIP(), []int{15}
+	return file_keybroker_v1_admin_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *WatchPoolRequest) GetPool() string {
@@ -1502,7 +1844,7 @@ type WatchPoolResponse struct {
 
 func (x *WatchPoolResponse) Reset() {
 	*x = WatchPoolResponse{}
-	mi := &file_keybroker_v1_admin_proto_msgTypes[16]
+	mi := &file_keybroker_v1_admin_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1514,7 +1856,7 @@ func (x *WatchPoolResponse) String() string {
 func (*WatchPoolResponse) ProtoMessage() {}
 
 func (x *WatchPoolResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keybroker_v1_admin_proto_msgTypes[16]
+	mi := &file_keybroker_v1_admin_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1527,7 +1869,7 @@ func (x *WatchPoolResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchPoolResponse.ProtoReflect.Descriptor instead.
 func (*WatchPoolResponse) Descriptor() ([]byte, []int) {
-	return file_keybroker_v1_admin_proto_rawDescGZIP(), []int{16}
+	return file_keybroker_v1_admin_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *WatchPoolResponse) GetPool() *Pool {
@@ -1565,7 +1907,7 @@ const file_keybroker_v1_admin_proto_rawDesc = "" +
 	"\x0eGetPoolRequest\x12\x12\n" +
 	"\x04pool\x18\x01 \x01(\tR\x04pool\"9\n" +
 	"\x0fGetPoolResponse\x12&\n" +
-	"\x04pool\x18\x01 \x01(\v2\x12.keybroker.v1.PoolR\x04pool\"\xe5\x02\n" +
+	"\x04pool\x18\x01 \x01(\v2\x12.keybroker.v1.PoolR\x04pool\"\x98\x03\n" +
 	"\x04Pool\x123\n" +
 	"\asummary\x18\x01 \x01(\v2\x19.keybroker.v1.PoolSummaryR\asummary\x12\x19\n" +
 	"\bbase_url\x18\x02 \x01(\tR\abaseUrl\x12\x1a\n" +
@@ -1575,7 +1917,19 @@ const file_keybroker_v1_admin_proto_rawDesc = "" +
 	"\fstart_within\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\vstartWithin\x12%\n" +
 	"\x04keys\x18\a \x03(\v2\x11.keybroker.v1.KeyR\x04keys\x12+\n" +
 	"\x06quotas\x18\b \x03(\v2\x13.keybroker.v1.QuotaR\x06quotas\x12+\n" +
-	"\x06queues\x18\t \x03(\v2\x13.keybroker.v1.QueueR\x06queues\"\x99\x03\n" +
+	"\x06queues\x18\t \x03(\v2\x13.keybroker.v1.QueueR\x06queues\x121\n" +
+	"\bwarnings\x18\n" +
+	" \x03(\v2\x15.keybroker.v1.WarningR\bwarnings\"\x93\x02\n" +
+	"\aWarning\x12-\n" +
+	"\x04kind\x18\x01 \x01(\x0e2\x19.keybroker.v1.WarningKindR\x04kind\x12\x18\n" +
+	"\amessage\x18\x02 \x01(\tR\amessage\x12\x14\n" +
+	"\x05group\x18\x03 \x01(\tR\x05group\x12\x1f\n" +
+	"\vmodel_class\x18\x04 \x01(\tR\n" +
+	"modelClass\x129\n" +
+	"\n" +
+	"first_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\tfirstTime\x127\n" +
+	"\tlast_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\blastTime\x12\x14\n" +
+	"\x05count\x18\a \x01(\x03R\x05count\"\xea\x03\n" +
 	"\x03Key\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
 	"\x05group\x18\x02 \x01(\tR\x05group\x12\x1a\n" +
@@ -1590,7 +1944,9 @@ const file_keybroker_v1_admin_proto_rawDesc = "" +
 	"\x0ecapacity_score\x18\n" +
 	" \x01(\x01R\rcapacityScore\x12\x1f\n" +
 	"\vopen_leases\x18\v \x01(\x03R\n" +
-	"openLeases\"\x90\x02\n" +
+	"openLeases\x12\"\n" +
+	"\forganization\x18\f \x01(\tR\forganization\x12+\n" +
+	"\x11forbidden_classes\x18\r \x03(\tR\x10forbiddenClasses\"\xb9\x02\n" +
 	"\x05Quota\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\tR\x05group\x12\x1f\n" +
 	"\vmodel_class\x18\x02 \x01(\tR\n" +
@@ -1600,7 +1956,8 @@ const file_keybroker_v1_admin_proto_rawDesc = "" +
 	"\x0ecooldown_until\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\rcooldownUntil\x12\x1f\n" +
 	"\vopen_leases\x18\x06 \x01(\x03R\n" +
 	"openLeases\x12(\n" +
-	"\x10in_flight_window\x18\a \x01(\x03R\x0einFlightWindow\"\xd6\x02\n" +
+	"\x10in_flight_window\x18\a \x01(\x03R\x0einFlightWindow\x12'\n" +
+	"\x0fcooldown_reason\x18\b \x01(\tR\x0ecooldownReason\"\xfa\x03\n" +
 	"\x05Limit\x125\n" +
 	"\tdimension\x18\x01 \x01(\x0e2\x17.keybroker.v1.DimensionR\tdimension\x121\n" +
 	"\x06window\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x06window\x12,\n" +
@@ -1613,7 +1970,15 @@ const file_keybroker_v1_admin_proto_rawDesc = "" +
 	"\x04held\x18\a \x01(\x03R\x04held\x12\x1c\n" +
 	"\tremaining\x18\b \x01(\x03R\tremaining\x129\n" +
 	"\n" +
-	"reset_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\tresetTime\"\x9a\x01\n" +
+	"reset_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\tresetTime\x12\x12\n" +
+	"\x04name\x18\n" +
+	" \x01(\tR\x04name\x12\x1a\n" +
+	"\bheadroom\x18\v \x01(\x03R\bheadroom\x12\x14\n" +
+	"\x05drift\x18\f \x01(\x03R\x05drift\x12\x1f\n" +
+	"\vforeign_use\x18\r \x01(\x03R\n" +
+	"foreignUse\x12;\n" +
+	"\vheader_time\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"headerTime\"\x9a\x01\n" +
 	"\x05Queue\x12\x1f\n" +
 	"\vmodel_class\x18\x01 \x01(\tR\n" +
 	"modelClass\x12\x18\n" +
@@ -1644,12 +2009,22 @@ const file_keybroker_v1_admin_proto_rawDesc = "" +
 	"\brequests\x18\x01 \x01(\x03R\brequests\x12!\n" +
 	"\finput_tokens\x18\x02 \x01(\x03R\vinputTokens\x12#\n" +
 	"\routput_tokens\x18\x03 \x01(\x03R\foutputTokens\x12\x16\n" +
-	"\x06tokens\x18\x04 \x01(\x03R\x06tokens\"d\n" +
+	"\x06tokens\x18\x04 \x01(\x03R\x06tokens\">\n" +
+	"\x11RestoreKeyRequest\x12\x12\n" +
+	"\x04pool\x18\x01 \x01(\tR\x04pool\x12\x15\n" +
+	"\x06key_id\x18\x02 \x01(\tR\x05keyId\"\x14\n" +
+	"\x12RestoreKeyResponse\"d\n" +
 	"\x10WatchPoolRequest\x12\x12\n" +
 	"\x04pool\x18\x01 \x01(\tR\x04pool\x12<\n" +
 	"\fmin_interval\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\vminInterval\";\n" +
 	"\x11WatchPoolResponse\x12&\n" +
-	"\x04pool\x18\x01 \x01(\v2\x12.keybroker.v1.PoolR\x04pool*`\n" +
+	"\x04pool\x18\x01 \x01(\v2\x12.keybroker.v1.PoolR\x04pool*\xbb\x01\n" +
+	"\vWarningKind\x12\x1c\n" +
+	"\x18WARNING_KIND_UNSPECIFIED\x10\x00\x12$\n" +
+	" WARNING_KIND_SHARED_ORGANIZATION\x10\x01\x12#\n" +
+	"\x1fWARNING_KIND_SPLIT_ORGANIZATION\x10\x02\x12 \n" +
+	"\x1cWARNING_KIND_MOVING_TOGETHER\x10\x03\x12!\n" +
+	"\x1dWARNING_KIND_ALL_RATE_LIMITED\x10\x04*`\n" +
 	"\x06Health\x12\x16\n" +
 	"\x12HEALTH_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eHEALTH_HEALTHY\x10\x01\x12\x12\n" +
@@ -1668,13 +2043,15 @@ const file_keybroker_v1_admin_proto_rawDesc = "" +
 	"\x15WINDOW_KIND_REFILLING\x10\x01\x12\x17\n" +
 	"\x13WINDOW_KIND_SLIDING\x10\x02\x12\x15\n" +
 	"\x11WINDOW_KIND_FIXED\x10\x03\x12\x1a\n" +
-	"\x16WINDOW_KIND_CONCURRENT\x10\x042\xc5\x02\n" +
+	"\x16WINDOW_KIND_CONCURRENT\x10\x042\x96\x03\n" +
 	"\fAdminService\x12L\n" +
 	"\tListPools\x12\x1e.keybroker.v1.ListPoolsRequest\x1a\x1f.keybroker.v1.ListPoolsResponse\x12F\n" +
 	"\aGetPool\x12\x1c.keybroker.v1.GetPoolRequest\x1a\x1d.keybroker.v1.GetPoolResponse\x12O\n" +
 	"\n" +
 	"ListLeases\x12\x1f.keybroker.v1.ListLeasesRequest\x1a .keybroker.v1.ListLeasesResponse\x12N\n" +
-	"\tWatchPool\x12\x1e.keybroker.v1.WatchPoolRequest\x1a\x1f.keybroker.v1.WatchPoolResponse0\x01B=Z;github.com/keybroker/keybroker/gen/keybroker/v1;keybrokerv1b\x06proto3"
+	"\tWatchPool\x12\x1e.keybroker.v1.WatchPoolRequest\x1a\x1f.keybroker.v1.WatchPoolResponse0\x01\x12O\n" +
+	"\n" +
+	"RestoreKey\x12\x1f.keybroker.v1.RestoreKeyRequest\x1a .keybroker.v1.RestoreKeyResponseB=Z;github.com/keybroker/keybroker/gen/keybroker/v1;keybrokerv1b\x06proto3"
 
 var (
 	file_keybroker_v1_admin_proto_rawDescOnce sync.Once
@@ -1688,71 +2065,82 @@ func file_keybroker_v1_admin_proto_rawDescGZIP() []byte {
 	return file_keybroker_v1_admin_proto_rawDescData
 }
 
-var file_keybroker_v1_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_keybroker_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_keybroker_v1_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
+var file_keybroker_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_keybroker_v1_admin_proto_goTypes = []any{
-	(Health)(0),                   // 0: keybroker.v1.Health
-	(Dimension)(0),                // 1: keybroker.v1.Dimension
-	(WindowKind)(0),               // 2: keybroker.v1.WindowKind
-	(*ListPoolsRequest)(nil),      // 3: keybroker.v1.ListPoolsRequest
-	(*ListPoolsResponse)(nil),     // 4: keybroker.v1.ListPoolsResponse
-	(*PoolSummary)(nil),           // 5: keybroker.v1.PoolSummary
-	(*Counters)(nil),              // 6: keybroker.v1.Counters
-	(*GetPoolRequest)(nil),        // 7: keybroker.v1.GetPoolRequest
-	(*GetPoolResponse)(nil),       // 8: keybroker.v1.GetPoolResponse
-	(*Pool)(nil),                  // 9: keybroker.v1.Pool
-	(*Key)(nil),                   // 10: keybroker.v1.Key
-	(*Quota)(nil),                 // 11: keybroker.v1.Quota
-	(*Limit)(nil),                 // 12: keybroker.v1.Limit
-	(*Queue)(nil),                 // 13: keybroker.v1.Queue
-	(*ListLeasesRequest)(nil),     // 14: keybroker.v1.ListLeasesRequest
-	(*ListLeasesResponse)(nil),    // 15: keybroker.v1.ListLeasesResponse
-	(*Lease)(nil),                 // 16: keybroker.v1.Lease
-	(*Amounts)(nil),               // 17: keybroker.v1.Amounts
-	(*WatchPoolRequest)(nil),      // 18: keybroker.v1.WatchPoolRequest
-	(*WatchPoolResponse)(nil),     // 19: keybroker.v1.WatchPoolResponse
-	(*durationpb.Duration)(nil),   // 20: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 21: google.protobuf.Timestamp
+	(WarningKind)(0),              // 0: keybroker.v1.WarningKind
+	(Health)(0),                   // 1: keybroker.v1.Health
+	(Dimension)(0),                // 2: keybroker.v1.Dimension
+	(WindowKind)(0),               // 3: keybroker.v1.WindowKind
+	(*ListPoolsRequest)(nil),      // 4: keybroker.v1.ListPoolsRequest
+	(*ListPoolsResponse)(nil),     // 5: keybroker.v1.ListPoolsResponse
+	(*PoolSummary)(nil),           // 6: keybroker.v1.PoolSummary
+	(*Counters)(nil),              // 7: keybroker.v1.Counters
+	(*GetPoolRequest)(nil),        // 8: keybroker.v1.GetPoolRequest
+	(*GetPoolResponse)(nil),       // 9: keybroker.v1.GetPoolResponse
+	(*Pool)(nil),                  // 10: keybroker.v1.Pool
+	(*Warning)(nil),               // 11: keybroker.v1.Warning
+	(*Key)(nil),                   // 12: keybroker.v1.Key
+	(*Quota)(nil),                 // 13: keybroker.v1.Quota
+	(*Limit)(nil),                 // 14: keybroker.v1.Limit
+	(*Queue)(nil),                 // 15: keybroker.v1.Queue
+	(*ListLeasesRequest)(nil),     // 16: keybroker.v1.ListLeasesRequest
+	(*ListLeasesResponse)(nil),    // 17: keybroker.v1.ListLeasesResponse
+	(*Lease)(nil),                 // 18: keybroker.v1.Lease
+	(*Amounts)(nil),               // 19: keybroker.v1.Amounts
+	(*RestoreKeyRequest)(nil),     // 20: keybroker.v1.RestoreKeyRequest
+	(*RestoreKeyResponse)(nil),    // 21: keybroker.v1.RestoreKeyResponse
+	(*WatchPoolRequest)(nil),      // 22: keybroker.v1.WatchPoolRequest
+	(*WatchPoolResponse)(nil),     // 23: keybroker.v1.WatchPoolResponse
+	(*durationpb.Duration)(nil),   // 24: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 25: google.protobuf.Timestamp
 }
 var file_keybroker_v1_admin_proto_depIdxs = []int32{
-	5,  // 0: keybroker.v1.ListPoolsResponse.pools:type_name -> keybroker.v1.PoolSummary
-	6,  // 1: keybroker.v1.PoolSummary.counters:type_name -> keybroker.v1.Counters
-	9,  // 2: keybroker.v1.GetPoolResponse.pool:type_name -> keybroker.v1.Pool
-	5,  // 3: keybroker.v1.Pool.summary:type_name -> keybroker.v1.PoolSummary
-	20, // 4: keybroker.v1.Pool.start_within:type_name -> google.protobuf.Duration
-	10, // 5: keybroker.v1.Pool.keys:type_name -> keybroker.v1.Key
-	11, // 6: keybroker.v1.Pool.quotas:type_name -> keybroker.v1.Quota
-	13, // 7: keybroker.v1.Pool.queues:type_name -> keybroker.v1.Queue
-	0,  // 8: keybroker.v1.Key.health:type_name -> keybroker.v1.Health
-	21, // 9: keybroker.v1.Key.last_error_time:type_name -> google.protobuf.Timestamp
-	21, // 10: keybroker.v1.Key.cooldown_until:type_name -> google.protobuf.Timestamp
-	12, // 11: keybroker.v1.Quota.limits:type_name -> keybroker.v1.Limit
-	21, // 12: keybroker.v1.Quota.cooldown_until:type_name -> google.protobuf.Timestamp
-	1,  // 13: keybroker.v1.Limit.dimension:type_name -> keybroker.v1.Dimension
-	20, // 14: keybroker.v1.Limit.window:type_name -> google.protobuf.Duration
-	2,  // 15: keybroker.v1.Limit.kind:type_name -> keybroker.v1.WindowKind
-	21, // 16: keybroker.v1.Limit.reset_time:type_name -> google.protobuf.Timestamp
-	20, // 17: keybroker.v1.Queue.longest_wait:type_name -> google.protobuf.Duration
-	16, // 18: keybroker.v1.ListLeasesResponse.leases:type_name -> keybroker.v1.Lease
-	21, // 19: keybroker.v1.Lease.granted_time:type_name -> google.protobuf.Timestamp
-	21, // 20: keybroker.v1.Lease.expire_time:type_name -> google.protobuf.Timestamp
-	17, // 21: keybroker.v1.Lease.reserved:type_name -> keybroker.v1.Amounts
-	17, // 22: keybroker.v1.Lease.used:type_name -> keybroker.v1.Amounts
-	20, // 23: keybroker.v1.WatchPoolRequest.min_interval:type_name -> google.protobuf.Duration
-	9,  // 24: keybroker.v1.WatchPoolResponse.pool:type_name -> keybroker.v1.Pool
-	3,  // 25: keybroker.v1.AdminService.ListPools:input_type -> keybroker.v1.ListPoolsRequest
-	7,  // 26: keybroker.v1.AdminService.GetPool:input_type -> keybroker.v1.GetPoolRequest
-	14, // 27: keybroker.v1.AdminService.ListLeases:input_type -> keybroker.v1.ListLeasesRequest
-	18, // 28: keybroker.v1.AdminService.WatchPool:input_type -> keybroker.v1.WatchPoolRequest
-	4,  // 29: keybroker.v1.AdminService.ListPools:output_type -> keybroker.v1.ListPoolsResponse
-	8,  // 30: keybroker.v1.AdminService.GetPool:output_type -> keybroker.v1.GetPoolResponse
-	15, // 31: keybroker.v1.AdminService.ListLeases:output_type -> keybroker.v1.ListLeasesResponse
-	19, // 32: keybroker.v1.AdminService.WatchPool:output_type -> keybroker.v1.WatchPoolResponse
-	29, // [29:33] is the sub-list for method output_type
-	25, // [25:29] is the sub-list for method input_type
-	25, // [25:25] is the sub-list for extension type_name
-	25, // [25:25] is the sub-list for extension extendee
-	0,  // [0:25] is the sub-list for field type_name
+	6,  // 0: keybroker.v1.ListPoolsResponse.pools:type_name -> keybroker.v1.PoolSummary
+	7,  // 1: keybroker.v1.PoolSummary.counters:type_name -> keybroker.v1.Counters
+	10, // 2: keybroker.v1.GetPoolResponse.pool:type_name -> keybroker.v1.Pool
+	6,  // 3: keybroker.v1.Pool.summary:type_name -> keybroker.v1.PoolSummary
+	24, // 4: keybroker.v1.Pool.start_within:type_name -> google.protobuf.Duration
+	12, // 5: keybroker.v1.Pool.keys:type_name -> keybroker.v1.Key
+	13, // 6: keybroker.v1.Pool.quotas:type_name -> keybroker.v1.Quota
+	15, // 7: keybroker.v1.Pool.queues:type_name -> keybroker.v1.Queue
+	11, // 8: keybroker.v1.Pool.warnings:type_name -> keybroker.v1.Warning
+	0,  // 9: keybroker.v1.Warning.kind:type_name -> keybroker.v1.WarningKind
+	25, // 10: keybroker.v1.Warning.first_time:type_name -> google.protobuf.Timestamp
+	25, // 11: keybroker.v1.Warning.last_time:type_name -> google.protobuf.Timestamp
+	1,  // 12: keybroker.v1.Key.health:type_name -> keybroker.v1.Health
+	25, // 13: keybroker.v1.Key.last_error_time:type_name -> google.protobuf.Timestamp
+	25, // 14: keybroker.v1.Key.cooldown_until:type_name -> google.protobuf.Timestamp
+	14, // 15: keybroker.v1.Quota.limits:type_name -> keybroker.v1.Limit
+	25, // 16: keybroker.v1.Quota.cooldown_until:type_name -> google.protobuf.Timestamp
+	2,  // 17: keybroker.v1.Limit.dimension:type_name -> keybroker.v1.Dimension
+	24, // 18: keybroker.v1.Limit.window:type_name -> google.protobuf.Duration
+	3,  // 19: keybroker.v1.Limit.kind:type_name -> keybroker.v1.WindowKind
+	25, // 20: keybroker.v1.Limit.reset_time:type_name -> google.protobuf.Timestamp
+	25, // 21: keybroker.v1.Limit.header_time:type_name -> google.protobuf.Timestamp
+	24, // 22: keybroker.v1.Queue.longest_wait:type_name -> google.protobuf.Duration
+	18, // 23: keybroker.v1.ListLeasesResponse.leases:type_name -> keybroker.v1.Lease
+	25, // 24: keybroker.v1.Lease.granted_time:type_name -> google.protobuf.Timestamp
+	25, // 25: keybroker.v1.Lease.expire_time:type_name -> google.protobuf.Timestamp
+	19, // 26: keybroker.v1.Lease.reserved:type_name -> keybroker.v1.Amounts
+	19, // 27: keybroker.v1.Lease.used:type_name -> keybroker.v1.Amounts
+	24, // 28: keybroker.v1.WatchPoolRequest.min_interval:type_name -> google.protobuf.Duration
+	10, // 29: keybroker.v1.WatchPoolResponse.pool:type_name -> keybroker.v1.Pool
+	4,  // 30: keybroker.v1.AdminService.ListPools:input_type -> keybroker.v1.ListPoolsRequest
+	8,  // 31: keybroker.v1.AdminService.GetPool:input_type -> keybroker.v1.GetPoolRequest
+	16, // 32: keybroker.v1.AdminService.ListLeases:input_type -> keybroker.v1.ListLeasesRequest
+	22, // 33: keybroker.v1.AdminService.WatchPool:input_type -> keybroker.v1.WatchPoolRequest
+	20, // 34: keybroker.v1.AdminService.RestoreKey:input_type -> keybroker.v1.RestoreKeyRequest
+	5,  // 35: keybroker.v1.AdminService.ListPools:output_type -> keybroker.v1.ListPoolsResponse
+	9,  // 36: keybroker.v1.AdminService.GetPool:output_type -> keybroker.v1.GetPoolResponse
+	17, // 37: keybroker.v1.AdminService.ListLeases:output_type -> keybroker.v1.ListLeasesResponse
+	23, // 38: keybroker.v1.AdminService.WatchPool:output_type -> keybroker.v1.WatchPoolResponse
+	21, // 39: keybroker.v1.AdminService.RestoreKey:output_type -> keybroker.v1.RestoreKeyResponse
+	35, // [35:40] is the sub-list for method output_type
+	30, // [30:35] is the sub-list for method input_type
+	30, // [30:30] is the sub-list for extension type_name
+	30, // [30:30] is the sub-list for extension extendee
+	0,  // [0:30] is the sub-list for field type_name
 }
 
 func init() { file_keybroker_v1_admin_proto_init() }
@@ -1765,8 +2153,8 @@ func file_keybroker_v1_admin_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_keybroker_v1_admin_proto_rawDesc), len(file_keybroker_v1_admin_proto_rawDesc)),
-			NumEnums:      3,
-			NumMessages:   17,
+			NumEnums:      4,
+			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -26,6 +26,7 @@ const (
 	AdminService_GetPool_FullMethodName    = "/keybroker.v1.AdminService/GetPool"
 	AdminService_ListLeases_FullMethodName = "/keybroker.v1.AdminService/ListLeases"
 	AdminService_WatchPool_FullMethodName  = "/keybroker.v1.AdminService/WatchPool"
+	AdminService_RestoreKey_FullMethodName = "/keybroker.v1.AdminService/RestoreKey"
 )
 
 // AdminServiceClient is the client API for AdminService service.
@@ -43,6 +44,11 @@ type AdminServiceClient interface {
 	// WatchPool sends the pool's state at once, and again after every change,
 	// but not more often than the interval asked for.
 	WatchPool(ctx context.Context, in *WatchPoolRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchPoolResponse], error)
+	// RestoreKey takes a key and its quota group back into use at once, whatever
+	// keeps them out of it: for an operator who has paid, or knows better. If the
+	// provider still refuses, they rest again. NOT_FOUND: there is no such pool or
+	// key.
+	RestoreKey(ctx context.Context, in *RestoreKeyRequest, opts ...grpc.CallOption) (*RestoreKeyResponse, error)
 }
 
 type adminServiceClient struct {
@@ -102,6 +108,16 @@ func (c *adminServiceClient) WatchPool(ctx context.Context, in *WatchPoolRequest
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type AdminService_WatchPoolClient = grpc.ServerStreamingClient[WatchPoolResponse]
 
+func (c *adminServiceClient) RestoreKey(ctx context.Context, in *RestoreKeyRequest, opts ...grpc.CallOption) (*RestoreKeyResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RestoreKeyResponse)
+	err := c.cc.Invoke(ctx, AdminService_RestoreKey_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // AdminServiceServer is the server API for AdminService service.
 // All implementations must embed UnimplementedAdminServiceServer
 // for forward compatibility.
@@ -117,6 +133,11 @@ type AdminServiceServer interface {
 	// WatchPool sends the pool's state at once, and again after every change,
 	// but not more often than the interval asked for.
 	WatchPool(*WatchPoolRequest, grpc.ServerStreamingServer[WatchPoolResponse]) error
+	// RestoreKey takes a key and its quota group back into use at once, whatever
+	// keeps them out of it: for an operator who has paid, or knows better. If the
+	// provider still refuses, they rest again. NOT_FOUND: there is no such pool or
+	// key.
+	RestoreKey(context.Context, *RestoreKeyRequest) (*RestoreKeyResponse, error)
 	mustEmbedUnimplementedAdminServiceServer()
 }
 
@@ -138,6 +159,9 @@ func (UnimplementedAdminServiceServer) ListLeases(context.Context, *ListLeasesRe
 }
 func (UnimplementedAdminServiceServer) WatchPool(*WatchPoolRequest, grpc.ServerStreamingServer[WatchPoolResponse]) error {
 	return status.Error(codes.Unimplemented, "method WatchPool not implemented")
+}
+func (UnimplementedAdminServiceServer) RestoreKey(context.Context, *RestoreKeyRequest) (*RestoreKeyResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RestoreKey not implemented")
 }
 func (UnimplementedAdminServiceServer) mustEmbedUnimplementedAdminServiceServer() {}
 func (UnimplementedAdminServiceServer) testEmbeddedByValue()                      {}
@@ -225,6 +249,24 @@ func _AdminService_WatchPool_Handler(srv interface{}, stream grpc.ServerStream) 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type AdminService_WatchPoolServer = grpc.ServerStreamingServer[WatchPoolResponse]
 
+func _AdminService_RestoreKey_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RestoreKeyRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).RestoreKey(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_RestoreKey_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).RestoreKey(ctx, req.(*RestoreKeyRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // AdminService_ServiceDesc is the grpc.ServiceDesc for AdminService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -243,6 +285,10 @@ var AdminService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListLeases",
 			Handler:    _AdminService_ListLeases_Handler,
+		},
+		{
+			MethodName: "RestoreKey",
+			Handler:    _AdminService_RestoreKey_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

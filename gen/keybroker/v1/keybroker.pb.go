@@ -294,8 +294,8 @@ type ReportUsageRequest struct {
 	LeaseId string `protobuf:"bytes,1,opt,name=lease_id,json=leaseId,proto3" json:"lease_id,omitempty"`
 	// HTTP status of the answer. 0: not known, or no answer came.
 	StatusCode int32 `protobuf:"varint,2,opt,name=status_code,json=statusCode,proto3" json:"status_code,omitempty"`
-	// Response headers; all those about limits, and "date", are enough. Names are
-	// case-insensitive; several values of one name are joined with ", ". Names
+	// Response headers; all those about limits, waits and the organisation, "date"
+	// and "age" are enough. Names are case-insensitive; several values of one name are joined with ", ". Names
 	// the provider's dialect does not know are ignored. Values that cannot be
 	// read are ignored too. A limit that the broker did not know and that comes
 	// without what remains of it counts as used up.
@@ -304,7 +304,12 @@ type ReportUsageRequest struct {
 	Usage *Usage `protobuf:"bytes,4,opt,name=usage,proto3" json:"usage,omitempty"`
 	// The answer has ended: usage replaces what was reserved, and the lease
 	// ends.
-	Final         bool `protobuf:"varint,5,opt,name=final,proto3" json:"final,omitempty"`
+	Final bool `protobuf:"varint,5,opt,name=final,proto3" json:"final,omitempty"`
+	// The body of an answer that is an error, or the event that ended a stream
+	// with one. Providers say there what is used up, until when, and whose it is;
+	// without it a 429 for want of money looks like any other. The first 16 KiB
+	// are enough; more than 64 KiB is refused. Not to be sent for other answers.
+	ErrorBody     []byte `protobuf:"bytes,6,opt,name=error_body,json=errorBody,proto3" json:"error_body,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -372,6 +377,13 @@ func (x *ReportUsageRequest) GetFinal() bool {
 		return x.Final
 	}
 	return false
+}
+
+func (x *ReportUsageRequest) GetErrorBody() []byte {
+	if x != nil {
+		return x.ErrorBody
+	}
+	return nil
 }
 
 // Usage in the provider's own terms. A field that is unset is not known; in a
@@ -637,14 +649,16 @@ const file_keybroker_v1_keybroker_proto_rawDesc = "" +
 	"\fstart_within\x18\t \x01(\v2\x19.google.protobuf.DurationR\vstartWithin\x12+\n" +
 	"\x03ttl\x18\n" +
 	" \x01(\v2\x19.google.protobuf.DurationR\x03ttl\x121\n" +
-	"\x06waited\x18\v \x01(\v2\x19.google.protobuf.DurationR\x06waited\"\x96\x02\n" +
+	"\x06waited\x18\v \x01(\v2\x19.google.protobuf.DurationR\x06waited\"\xb5\x02\n" +
 	"\x12ReportUsageRequest\x12\x19\n" +
 	"\blease_id\x18\x01 \x01(\tR\aleaseId\x12\x1f\n" +
 	"\vstatus_code\x18\x02 \x01(\x05R\n" +
 	"statusCode\x12G\n" +
 	"\aheaders\x18\x03 \x03(\v2-.keybroker.v1.ReportUsageRequest.HeadersEntryR\aheaders\x12)\n" +
 	"\x05usage\x18\x04 \x01(\v2\x13.keybroker.v1.UsageR\x05usage\x12\x14\n" +
-	"\x05final\x18\x05 \x01(\bR\x05final\x1a:\n" +
+	"\x05final\x18\x05 \x01(\bR\x05final\x12\x1d\n" +
+	"\n" +
+	"error_body\x18\x06 \x01(\fR\terrorBody\x1a:\n" +
 	"\fHeadersEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xb8\x02\n" +

@@ -1,0 +1,32 @@
+package app
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"github.com/keybroker/keybroker/pool"
+)
+
+// notifier logs what a pool gives notice of.
+func notifier(logger *slog.Logger) func(pool.Notice) {
+	return func(n pool.Notice) {
+		level := slog.LevelWarn
+		switch n.Kind {
+		case pool.KeyBack, pool.Resting:
+			level = slog.LevelInfo
+		case pool.KeyQuarantined:
+			level = slog.LevelError
+		}
+		attrs := []slog.Attr{slog.String("event", n.Kind.String())}
+		for _, a := range []struct{ name, value string }{{"key", n.Key}, {"group", n.Group}, {"class", n.Class}} {
+			if a.value != "" {
+				attrs = append(attrs, slog.String(a.name, a.value))
+			}
+		}
+		if n.Wait > 0 {
+			attrs = append(attrs, slog.String("for", n.Wait.Round(time.Millisecond).String()))
+		}
+		logger.LogAttrs(context.Background(), level, n.Text, attrs...)
+	}
+}
