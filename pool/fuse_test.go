@@ -101,8 +101,20 @@ func (u *upstream) advance(d time.Duration) {
 	u.now = until
 }
 
-func (u *upstream) draw(what string, most time.Duration) time.Duration {
-	return time.Duration(rapid.Int64Range(0, int64(most)).Draw(u.T, what))
+// part draws what may be anything up to most, and is an extreme more often than
+// not.
+func (u *upstream) part(what string, most int64) int64 {
+	switch rapid.IntRange(0, 3).Draw(u.T, what) {
+	case 0:
+		return 0
+	case 1:
+		return most
+	}
+	return rapid.Int64Range(0, most).Draw(u.T, what)
+}
+
+func (u *upstream) while(what string, most time.Duration) time.Duration {
+	return time.Duration(u.part(what, int64(most)))
 }
 
 // use counts an amount at the provider, which must have room for it, unless
@@ -146,7 +158,7 @@ func (u *upstream) call() {
 	used := amounts
 	for d, n := range amounts {
 		if !u.dialect.Kept[d] && provider.Dimension(d) != provider.Requests {
-			used[d] = n - rapid.Int64Range(0, n).Draw(u.T, "spared")
+			used[d] = n - u.part("spared", n)
 		}
 	}
 	report := func(lag time.Duration, s provider.Signal, used provider.Amounts, final bool) {
@@ -155,14 +167,14 @@ func (u *upstream) call() {
 		})
 	}
 	// What counts while the answer is written is promised for half a window.
-	answer := u.draw("answer", 25*time.Second-u.delta)
-	u.in(u.draw("sent", u.delta), func() {
+	answer := u.while("answer", 25*time.Second-u.delta)
+	u.in(u.while("sent", u.delta-1), func() {
 		for d := range provider.Concurrency {
 			if !u.dialect.Held[d] {
 				u.use(d, used[d])
 				continue
 			}
-			part := rapid.Int64Range(0, used[d]).Draw(u.T, "part")
+			part := u.part("part", used[d])
 			u.in(answer/2, func() { u.use(d, part) })
 			u.in(answer, func() { u.use(d, used[d]-part) })
 		}
@@ -179,13 +191,13 @@ func (u *upstream) call() {
 
 func (u *upstream) run() {
 	for range rapid.SampledFrom([]int{20, 60, 150}).Draw(u.T, "steps") {
-		switch rapid.IntRange(0, 6).Draw(u.T, "step") {
-		case 0, 1, 2:
+		switch rapid.IntRange(0, 9).Draw(u.T, "step") {
+		case 0, 1, 2, 7, 8, 9:
 			u.call()
 		case 3:
-			u.advance(u.draw("while", time.Second))
+			u.advance(u.while("while", time.Second))
 		case 4, 5:
-			u.advance(u.draw("long while", 10*time.Second))
+			u.advance(u.while("long while", 10*time.Second))
 		case 6:
 			if u.foreign {
 				for d := range provider.Concurrency {

@@ -33,18 +33,21 @@ func (h *history) note(now Time, n int64) {
 	h.total += min(n, 1<<60)
 }
 
-// thin drops the mark that tells least: whose neighbours are closest, for their
-// age.
+// thin drops the marks that tell least: those that follow another closely, for
+// their age. With too few of those, it takes closely less strictly.
 func (h *history) thin(now Time) {
-	best, least := 1, 2.0
-	for i := 1; i < h.n-1; i++ {
-		part := float64(h.marks[i+1].at-h.marks[i-1].at) / float64(now-h.marks[i-1].at)
-		if part < least {
-			best, least = i, part
+	for part := Time(4); h.n == len(h.marks); part /= 2 {
+		kept := 1
+		for i := 1; i < h.n; i++ {
+			m, last := h.marks[i], h.marks[kept-1]
+			if part == 0 && i == 1 || part > 0 && m.at-last.at < (now-last.at)/part {
+				continue
+			}
+			h.marks[kept] = m
+			kept++
 		}
+		h.n = kept
 	}
-	copy(h.marks[best:], h.marks[best+1:h.n])
-	h.n--
 }
 
 // span is a time in which so much, or more, had been charged before.

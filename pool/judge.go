@@ -24,6 +24,11 @@ func (p *Pool) judge(now Time, l *lease, s *provider.Signal, final bool) {
 		return
 	}
 	l.refused = true
+	if s.Source == provider.WindowReset && p.cfg.Dialect.Kind == provider.Refilling {
+		guessed := *s // a bucket that is full then has room long before, as ours knows
+		guessed.Wait, guessed.Source = 0, provider.NotStated
+		s = &guessed
+	}
 	a := l.account
 	switch s.Class {
 	case provider.RateLimited:

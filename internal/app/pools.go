@@ -1,6 +1,7 @@
 package app
 
 import (
+	"slices"
 	"time"
 
 	"github.com/keybroker/keybroker/internal/broker"
@@ -75,12 +76,16 @@ func shared(limits []pool.Limit) []pool.Limit {
 }
 
 // limits lists the limits that are set. The legacy tpm_limit is one account
-// where the provider counts that way, and is split where it does not.
+// where the provider counts that way, the input's where it limits nothing else,
+// and is split elsewhere.
 func limits(l *config.Limits, d *provider.Dialect) []pool.Limit {
 	itpm, otpm, tpm := l.ITPMLimit, l.OTPMLimit, l.TPMLimit
-	if !d.CombinedTokens {
+	switch {
+	case !d.CombinedTokens:
 		itpm, otpm = l.GetEffectiveTPM()
 		tpm = 0
+	case tpm > 0 && itpm == 0 && slices.Contains(d.Limited, provider.InputTokens) && !slices.Contains(d.Limited, provider.Tokens):
+		itpm, tpm = tpm, 0
 	}
 	var all []pool.Limit
 	for _, x := range []pool.Limit{

@@ -8,7 +8,6 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/http"
-	"net/textproto"
 	"strings"
 	"time"
 
@@ -20,6 +19,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	keybrokerv1 "github.com/keybroker/keybroker/gen/keybroker/v1"
+	"github.com/keybroker/keybroker/internal/provider"
 )
 
 // service is one of the fleet: it leases a key, calls the provider itself, and
@@ -35,6 +35,8 @@ const (
 	inputTokens = 100
 	maxTokens   = 128
 	longestWait = 10 * time.Second
+
+	mostErrorBody = 16 << 10
 )
 
 // connect gives the service a connection of its own, as another process has.
@@ -104,43 +106,40 @@ func (s *service) send(ctx context.Context, l *keybrokerv1.AcquireKeyResponse) (
 		return nil, err
 	}
 	defer resp.Body.Close()
-	answer, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
-	if err != nil {
-		return nil, err
+	report := &keybrokerv1.ReportUsageRequest{
+		LeaseId: l.GetLeaseId(), StatusCode: int32(resp.StatusCode), Headers: limitHeaders(resp.Header), Final: true,
 	}
-	return &keybrokerv1.ReportUsageRequest{
-		LeaseId: l.GetLeaseId(), StatusCode: int32(resp.StatusCode), Headers: limitHeaders(resp.Header),
-		Usage: usage(answer), Final: true,
-	}, nil
+	if resp.StatusCode >= 400 {
+		report.ErrorBody, err = io.ReadAll(io.LimitReader(resp.Body, mostErrorBody))
+		return report, err
+	}
+	var answer provider.Body
+	_, err = io.Copy(&answer, resp.Body)
+	report.Usage, report.ErrorBody = usage(answer.Usage()), answer.Error()
+	return report, err
 }
 
 // limitHeaders keeps what the broker can use.
 func limitHeaders(h http.Header) map[string]string {
 	out := map[string]string{}
 	for name, values := range h {
-		if n := strings.ToLower(name); strings.Contains(n, "ratelimit") || strings.HasPrefix(n, "retry-after") || n == "date" {
-			out[textproto.CanonicalMIMEHeaderKey(name)] = strings.Join(values, ", ")
+		if provider.Forward(name) {
+			out[name] = strings.Join(values, ", ")
 		}
 	}
 	return out
 }
 
-// usage reads what either surface says was used.
-func usage(answer []byte) *keybrokerv1.Usage {
-	var a struct {
-		Usage struct {
-			Input      *int64 `json:"input_tokens"`
-			Output     *int64 `json:"output_tokens"`
-			Prompt     *int64 `json:"prompt_tokens"`
-			Completion *int64 `json:"completion_tokens"`
-		} `json:"usage"`
+// usage puts what an answer says was used into a report.
+func usage(u provider.Usage) *keybrokerv1.Usage {
+	known := func(n int64) *int64 {
+		if n == provider.Unknown {
+			return nil
+		}
+		return &n
 	}
-	if json.Unmarshal(answer, &a) != nil {
-		return nil
+	return &keybrokerv1.Usage{
+		InputTokens: known(u.Input), CacheCreationInputTokens: known(u.CacheWrite),
+		CacheReadInputTokens: known(u.CacheRead), OutputTokens: known(u.Output),
 	}
-	u := &keybrokerv1.Usage{InputTokens: a.Usage.Input, OutputTokens: a.Usage.Output}
-	if u.InputTokens == nil {
-		u.InputTokens, u.OutputTokens = a.Usage.Prompt, a.Usage.Completion
-	}
-	return u
 }

@@ -16,6 +16,8 @@ type plant struct {
 const (
 	neverRefuses = "TestProviderNeverRefuses"
 	overUse      = "TestOverUseDelaysGrants"
+	headers      = "TestHeadersNeverLoosenBeyondTheTruth"
+	refuses      = "the provider refuses"
 	refunds      = "TestRefundsNeverExceedTheExactOnes"
 )
 
@@ -143,7 +145,7 @@ var plants = []plant{
 	{
 		name: "one holder raises", rule: "a raise takes two holders if there are",
 		file: "bucket.go", test: "TestRaiseTakesTwoHoldersIfThereAre", says: "the other has not said so",
-		old: " || b.raiseHolder == l.holder.name && !sole",
+		old: " || b.raiseHolder == holder && !sole",
 		new: "",
 	},
 	{
@@ -155,8 +157,8 @@ var plants = []plant{
 	{
 		name: "poll takes the claim", rule: "who does not wait gets only what delays nobody",
 		file: "calls.go", test: "TestPollDoesNotTakeTheClaim", says: "not served by",
-		old: "only: p.only(ask.Exclude), claim: q.first}",
-		new: "only: p.only(ask.Exclude)}",
+		old: "\tm, ok := s.run(c)\n\tif !ok {",
+		new: "\ts.claim = nil\n\tm, ok := s.run(c)\n\tif !ok {",
 	},
 	{
 		name: "shared slot freed in one class", rule: "what one class frees of a shared limit, all have",
@@ -169,5 +171,59 @@ var plants = []plant{
 		file: "queue.go", test: "TestWithoutPoolingAProbeServesTheOtherClass", says: "elements differ",
 		old: "again = again || len(p.served) > n",
 		new: "_ = n",
+	},
+	{
+		name: "header blind to what is on its way", rule: "what was granted since may not have been counted",
+		file: "fuse.go", test: headers, says: refuses,
+		old: "b.cost(r.most+h.total-s.before)",
+		new: "b.cost(r.most)",
+	},
+	{
+		name: "header forgets delta", rule: "what was granted up to delta before may not have been counted",
+		file: "fuse.go", test: headers, says: refuses,
+		old: "delta := Time(r.delta)\n\tif !h.spans",
+		new: "delta := Time(0)\n\tif !h.spans",
+	},
+	{
+		name: "header taken for news", rule: "a header may speak of any moment since its lease's grant",
+		file: "fuse.go", test: headers, says: refuses,
+		old: "if !h.spans(r.since-delta, now-delta,",
+		new: "if !h.spans(now-delta, now-delta,",
+	},
+	{
+		name: "rounding taken for exact", rule: "a rounded count is taken at its worst",
+		file: "fuse.go", test: headers, says: refuses,
+		old: "most: used + w.Rounding/2,",
+		new: "most: used,",
+	},
+	{
+		name: "given back twice", rule: "what a header gave back, no refund gives again",
+		file: "bucket.go", test: headers, says: refuses,
+		old: "if granted >= b.loosenedAt {",
+		new: "if true {",
+	},
+	{
+		name: "sliding loosened at its end", rule: "a header takes from the oldest slices",
+		file: "fuse.go", test: headers, says: refuses,
+		old: "for i := b.oldest(); b.total > top; i++ {",
+		new: "for i := b.last; b.total > top; i-- {",
+	},
+	{
+		name: "sliding header blind to what is on its way", rule: "what was granted since may not have been counted",
+		file: "fuse.go", test: headers, says: refuses,
+		old: "top := r.most + later\n\twindow",
+		new: "top := r.most + 0*later\n\twindow",
+	},
+	{
+		name: "fixed header blind to what is on its way", rule: "what was granted since may not have been counted",
+		file: "fuse.go", test: headers, says: refuses,
+		old: "switch top := r.most + later; {",
+		new: "switch top := r.most + 0*later; {",
+	},
+	{
+		name: "history forgets", rule: "what the history has forgotten it answers on the safe side",
+		file: "history.go", test: headers, says: refuses,
+		old: "f(span{end, m.before})",
+		new: "f(span{end, h.total})",
 	},
 }

@@ -1,10 +1,15 @@
 package provider
 
-import "time"
+import (
+	"strings"
+	"time"
+)
 
 // Anthropic: token buckets by organisation and class of models. Input is
 // counted on arrival without what the cache read, output as it is produced.
-// Headers are on every response. Source: Claude docs, "Rate limits", 2026-08.
+// Headers are on every response, and a reset is the time until full. Source:
+// Claude docs, "Rate limits", 2026-08. A few old models (Haiku 3.5) count what
+// the cache read, too; the headers tell, the usage does not.
 var anthropic = Dialect{
 	Type:       "anthropic",
 	BaseURL:    "https://api.anthropic.com",
@@ -18,30 +23,107 @@ var anthropic = Dialect{
 		return Amounts{Requests: 1, InputTokens: input, OutputTokens: u.Output,
 			Tokens: either(input, u.Output), Concurrency: 1}
 	},
-	Windows: anthropicWindows,
+	rateScope: ClassScope, busyScope: ModelScope, forbiddenScope: KeyModelScope,
+	organization: "Anthropic-Organization-Id",
+	headers: []header{
+		anthropicHeader(Requests, "", "Ratelimit-Requests"),
+		anthropicHeader(InputTokens, "", "Ratelimit-Input-Tokens"),
+		anthropicHeader(OutputTokens, "", "Ratelimit-Output-Tokens"),
+		anthropicHeader(Tokens, "", "Ratelimit-Tokens"),
+		anthropicHeader(InputTokens, priority, "Priority-Input-Tokens"),
+		anthropicHeader(OutputTokens, priority, "Priority-Output-Tokens"),
+		anthropicHeader(InputTokens, fast, "Fast-Input-Tokens"),
+		anthropicHeader(OutputTokens, fast, "Fast-Output-Tokens"),
+	},
+	rules: []rule{
+		{status: 400, phrase: "you have reached your specified api usage limits", class: QuotaExhausted, scope: GroupScope},
+		{status: 400, phrase: "you have reached your specified workspace api usage limits", class: QuotaExhausted, scope: GroupScope},
+		{status: 429, phrase: "you have reached your api usage limits", class: QuotaExhausted, scope: GroupScope},
+	},
+	more:  anthropicMore,
+	judge: anthropicJudge,
 }
 
-// Token counts are rounded to the nearest thousand; requests are exact.
-var anthropicHeaders = []struct {
-	dimension        Dimension
-	limit, remaining string
-	rounding         int64
-}{
-	{Requests, "Anthropic-Ratelimit-Requests-Limit", "Anthropic-Ratelimit-Requests-Remaining", 1},
-	{InputTokens, "Anthropic-Ratelimit-Input-Tokens-Limit", "Anthropic-Ratelimit-Input-Tokens-Remaining", 1000},
-	{OutputTokens, "Anthropic-Ratelimit-Output-Tokens-Limit", "Anthropic-Ratelimit-Output-Tokens-Remaining", 1000},
+const (
+	priority = "priority" // the Priority Tier; what it lacks, the standard one gives
+	fast     = "fast"     // requests with speed: "fast"
+	unified  = "unified-" // subscriptions
+)
+
+// What remains of tokens is rounded to the nearest thousand; requests are exact,
+// and so are the samples of the Priority Tier.
+func anthropicHeader(d Dimension, name, prefix string) header {
+	prefix = "Anthropic-" + prefix
+	h := header{dimension: d, name: name, length: time.Minute, format: rfc3339, aside: name != "",
+		limit: prefix + "-Limit", remaining: prefix + "-Remaining", reset: prefix + "-Reset"}
+	if d != Requests && name != priority {
+		h.rounding = 1000
+	}
+	return h
 }
 
-func anthropicWindows(r Response) []Window {
-	var ws []Window
-	for _, h := range anthropicHeaders {
-		w := Window{
-			Dimension: h.dimension, Length: time.Minute, Kind: Refilling, Rounding: h.rounding, Reset: Unknown, Utilization: Unknown,
-			Limit: count(r.Header.Get(h.limit)), Remaining: count(r.Header.Get(h.remaining)),
-		}
-		if w.Limit > 0 {
-			ws = append(ws, w)
+// anthropicMore sets aside the limit on tokens where it is no limit of its own but
+// the sum of the others, or does not say. Otherwise it is the tightest one in
+// effect, such as a workspace's.
+func anthropicMore(a *answer) {
+	var sum int64
+	for i := range a.windows {
+		w := &a.windows[i]
+		switch {
+		case w.Aside:
+		case w.Dimension == Tokens:
+			w.Aside = w.Limit < 0 || w.Limit == sum
+		case w.Dimension != Requests:
+			sum = add(sum, max(w.Limit, 0))
 		}
 	}
-	return ws
+	a.subscription()
+}
+
+var unifiedHeaders = []struct {
+	name, status, reset, utilization string
+	length                           time.Duration
+}{
+	{unified + "5h", "Anthropic-Ratelimit-Unified-5h-Status", "Anthropic-Ratelimit-Unified-5h-Reset",
+		"Anthropic-Ratelimit-Unified-5h-Utilization", 5 * time.Hour},
+	{unified + "7d", "Anthropic-Ratelimit-Unified-7d-Status", "Anthropic-Ratelimit-Unified-7d-Reset",
+		"Anthropic-Ratelimit-Unified-7d-Utilization", 7 * day},
+	{unified + "7d_oi", "Anthropic-Ratelimit-Unified-7d_oi-Status", "Anthropic-Ratelimit-Unified-7d_oi-Reset",
+		"Anthropic-Ratelimit-Unified-7d_oi-Utilization", 7 * day}, // of one model
+}
+
+// subscription reads the limits of a subscription's OAuth token, which are parts
+// of something unnamed. Nothing remains of one that is rejected. Undocumented;
+// source: recorded responses, 2026-03.
+func (a *answer) subscription() {
+	for i := range unifiedHeaders {
+		h := &unifiedHeaders[i]
+		status := a.first(h.status)
+		if status == "" {
+			continue
+		}
+		w := a.stated(NumDimensions)
+		w.Name, w.Length, w.Aside, w.Kind = h.name, h.length, true, Fixed
+		w.Reset = a.reset(anyFormat, a.first(h.reset)) // seconds since 1970, but ISO was seen
+		if status == "rejected" {
+			w.Remaining = 0
+		}
+		if n, ok := decimal(strings.TrimSpace(a.first(h.utilization))); ok {
+			w.Utilization = n
+		}
+		a.windows = append(a.windows, w)
+	}
+}
+
+// anthropicJudge keeps a refusal of fast requests from the ordinary ones, and
+// widens that of a subscription to everything it pays for.
+func anthropicJudge(a *answer, v *verdict) {
+	limited := v.class == RateLimited && !a.any(func(w *Window) bool { return !w.Aside && spent(w) })
+	switch {
+	case limited && a.any(func(w *Window) bool { return w.Name == fast && w.Remaining == 0 }), // 0 of 0 is "not granted"
+		v.class == Overloaded && a.any(func(w *Window) bool { return w.Name == fast }):
+		v.scope = NoScope
+	case limited && a.any(func(w *Window) bool { return (w.Name == unified+"5h" || w.Name == unified+"7d") && spent(w) }):
+		v.scope = GroupScope
+	}
 }

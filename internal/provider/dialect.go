@@ -6,6 +6,7 @@ package provider
 import (
 	"slices"
 	"strings"
+	"time"
 )
 
 // Kind is the way in which a provider counts a limit with a window.
@@ -48,7 +49,9 @@ type Dialect struct {
 	// empty if that differs from customer to customer.
 	BaseURL string
 	// Hosts are those that a key may be sent to beside the base URL's own. A
-	// leading "*." stands for any labels.
+	// "*" stands for one or more letters, digits and hyphens, and so for one
+	// label or a part of it. Every owner of such a name is the provider's
+	// customer at most, and sees no headers.
 	Hosts []string
 	// AuthHeader carries the key, after AuthPrefix.
 	AuthHeader, AuthPrefix string
@@ -70,11 +73,28 @@ type Dialect struct {
 	Reserve func(Demand) Amounts
 	// Count gives what a call did count; Unknown where the usage does not say.
 	Count func(Usage) Amounts
-	// Windows reads the limits that a response states.
-	Windows func(Response) []Window
+
+	// rateScope is what a rate limit is about, busyScope what an overload is,
+	// and forbiddenScope what a 403 is.
+	rateScope, busyScope, forbiddenScope Scope
+	// defaultWait is how long to wait after a rate limit that states nothing.
+	defaultWait time.Duration
+	// organization is the header that names the owner of the limits.
+	organization string
+	// headers are the limits that a response states in its headers.
+	headers []header
+	// rules are the exceptions to what statuses mean; the first that fits holds.
+	rules []rule
+	// more reads what the table of headers cannot say, and judge mends what the
+	// rules cannot.
+	more  func(*answer)
+	judge func(*answer, *verdict)
 }
 
-var dialects = []*Dialect{&anthropic, &generic, &openai}
+var dialects = []*Dialect{
+	&anthropic, &azure, &bedrock, &cerebras, &cohere, &deepseek, &fireworks, &gemini, &generic, &github,
+	&groq, &mistral, &openai, &openrouter, &together, &vertex, &xai,
+}
 
 // Lookup finds a dialect by its type.
 func Lookup(typ string) (*Dialect, bool) {

@@ -91,11 +91,14 @@ type Response struct {
 	// Body is that of an error, or its beginning, or the event that ended a
 	// stream with an error. Other bodies mean nothing here.
 	Body []byte
+	// At is when the client saw the response. It stands in for a missing Date
+	// header, and zero is not known.
+	At time.Time
 }
 
 // Window is a limit as a response states it.
 type Window struct {
-	Dimension   Dimension
+	Dimension   Dimension     // NumDimensions, and then Aside, if it counts something else
 	Name        string        // tells limits on the same thing apart: "project", "fast", "burst"; mostly empty
 	Length      time.Duration // 0 if neither stated nor to be inferred
 	Kind        Kind          // how it is counted
@@ -105,7 +108,8 @@ type Window struct {
 	Reset       time.Duration // until it is full again, or ends if Fixed; Unknown if not stated
 	Utilization float64       // the part used, where only that is stated; Unknown otherwise
 	// Aside marks a limit that ordinary calls do not count against, such as that
-	// of a faster tier. It is there to be seen.
+	// of a faster tier, or that cannot be counted from here. It is there to be
+	// seen.
 	Aside bool
 }
 
