@@ -118,15 +118,25 @@ func (p *Pool) restOne(now Time, l *lease, s *provider.Signal, g guess, a *accou
 	p.notice(n)
 }
 
-// noAccess reports whether a refusal states a limit of nothing: then the model
-// is not for these keys.
+// noAccess reports whether what refused is a limit of nothing: then the model is
+// not for these keys. (A limit of 0 on tokens is also how some models say that
+// they count none.)
 func noAccess(s *provider.Signal) bool {
-	for i := range s.Windows {
-		if w := &s.Windows[i]; w.Limit == 0 && !w.Aside {
-			return true
-		}
+	if s.Class != provider.RateLimited && s.Class != provider.Forbidden {
+		return false
 	}
-	return s.Refused != nil && s.Refused.Limit == 0
+	if s.Refused != nil {
+		return s.Refused.Limit == 0
+	}
+	none := false
+	for i := range s.Windows {
+		w := &s.Windows[i]
+		if !w.Aside && w.Limit > 0 && w.Remaining == 0 {
+			return false
+		}
+		none = none || !w.Aside && w.Limit == 0
+	}
+	return none
 }
 
 // tighten keeps more unused where the provider refused and we saw room: in the
