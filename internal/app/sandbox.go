@@ -23,11 +23,18 @@ var SandboxConfig []byte
 // SandboxConfig expects it.
 const SandboxAddress = "127.0.0.1:7071"
 
-// What a sandbox enforces on keys whose limits the configuration leaves out, so
-// that there is something to learn.
-var unstated = map[bool]sandbox.Limits{
-	false: {RPM: 50, ITPM: 40_000, OTPM: 8_000},
-	true:  {RPM: 60, TPM: 40_000},
+// unstated is what a sandbox enforces on keys whose limits the configuration
+// leaves out, so that there is something to learn.
+func unstated(d *provider.Dialect) sandbox.Limits {
+	switch {
+	case d.Type == "github":
+		return sandbox.Limits{RPH: 5000}
+	case d.Type == "deepseek":
+		return sandbox.Limits{Concurrency: 20}
+	case d.CombinedTokens:
+		return sandbox.Limits{RPM: 60, TPM: 40_000}
+	}
+	return sandbox.Limits{RPM: 50, ITPM: 40_000, OTPM: 8_000}
 }
 
 // SandboxAccounts gives the accounts of a simulated provider that accepts the
@@ -112,8 +119,10 @@ func tighter(a, b sandbox.Limits) sandbox.Limits {
 // fill puts a limit where the configuration states none but the provider would
 // have one.
 func fill(l sandbox.Limits, d *provider.Dialect) sandbox.Limits {
-	u := unstated[d.CombinedTokens]
-	for _, f := range []struct{ have, want *int64 }{{&l.RPM, &u.RPM}, {&l.ITPM, &u.ITPM}, {&l.OTPM, &u.OTPM}, {&l.TPM, &u.TPM}} {
+	u := unstated(d)
+	for _, f := range []struct{ have, want *int64 }{
+		{&l.RPM, &u.RPM}, {&l.ITPM, &u.ITPM}, {&l.OTPM, &u.OTPM}, {&l.TPM, &u.TPM}, {&l.RPH, &u.RPH}, {&l.Concurrency, &u.Concurrency},
+	} {
 		if *f.have == 0 {
 			*f.have = *f.want
 		}

@@ -3,16 +3,18 @@ package sandbox
 import (
 	"sync"
 	"time"
-
-	"github.com/keybroker/keybroker/internal/sim"
 )
 
 // account keeps the books of one Account: a provider's view of one quota
 // group. Times are virtual, since the server's start.
 type account struct {
 	Account // as declared; Keys is dropped, so that no account holds a secret
+	dialect *dialect
+	began   time.Time // when virtual time did
 
 	mu           sync.Mutex
+	overloaded   bool
+	exhausted    bool
 	classes      map[string]*class // by name
 	byModel      map[string]*class // declared models only
 	unauthorized int64
@@ -21,10 +23,13 @@ type account struct {
 // class is the state of one model class, guarded by its account's mutex.
 type class struct {
 	name     string
-	buckets  [dimensions]*sim.TokenBucket // nil: not limited
+	dialect  *dialect
+	began    time.Time
+	buckets  [dimensions]*bucket // nil: not limited
 	limits   Limits
-	charged  [dimensions]int64 // in all
+	charged  [dimensions]int64 // in all, by requests
 	inFlight int64
+	others   int64 // slots that somebody else uses
 	stats    ClassStats
 }
 
@@ -35,8 +40,11 @@ const longest = 10 * 365 * 24 * time.Hour
 // level is what a header tells about one dimension.
 type level struct {
 	limit, remaining int64
-	untilFull        time.Duration
+	reset            time.Duration // until it is full, or its window ends
 }
+
+// levels are those of the dimensions that are limited.
+type levels [dimensions]*level
 
 // refusal says which limit a request did not fit.
 type refusal struct {
@@ -50,9 +58,9 @@ type refusal struct {
 	wait time.Duration
 }
 
-func newAccount(a Account) *account {
+func newAccount(a Account, began time.Time) *account {
 	a.Keys = nil
-	acct := &account{Account: a, classes: map[string]*class{}, byModel: map[string]*class{}}
+	acct := &account{Account: a, dialect: dialectOf(a.Type), began: began, classes: map[string]*class{}, byModel: map[string]*class{}}
 	if a.Flat {
 		acct.class("all").setLimits(0, a.Default)
 		return acct
@@ -72,7 +80,7 @@ func newAccount(a Account) *account {
 func (a *account) class(name string) *class {
 	c, ok := a.classes[name]
 	if !ok {
-		c = &class{name: name}
+		c = &class{name: name, dialect: a.dialect, began: a.began}
 		c.setLimits(0, a.Default)
 		a.classes[name] = c
 	}
@@ -124,18 +132,17 @@ func (c *class) check(at time.Duration, d demand) *refusal {
 		if wait == 0 || worst != nil && wait <= worst.wait {
 			continue
 		}
-		limit := c.limits.of(dimension(dim))
 		worst = &refusal{
 			dim:       dimension(dim),
-			limit:     limit,
-			used:      limit - b.Remaining(at),
+			limit:     b.limit,
+			used:      b.limit - b.Remaining(at),
 			requested: d.need[dim],
 			wait:      wait,
 		}
 	}
-	if limit := c.limits.Concurrency; worst == nil && limit > 0 && c.inFlight >= limit {
+	if limit := c.limits.Concurrency; worst == nil && limit > 0 && c.inFlight+c.others >= limit {
 		// Nobody knows when an answer ends; a second is a guess.
-		worst = &refusal{concurrency: true, limit: limit, used: c.inFlight, requested: 1, wait: time.Second}
+		worst = &refusal{concurrency: true, limit: limit, used: c.inFlight + c.others, requested: 1, wait: time.Second}
 	}
 	return worst
 }
@@ -146,10 +153,10 @@ func (a *account) generated(c *class, at time.Duration, d demand, n int64) {
 	defer a.mu.Unlock()
 	c.stats.OutputTokens += n
 	for dim, b := range c.buckets {
-		if b == nil || !d.output[dim] {
+		if b == nil || d.output[dim] == 0 {
 			continue
 		}
-		c.charge(at, dim, n)
+		c.charge(at, dim, d.output[dim]*n)
 		if b.Remaining(at) < 0 {
 			c.stats.OverLimit++
 		}
@@ -169,15 +176,15 @@ func (a *account) release(c *class) {
 }
 
 // levels is a snapshot for the headers; nil where there is no limit.
-func (a *account) levels(c *class, at time.Duration) (ls [dimensions]*level) {
+func (a *account) levels(c *class, at time.Duration) (ls levels) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for dim, b := range c.buckets {
 		if b != nil {
 			ls[dim] = &level{
-				limit:     c.limits.of(dimension(dim)),
+				limit:     b.limit,
 				remaining: max(b.Remaining(at), 0),
-				untilFull: min(b.UntilFull(at), longest),
+				reset:     min(b.reset(at), longest),
 			}
 		}
 	}
@@ -193,9 +200,22 @@ func (c *class) setLimits(at time.Duration, l Limits) {
 		case limit <= 0:
 			c.buckets[dim] = nil
 		case c.buckets[dim] == nil:
-			c.buckets[dim] = sim.NewTokenBucket(limit, dim.window())
+			c.buckets[dim] = c.dialect.bucket(dim, limit, c.began)
 		default:
-			c.buckets[dim].SetLimit(at, limit)
+			b := c.buckets[dim]
+			b.limit = c.dialect.amount(dim, limit)
+			b.SetLimit(at, b.limit)
 		}
 	}
+}
+
+// use is for somebody else: it charges what there is room for, as far as l asks,
+// and takes slots or gives them back.
+func (c *class) use(at time.Duration, l Limits) {
+	for dim, b := range c.buckets {
+		if b != nil {
+			b.Charge(at, max(0, min(l.of(dimension(dim)), b.Remaining(at))))
+		}
+	}
+	c.others = max(0, c.others+l.Concurrency)
 }

@@ -5,7 +5,7 @@ import "encoding/json"
 // chat is the format of OpenAI's POST /v1/chat/completions, with one choice.
 type chat struct{}
 
-func parseChat(body []byte) (*request, error) {
+func parseChat(body []byte, model string) (*request, error) {
 	var b struct {
 		Model               string            `json:"model"`
 		MaxTokens           *int64            `json:"max_tokens"`
@@ -18,6 +18,9 @@ func parseChat(body []byte) (*request, error) {
 	}
 	if err := decode(body, &b); err != nil {
 		return nil, err
+	}
+	if model != "" { // Azure's deployment
+		b.Model = model
 	}
 	switch {
 	case b.Model == "":

@@ -1,35 +1,48 @@
-// Package sandbox is a simulated provider over HTTP: the Anthropic and the
-// OpenAI surface, with real limits behind them and nonsense for answers.
+// Package sandbox is a simulated provider over HTTP: the surfaces and habits of
+// all that keybroker knows, with real limits behind them and nonsense for
+// answers.
 //
 // It lets people try keybroker without spending money, and it lets tests
 // drive the official SDKs against limits that are exactly known. It answers
 //
-//	POST /v1/messages           Anthropic, JSON and SSE
-//	POST /v1/chat/completions   OpenAI, JSON and SSE
-//	POST /v1/responses          OpenAI, JSON and SSE (text only)
-//	GET  /v1/models             of either, by the credential's header
+//	POST /v1/messages                       Anthropic, JSON and SSE
+//	POST …/chat/completions                 OpenAI and its clones, JSON and SSE
+//	POST …/v1/responses                     OpenAI, JSON and SSE (text only)
+//	POST …/models/{model}:generateContent   Gemini and Vertex, JSON
+//	POST …:streamGenerateContent            the same, SSE or a JSON array
+//	POST /model/{model}/converse[-stream]   Bedrock, JSON or AWS event stream
+//	POST /v2/chat                           Cohere, JSON and SSE
+//	POST /v1/call                           the generic provider, JSON
+//	GET  …                                  GitHub, JSON
+//	GET  /v1/models                         Anthropic or OpenAI, by the credential's header
 //
-// Everything else is a 404. The path decides the surface; the credential
-// must belong to an account of that surface (x-api-key or a bearer token for
-// Anthropic, a bearer token for OpenAI).
+// Everything else is a 404. The path decides the surface, which is the format
+// of requests and answers; the credential must belong to an account of that
+// surface. The type of that account decides the rest: what counts and how, what
+// headers tell, and the words of every failure. Nothing here is shared with
+// package provider, which has to understand it. Where a provider's habits are
+// not known, the strictest ones that fit what is known were taken; each dialect
+// says so.
 //
 // # Limits
 //
-// Every account × model class has token buckets of its own, kept by package
-// sim. A request is charged in every dimension or in none:
+// Every account × model class has limits of its own, kept by package sim: token
+// buckets, sliding or fixed windows, as the provider counts. A request is charged
+// in every dimension or in none:
 //
 //   - requests: one, on arrival;
 //   - ITPM: the estimated input, on arrival;
 //   - OTPM: the real output. A request is refused when the output it is about
 //     to produce does not fit on arrival; it is charged slice by slice as it
-//     is generated, so that concurrent answers can overdraw the bucket. Each
+//     is generated, so that concurrent answers can overdraw the limit. Each
 //     such charge counts as OverLimit in [Stats];
-//   - TPM and TPD: with Anthropic, input on arrival and output as it is
-//     generated; with OpenAI, the larger of max_tokens and the input estimate,
-//     on arrival, and kept whatever the answer turns out to be.
+//   - TPM and TPD: mostly as input and OTPM together. With OpenAI, the larger of
+//     max_tokens and the input estimate, and with Azure and Cerebras their sum,
+//     on arrival, and kept whatever the answer turns out to be; with Gemini and
+//     Vertex, the input only.
 //
-// Refused requests cost nothing. Rate headers are on every answer whose class
-// is known, and tell of the moment the answer begins.
+// Refused requests cost nothing. Rate headers, where the provider has any, are on
+// every answer whose class is known, and tell of the moment the answer begins.
 //
 // # Making it do things
 //
@@ -39,8 +52,10 @@
 // latter still capped by max_tokens). Two suffixes of a model's name make the
 // request fail, at no charge:
 //
-//	-overloaded   529 overloaded_error; OpenAI: 503 server_is_overloaded
-//	-exhausted    429 enforced_spend_limit_reached; OpenAI: insufficient_quota
+//	-overloaded   Anthropic: 529 overloaded_error; OpenAI: 503 server_is_overloaded
+//	-exhausted    Anthropic: 429 enforced_spend_limit_reached; OpenAI: insufficient_quota
 //
-// Such a model belongs to the class of the name without the suffix.
+// Such a model belongs to the class of the name without the suffix. Programs that
+// hold the [Server] can make things go wrong for whole accounts and for single
+// keys: see Revoke, Forbid, Overload, Exhaust, SetLimits and Use.
 package sandbox

@@ -16,34 +16,37 @@ type exchange struct {
 	answer
 	server  *Server
 	w       http.ResponseWriter
-	dialect dialect
+	surface surface
+	dialect *dialect
 	nth     uint64   // of the server's requests
+	key     string   // empty until it is known to be somebody's
 	account *account // nil until the credential is known
 	class   *class   // nil until the model is known
+	framing framing  // of a stream
+	events  int      // of it, so far
 }
 
 // serve answers the requests of one endpoint.
-func (s *Server) serve(ep endpoint) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		x := s.exchange(w, ep.dialect)
-		if !s.authenticate(x, r) || !x.read(r, ep) || x.magic() {
-			return
-		}
-		d := ep.demand(&x.request)
-		if refused := x.account.admit(x.class, s.elapsed(), d); refused != nil {
-			x.fail(failure{kind: limited, refusal: refused})
-			return
-		}
-		if x.stream {
-			s.answerStream(r, x, ep, d)
-		} else {
-			s.answerWhole(r, x, ep, d)
-		}
-	})
+func (s *Server) serve(w http.ResponseWriter, r *http.Request, ep endpoint, model string) {
+	x := s.exchange(w, ep.surface)
+	if !s.authenticate(x, r) || !x.read(r, ep, model) || x.troubled() {
+		return
+	}
+	d := x.dialect.demand(&x.request)
+	if refused := x.account.admit(x.class, s.elapsed(), d); refused != nil {
+		x.fail(failure{kind: limited, refusal: refused})
+		return
+	}
+	if x.stream || ep.stream {
+		x.framing = ep.framing
+		s.answerStream(r, x, ep, d)
+	} else {
+		s.answerWhole(r, x, ep, d)
+	}
 }
 
 // read parses the request and finds its class, or answers with what is wrong.
-func (x *exchange) read(r *http.Request, ep endpoint) bool {
+func (x *exchange) read(r *http.Request, ep endpoint, named string) bool {
 	body, err := io.ReadAll(http.MaxBytesReader(x.w, r.Body, maxBody))
 	var over *http.MaxBytesError
 	if errors.As(err, &over) {
@@ -52,7 +55,7 @@ func (x *exchange) read(r *http.Request, ep endpoint) bool {
 	}
 	var req *request
 	if err == nil {
-		req, err = ep.parse(body)
+		req, err = ep.parse(body, named)
 	}
 	if err == nil {
 		err = x.server.size(req, r.Header, x.nth)
@@ -83,17 +86,28 @@ func (x *exchange) wish() (model string, f *failure) {
 	return x.model, nil
 }
 
-// magic answers a request that asks to fail.
-func (x *exchange) magic() bool {
-	_, f := x.wish()
-	if f == nil {
-		return false
-	}
+// troubled answers a request that asks to fail, or that somebody has seen to it
+// that it does.
+func (x *exchange) troubled() bool {
+	model, f := x.wish()
 	x.account.mu.Lock()
-	x.class.stats.Failed++
+	switch {
+	case f != nil:
+	case x.server.forbids(x.key, model):
+		f = &failure{kind: forbidden}
+	case x.account.exhausted:
+		f = &failure{kind: exhausted}
+	case x.account.overloaded:
+		f = &failure{kind: overloaded}
+	}
+	if f != nil {
+		x.class.stats.Failed++
+	}
 	x.account.mu.Unlock()
-	x.fail(*f)
-	return true
+	if f != nil {
+		x.fail(*f)
+	}
+	return f != nil
 }
 
 // answerWhole generates the answer, then sends it as one JSON body. A client
@@ -102,7 +116,8 @@ func (s *Server) answerWhole(r *http.Request, x *exchange, ep endpoint, d demand
 	nothing := func() error { return nil }
 	silent := func(string) error { return nil }
 	if s.generate(r.Context(), x, d, nothing, silent) == nil {
-		x.json(http.StatusOK, ep.whole(&x.answer))
+		x.rates()
+		x.json(http.StatusOK, ep.format.whole(&x.answer))
 	}
 }
 
@@ -110,18 +125,20 @@ func (s *Server) answerWhole(r *http.Request, x *exchange, ep endpoint, d demand
 // what was generated until then is all that counts.
 func (s *Server) answerStream(r *http.Request, x *exchange, ep endpoint, d demand) {
 	begin := func() error {
-		x.w.Header().Set("Content-Type", "text/event-stream; charset=utf-8")
+		x.w.Header().Set("Content-Type", x.framing.contentType())
 		x.w.Header().Set("Cache-Control", "no-cache")
+		x.rates()
 		x.header(http.StatusOK)
-		return x.send(ep.begin(&x.answer))
+		return x.send(ep.format.begin(&x.answer))
 	}
-	emit := func(text string) error { return x.send(ep.delta(&x.answer, text)) }
+	emit := func(text string) error { return x.send(ep.format.delta(&x.answer, text)) }
 	if s.generate(r.Context(), x, d, begin, emit) == nil {
-		_ = x.send(ep.end(&x.answer)) // if the client is gone, there is nobody to tell
+		_ = x.send(ep.format.end(&x.answer)) // if the client is gone, there is nobody to tell
+		_, _ = x.w.Write(x.framing.last())
 	}
 }
 
-// send writes server-sent events and flushes them.
+// send writes events and flushes them.
 func (x *exchange) send(events []event) error {
 	for _, e := range events {
 		data := []byte(e.raw)
@@ -131,16 +148,10 @@ func (x *exchange) send(events []event) error {
 				return err
 			}
 		}
-		var frame []byte
-		if e.name != "" {
-			frame = append(frame, "event: "+e.name+"\n"...)
-		}
-		frame = append(frame, "data: "...)
-		frame = append(frame, data...)
-		frame = append(frame, "\n\n"...)
-		if _, err := x.w.Write(frame); err != nil {
+		if _, err := x.w.Write(x.framing.frame(&e, data, x.events)); err != nil {
 			return err
 		}
+		x.events++
 	}
 	err := http.NewResponseController(x.w).Flush()
 	if errors.Is(err, http.ErrNotSupported) {
@@ -149,13 +160,14 @@ func (x *exchange) send(events []event) error {
 	return err
 }
 
-// fail answers with a failure.
+// fail answers with a failure. What it says of the limits outranks the limits.
 func (x *exchange) fail(f failure) {
 	f.id, f.model, f.now = x.id, x.model, x.server.options.Now()
 	if x.account != nil {
 		f.organization = x.account.Name
 	}
-	x.json(x.dialect.fail(x.w.Header(), f))
+	x.rates()
+	x.json(x.dialect.fail(x.w.Header(), &f))
 }
 
 // json answers with a JSON body.
@@ -173,9 +185,19 @@ func (x *exchange) header(status int) {
 		organization = x.account.Name
 	}
 	h.Set("Date", now.UTC().Format(http.TimeFormat))
-	x.dialect.identify(h, organization, x.id, now.Sub(x.created))
-	if x.class != nil {
-		x.dialect.limits(h, now, x.account.levels(x.class, now.Sub(x.server.start)))
+	identify := x.dialect.identify
+	if identify == nil {
+		identify = xRequestID
 	}
+	identify(h, organization, x.id, now.Sub(x.created))
 	x.w.WriteHeader(status)
+}
+
+// rates sets the headers that tell of the limits.
+func (x *exchange) rates() {
+	if x.class != nil && x.dialect.headers != nil {
+		now := x.server.options.Now()
+		ls := x.account.levels(x.class, now.Sub(x.server.start))
+		x.dialect.headers(x.w.Header(), now, &ls)
+	}
 }

@@ -50,6 +50,9 @@ func (s *Server) size(req *request, h http.Header, nth uint64) error {
 	if err := override(&wanted, h, "x-sandbox-output-tokens", mostOutput); err != nil {
 		return err
 	}
+	if req.silent {
+		return nil
+	}
 	req.output = min(wanted, mostOutput)
 	if req.maxOutput > 0 && req.output > req.maxOutput {
 		req.output, req.maxed = req.maxOutput, true
@@ -123,7 +126,7 @@ func sleep(ctx context.Context, d time.Duration) error {
 
 // estimate is the number of tokens in the texts of some JSON values: a
 // quarter of their bytes, rounded up. Texts are strings, and the strings
-// under "text" and "content" of the objects within.
+// under "text", "content" and "parts" of the objects within.
 func estimate(values ...json.RawMessage) int64 {
 	var bytes int64
 	for _, raw := range values {
@@ -144,7 +147,7 @@ func textBytes(v any) (n int64) {
 			n += textBytes(e)
 		}
 	case map[string]any:
-		n = textBytes(v["text"]) + textBytes(v["content"])
+		n = textBytes(v["text"]) + textBytes(v["content"]) + textBytes(v["parts"])
 	}
 	return n
 }

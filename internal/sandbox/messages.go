@@ -5,7 +5,7 @@ import "encoding/json"
 // messages is the format of Anthropic's POST /v1/messages.
 type messages struct{}
 
-func parseMessages(body []byte) (*request, error) {
+func parseMessages(body []byte, _ string) (*request, error) {
 	var b struct {
 		Model     string            `json:"model"`
 		MaxTokens *int64            `json:"max_tokens"`

@@ -4,7 +4,11 @@ import "time"
 
 // Account is one quota group of one provider: its keys share its limits.
 type Account struct {
-	// Type is "anthropic" or "openai". Any other type has the OpenAI surface.
+	// Type is the provider: "anthropic", "openai", "azure", "gemini", "vertex",
+	// "bedrock", "groq", "mistral", "cerebras", "fireworks", "together",
+	// "openrouter", "deepseek", "xai", "cohere", "github" or "generic". It
+	// decides what counts, and what headers and errors say. Any other type is
+	// taken for "openai".
 	Type string
 
 	// Name is the organisation id shown in headers and messages.
@@ -42,6 +46,7 @@ type Limits struct {
 	TPM         int64 // tokens per minute, input and output together
 	RPD         int64 // requests per day
 	TPD         int64 // tokens per day
+	RPH         int64 // requests per hour
 	Concurrency int64 // requests being answered at one time
 }
 

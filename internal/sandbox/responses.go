@@ -6,7 +6,7 @@ import "encoding/json"
 // one text, and nothing stored.
 type responses struct{}
 
-func parseResponses(body []byte) (*request, error) {
+func parseResponses(body []byte, _ string) (*request, error) {
 	var b struct {
 		Model           string          `json:"model"`
 		MaxOutputTokens *int64          `json:"max_output_tokens"`

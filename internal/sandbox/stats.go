@@ -34,7 +34,7 @@ type ClassStats struct {
 
 	Admitted     int64 // requests let through
 	Limited      int64 // 429s because of a limit
-	Failed       int64 // failures asked for by a model's name
+	Failed       int64 // failures asked for by a model's name, or by Overload, Exhaust or Forbid
 	InFlight     int64 // requests being answered now
 	InputTokens  int64 // estimated input of the admitted requests
 	OutputTokens int64 // output generated
@@ -45,7 +45,7 @@ type ClassStats struct {
 
 // LimitStats is what was counted against one limit.
 type LimitStats struct {
-	Name    string // "rpm", "itpm", "otpm", "tpm", "rpd" or "tpd"
+	Name    string // "rpm", "itpm", "otpm", "tpm", "rpd", "tpd" or "rph"
 	Window  time.Duration
 	Limit   int64
 	Charged int64 // in all
@@ -68,8 +68,8 @@ func (a *account) snapshot() AccountStats {
 		stats := c.stats
 		stats.Name, stats.InFlight = c.name, c.inFlight
 		for d := range dimensions {
-			if limit := c.limits.of(d); limit > 0 {
-				stats.Limits = append(stats.Limits, LimitStats{d.String(), d.window(), limit, c.charged[d]})
+			if b := c.buckets[d]; b != nil {
+				stats.Limits = append(stats.Limits, LimitStats{d.String(), b.window, b.limit, c.charged[d]})
 			}
 		}
 		out.Classes = append(out.Classes, stats)

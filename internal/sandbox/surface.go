@@ -1,9 +1,11 @@
 package sandbox
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"net/http"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -11,27 +13,37 @@ import (
 // obj is a JSON object on its way out.
 type obj = map[string]any
 
-// dialect is how a provider speaks, whatever the endpoint.
-type dialect interface {
-	// credential is what the request authenticates with; "" if nothing.
-	credential(r *http.Request) string
+// surface is a family of paths whose requests look alike. A key is looked up
+// among the accounts of one surface.
+type surface int
 
-	// demand is what a request asks of the limits.
-	demand(req *request) demand
+const (
+	anthropicSurface surface = iota
+	openAISurface
+	googleSurface
+	bedrockSurface
+	cohereSurface
+	githubSurface
+	genericSurface
+)
 
-	// identify sets the headers that name the answer, and the organisation if
-	// it is known.
-	identify(h http.Header, organization, id string, took time.Duration)
+// stranger speaks on a surface to those whose key belongs to nobody.
+func (s surface) stranger() *dialect {
+	return [...]*dialect{&anthropic, &openAI, &gemini, &bedrock, &cohere, &github, &generic}[s]
+}
 
-	// limits sets the rate headers.
-	limits(h http.Header, now time.Time, ls [dimensions]*level)
-
-	// fail sets the retry headers, and returns the status and body of a
-	// failure.
-	fail(h http.Header, f failure) (status int, body any)
-
-	// models is the body of GET /v1/models.
-	models(names []string) any
+// credential is what a request authenticates with; "" if nothing.
+func (s surface) credential(r *http.Request) string {
+	own := ""
+	switch s {
+	case anthropicSurface:
+		own = r.Header.Get("x-api-key")
+	case openAISurface: // Azure
+		own = r.Header.Get("api-key")
+	case googleSurface:
+		own = cmp.Or(r.Header.Get("x-goog-api-key"), r.URL.Query().Get("key"))
+	}
+	return cmp.Or(own, bearer(r))
 }
 
 // format is how one endpoint puts an answer: whole, or as events. Output is
@@ -43,11 +55,14 @@ type format interface {
 	end(a *answer) []event
 }
 
-// endpoint is one path that generates answers.
+// endpoint is one path that generates answers. Its parser is told the model
+// that the path names, if it names one.
 type endpoint struct {
-	dialect
-	format
-	parse func(body []byte) (*request, error)
+	surface surface
+	format  format
+	parse   func(body []byte, model string) (*request, error)
+	stream  bool    // the path asks for a stream
+	framing framing // of a stream
 }
 
 // request is what the limits and the answer need to know of a body.
@@ -60,6 +75,9 @@ type request struct {
 	input  int64 // tokens, estimated or overridden
 	output int64 // tokens that will be generated
 	maxed  bool  // the cap cuts the answer short
+
+	silent bool   // the answer has no text
+	path   string // GitHub: what is asked for
 }
 
 // answer is an answer under way.
@@ -72,13 +90,37 @@ type answer struct {
 	sequence int             // of the Responses API's events
 }
 
-// event is one server-sent event. Its data is raw, if set, and JSON
+// event is one event of a stream. Its data is raw, if set, and JSON
 // otherwise.
 type event struct {
 	name string
 	data any
 	raw  string
 }
+
+// framing is how the events of a stream are put on the wire.
+type framing interface {
+	contentType() string
+	frame(e *event, data []byte, nth int) []byte
+	last() []byte
+}
+
+// inEvents is text/event-stream.
+type inEvents struct{}
+
+func (inEvents) contentType() string { return "text/event-stream; charset=utf-8" }
+
+func (inEvents) frame(e *event, data []byte, _ int) []byte {
+	var frame []byte
+	if e.name != "" {
+		frame = append(frame, "event: "+e.name+"\n"...)
+	}
+	frame = append(frame, "data: "...)
+	frame = append(frame, data...)
+	return append(frame, "\n\n"...)
+}
+
+func (inEvents) last() []byte { return nil }
 
 // failure is what went wrong, for a dialect to put into words.
 type failure struct {
@@ -101,8 +143,11 @@ const (
 	invalid
 	tooLarge
 	limited
+	oversized // limited, and no wait helps; where there is a word for it
+	crowded   // limited, by too many requests at one time; where there is a word for it
 	overloaded
 	exhausted
+	forbidden
 )
 
 // badRequest is an error of parse that says what is wrong with a body.
@@ -124,16 +169,6 @@ func decode(body []byte, into any) error {
 	return &badRequest{message: "The request body is not a valid JSON object."}
 }
 
-// first returns the first limit that is set.
-func first(ls ...*level) *level {
-	for _, l := range ls {
-		if l != nil {
-			return l
-		}
-	}
-	return nil
-}
-
 // ceil is d in units, rounded up: a wait must not end early.
 func ceil(d, unit time.Duration) int64 {
 	n := int64(d / unit)
@@ -143,10 +178,13 @@ func ceil(d, unit time.Duration) int64 {
 	return n
 }
 
-// bearer is the token of an Authorization header.
+func decimal(n int64) string { return strconv.FormatInt(n, 10) }
+
+// bearer is the token of an Authorization header. GitHub's clients have another
+// word for it.
 func bearer(r *http.Request) string {
 	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
-	if !strings.EqualFold(scheme, "Bearer") {
+	if !strings.EqualFold(scheme, "Bearer") && !strings.EqualFold(scheme, "token") {
 		return ""
 	}
 	return strings.TrimSpace(token)
