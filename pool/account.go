@@ -36,18 +36,20 @@ type account struct {
 	candidates []*Candidate // one a seat of the group
 
 	missing []provider.Dimension // limits that the provider has but nobody has told us
-	window  int                  // leases at once while any is missing
-	clean   int                  // answers since the window last changed
-	steady  bool                 // a refusal was met: grow by one, not twofold
-	since   provider.Amounts     // granted since no lease was out: what a header may not have seen
+	open    int
+	window  int  // leases at once while the way is felt
+	capped  bool // the provider has refused calls for being too many at one time
+	steady  bool // a refusal was met: grow by one, not twofold
+	clean   int  // answers since the window last changed
+	doubted bool // some doubt is cast: on the window of those out, or on a bucket
+	rest    rest
 
-	capped bool // the provider has refused calls for being too many at one time
-
-	open      int
-	rest      rest
-	doubt     doubt
-	refusedAt Time // leases older than the last refusal say nothing new
-	limitedAt Time // the last 429
+	narrow    doubt            // on the window of those out
+	trial     LeaseID          // the lease that sees for itself, 0 if none is out
+	tried     Time             // when it was granted
+	since     provider.Amounts // granted since no lease was out: what a header may not have seen
+	refusedAt Time             // leases older than the last refusal say nothing new
+	limitedAt Time             // the last 429
 	sighting  sighting
 }
 
@@ -64,6 +66,9 @@ func (a *account) rests() [3]*rest { return [3]*rest{&a.rest, &a.group.rest, &a.
 
 // felt reports whether the way is felt: so many leases at once, and no more.
 func (a *account) felt() bool { return len(a.missing) > 0 || a.capped }
+
+// full reports whether as many are out as there may be.
+func (a *account) full() bool { return a.felt() && a.open >= a.window }
 
 func (p *Pool) newAccount(now Time, g *group, c *class) *account {
 	a := &account{group: g, class: c, window: firstWindow}
@@ -173,36 +178,27 @@ func (f *fit) sooner(g *fit) {
 // holder; or with "" for whoever may be first.
 func (a *account) fit(now Time, ask *provider.Amounts, holder string) fit {
 	f := fit{at: now, by: unconditional}
-	hard := fit{at: now, by: unconditional} // what no doubt opens
 	for _, b := range a.buckets {
-		if b.window == 0 {
-			hard.in(now, b, ask)
-		} else {
-			f.in(now, b, ask)
-		}
+		f.in(now, b, ask, min(a.opens(now, &b.unsure, holder), a.opens(now, &b.unseen, holder)))
 	}
-	if opens := a.doubt.opens(holder); f.at > opens && !f.never {
-		f.at, f.byEvent = max(now, opens), false
+	if f.never {
+		return f
 	}
-	if a.felt() && a.open >= a.window {
-		hard.later(Never, int(provider.Concurrency), true)
+	if a.full() {
+		at := a.opens(now, &a.narrow, holder)
+		f.later(at, int(provider.Concurrency), at == Never)
 	}
 	for _, r := range a.rests() {
 		if r.concerns(ask) {
 			at, byEvent := r.opens(now, holder)
-			hard.later(at, int(r.only), byEvent)
+			f.later(at, int(r.only), byEvent)
 		}
-	}
-	if hard.never {
-		return hard
-	}
-	if !f.never {
-		f.later(hard.at, hard.by, hard.byEvent)
 	}
 	return f
 }
 
-func (f *fit) in(now Time, b *bucket, ask *provider.Amounts) {
+// in takes in when there is room in a bucket, or the ask may pass without.
+func (f *fit) in(now Time, b *bucket, ask *provider.Amounts, opens Time) {
 	n := ask[b.dimension]
 	if n == 0 || f.never {
 		return
@@ -212,24 +208,28 @@ func (f *fit) in(now Time, b *bucket, ask *provider.Amounts) {
 		return
 	}
 	at, byEvent := b.fitAt(now, n)
+	if opens < at {
+		at, byEvent = opens, false
+	}
 	f.later(at, int(b.dimension), byEvent)
 }
 
 // room is fit where one only wants to know whether there is room now.
 func (a *account) room(now Time, ask *provider.Amounts, holder string) bool {
-	if a.rest.on || a.group.rest.on || a.class.rest.on || a.doubt.by != "" {
+	if a.rest.on || a.group.rest.on || a.class.rest.on || a.doubted {
 		return a.fit(now, ask, holder).at == now
 	}
-	if a.felt() && a.open >= a.window {
-		return false
-	}
-	return fits(now, a.buckets, ask)
+	return !a.full() && fits(now, a.buckets, ask)
 }
 
 // suspects reports whether the account is closed to a holder for longer than to
 // others, since it is closed on that holder's word.
 func (a *account) suspects(holder string) bool {
-	return a.doubt.by == holder || a.rest.by == holder || a.group.rest.by == holder || a.class.rest.by == holder
+	said := a.rest.by == holder || a.group.rest.by == holder || a.class.rest.by == holder
+	if a.doubted {
+		a.doubts(func(d *doubt) { said = said || d.by == holder })
+	}
+	return said
 }
 
 // coolUntil is when no rest keeps the account out of use any more.
@@ -255,16 +255,22 @@ func fits(now Time, buckets []*bucket, ask *provider.Amounts) bool {
 // by the minute (or less) is full again, as a moment, so that it stays true as
 // time passes.
 func (a *account) rank(now Time) int64 {
-	var load Time
+	var load, long Time
+	brief := false
 	for _, b := range a.buckets {
-		if b.window > time.Minute {
-			continue
-		}
 		if r, ok := b.meter.(*refilling); ok && b.held == 0 && b.window == time.Minute {
-			load = max(load, r.fullAt)
+			load, brief = max(load, r.fullAt), true
 			continue
 		}
-		load = max(load, now.Add(time.Duration(min(b.share(now), 1000)*float64(time.Minute))))
+		part := now.Add(time.Duration(min(b.share(now), 1000) * float64(time.Minute)))
+		if b.window > time.Minute {
+			long = max(long, part)
+		} else {
+			load, brief = max(load, part), true
+		}
+	}
+	if !brief { // there is nothing else to go by
+		load = long
 	}
 	if a.felt() {
 		load = max(load, now.Add(time.Minute*time.Duration(a.open)/time.Duration(a.window)))
@@ -309,32 +315,42 @@ func (a *account) learnWindow(now Time, p *Pool, l *lease, w *provider.Window) (
 	if w.Limit == 0 || w.Limit > math.MaxInt64/8 {
 		return false
 	}
+	if w.Length == 0 {
+		w.Length = p.cfg.Dialect.Unstated
+	}
 	b := a.bucket(w)
 	if b == nil {
 		if w.Limit < 0 || w.Length == 0 || len(a.buckets) == ownBit-1 {
 			return false
 		}
-		a.buckets = append(a.buckets, p.learned(now, a, w))
+		b = p.learned(now, a, w)
+		a.buckets = append(a.buckets, b)
 		a.missing = slices.DeleteFunc(a.missing, a.knows)
+		a.cast(now, &b.unsure, l.holder.name)
+		a.cast(now, &b.unseen, l.holder.name)
 		return true
 	}
+	limit, foreign := b.limit, b.foreign
 	mixed := a.class.name == otherModels // what models nobody declared share, none of them can speak for
 	if w.Limit > 0 && w.Length > 0 && (w.Limit <= b.limit || !mixed) {
-		before := b.limit
-		if b.report(now, w.Limit, l, len(p.holders) == 1) {
-			freed = true
-			if b.limit < before {
-				a.doubt.cast(now, l.holder.name)
-			}
-		}
+		freed = b.report(now, w.Limit, l, len(p.holders) == 1)
 	}
 	if f, ok := b.meter.(*fixed); ok && w.Kind == provider.Fixed && w.Reset >= 0 {
 		f.resets(now, w.Reset)
 	}
-	foreign := b.foreign
 	freed = b.fuse(now, w, l, p.cfg.StartWithin, !mixed) || freed
-	if b.foreign-foreign > b.limit/8 { // enough to close it
-		a.doubt.cast(now, l.holder.name)
+	if w.Limit > 0 && b.capped(w.Limit) == b.limit {
+		b.unsure.settled(l)
+	}
+	if w.Remaining >= 0 && min(w.Remaining, b.limit)-b.remaining(now) <= b.limit/8 {
+		b.unseen.settled(l)
+	}
+	if b.limit < limit {
+		a.cast(now, &b.unsure, l.holder.name)
+	}
+	claimed := b.claims(l.holder.name, b.foreign-foreign)
+	if b.foreign > foreign && claimed > b.limit/8 { // enough to close it
+		a.cast(now, &b.unseen, l.holder.name)
 		freed = true // for others, and soon
 	}
 	return freed
@@ -355,11 +371,17 @@ func (p *Pool) learned(now Time, a *account, w *provider.Window) *bucket {
 	if w.Remaining >= 0 {
 		used = min(w.Limit, max(0, w.Limit-w.Remaining)+w.Rounding/2+min(a.since[w.Dimension], w.Limit))
 	}
-	if b.holds { // as if charged when its holds would have ended
-		used += w.Limit / 2
+	if b.holds { // as if charged when the last hold will have ended
+		end := now
+		for l := p.order.next; l != &p.order; l = l.next {
+			if l.account == a {
+				end = max(end, l.expires)
+			}
+		}
+		used += mulDivUp(w.Limit, int64(min(end.Sub(now), b.holdFor())), int64(b.window))
 	}
 	b.charge(now, used)
-	b.history.begun = now
+	b.history = &history{begun: now + 1}
 	return b
 }
 
@@ -371,6 +393,9 @@ func (a *account) limited(now Time, l *lease) {
 		a.window = max(1, a.window/2)
 		a.clean, a.steady = 0, true
 		a.refusedAt = now
+		if a.felt() {
+			a.cast(now, &a.narrow, l.holder.name)
+		}
 	}
 }
 
@@ -386,6 +411,7 @@ func (a *account) crowded(now Time, l *lease) {
 	a.capped = true
 	a.window = max(1, min(a.window, a.open-1))
 	a.clean, a.steady, a.refusedAt = 0, true, now
+	a.cast(now, &a.narrow, l.holder.name)
 }
 
 // answered takes note of an answer without a refusal.

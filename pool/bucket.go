@@ -1,7 +1,6 @@
 package pool
 
 import (
-	"math"
 	"time"
 
 	"github.com/keybroker/keybroker/internal/provider"
@@ -34,40 +33,44 @@ type meter interface {
 	setLimit(now Time, limit int64)
 	// resetAt is when nothing will be charged any more.
 	resetAt(now Time) Time
-	// fuse takes in a reading, and gives what others have used beside us.
-	fuse(now Time, r *reading, h *history) (foreign int64)
+	// fuse takes in a reading, and gives what others have used beside us, and
+	// whether it gave room back.
+	fuse(now Time, r *reading, h *history) (foreign int64, freed bool)
 }
 
 // bucket is the account of one limit. Beside what its meter has charged it
 // holds amounts that are set aside and do not drain: calls that are open, and
 // tokens that the provider counts at a moment not known yet.
 type bucket struct {
+	// What every ask touches comes first, and lies together.
 	meter
-	dimension provider.Dimension
-	name      string // tells limits on the same thing apart
-	window    time.Duration
-	limit     int64 // in force
-	ceiling   int64 // configured: no header lifts the limit above it; 0 if none
-	holds     bool  // amounts are held until they are known
-	held      int64
-	refilling refilling // the usual meter, in the same piece of memory
+	dimension  provider.Dimension
+	holds      bool // amounts are held until they are known
+	window     time.Duration
+	limit      int64 // in force
+	ceiling    int64 // configured: no header lifts the limit above it; 0 if none
+	held       int64
+	spare      int64     // kept unused since the provider refused where we saw room
+	loosenedAt Time      // when a header last gave room back: what was granted before has been accounted for
+	history    *history  // since a header first spoke of it: nobody else needs one
+	refilling  refilling // the usual meter, in the same piece of memory
 
+	name        string  // tells limits on the same thing apart
+	spareAt     Time    // as of then is spare; it wears off
 	raise       int64   // a higher limit that one lease has reported
 	raiseBy     LeaseID // that lease
 	raiseHolder string
 	loweredAt   Time   // what was granted before says nothing of a higher limit
 	lowered     int64  // the limit before, if it is lower on the word of one holder; else 0
 	loweredBy   string // that holder
+	unsure      doubt  // on the limit
+	unseen      doubt  // on what others use
+	claimed     int64  // what one holder says that others use, and nobody else has spoken of since
+	claimedBy   string // that holder
 
-	spare   int64 // kept unused since the provider refused where we saw room
-	spareAt Time  // as of then; it wears off
-
-	history history
 	foreign int64 // used by others, as far as headers have shown
 	drift   int64 // what the last header said is used, less what we thought
 	readAt  Time  // when that was
-
-	loosenedAt Time // when a header last gave room back: what was granted before has been accounted for
 }
 
 // newBucket makes a bucket that is full. delta is the time that a request may
@@ -81,7 +84,6 @@ func newBucket(now Time, l Limit, holds bool, delta time.Duration) *bucket {
 
 func (b *bucket) init(now Time, l Limit, holds bool, delta time.Duration) {
 	*b = bucket{dimension: l.Dimension, name: l.Name, window: l.Window, limit: l.Amount, ceiling: l.Amount, holds: holds}
-	b.history.begun = math.MinInt64 // nothing was granted before there was a bucket
 	if holds {
 		delta = 0
 	}
@@ -145,6 +147,23 @@ func (b *bucket) headroom(now Time) int64 {
 	return b.spare
 }
 
+// reopen takes a limit of more than a minute for unused, at an operator's word.
+// One of a minute is not worth it.
+func (b *bucket) reopen(now Time) {
+	if b.window <= time.Minute {
+		return
+	}
+	switch m := b.meter.(type) {
+	case *refilling:
+		m.fullAt = now
+	case *sliding:
+		*m = sliding{limit: m.limit, slice: m.slice, last: m.last}
+	case *fixed:
+		m.count, m.carry = 0, 0
+	}
+	b.loosenedAt = now
+}
+
 // refund gives back n of what a lease was charged, unless a header has done so.
 func (b *bucket) refund(now, granted Time, n int64) {
 	if granted >= b.loosenedAt {
@@ -162,7 +181,7 @@ func (b *bucket) tighten(now Time) {
 
 // charge counts n, and remembers when.
 func (b *bucket) charge(now Time, n int64) {
-	if n > 0 {
+	if b.history != nil && n > 0 {
 		b.history.note(now, n)
 	}
 	b.meter.charge(now, n)
@@ -199,9 +218,7 @@ func (b *bucket) share(now Time) float64 {
 // vouches for itself. What one holder alone has lowered, any other can put back to
 // what it was. It reports whether the limit changed.
 func (b *bucket) report(now Time, limit int64, l *lease, sole bool) bool {
-	if b.ceiling > 0 {
-		limit = min(limit, b.ceiling)
-	}
+	limit = b.capped(limit)
 	holder := l.holder.name
 	switch {
 	case limit == b.limit:
@@ -228,6 +245,38 @@ func (b *bucket) report(now Time, limit int64, l *lease, sole bool) bool {
 	b.raise = 0
 	b.setLimit(now, limit)
 	return true
+}
+
+// claims adds up what a holder says that others use, and nobody else has spoken
+// of since.
+func (b *bucket) claims(holder string, n int64) int64 {
+	if b.claimedBy != holder {
+		b.claimed, b.claimedBy = 0, holder
+	}
+	b.claimed += n
+	return b.claimed
+}
+
+// hangsOn reports whether it is as it is on the word of that holder alone.
+func (b *bucket) hangsOn(holder string) bool {
+	return holder != "" && (b.unsure.by == holder || b.unseen.by == holder)
+}
+
+// refuted takes note that a lease passed where another holder had said it would
+// not.
+func (b *bucket) refuted(now Time, l *lease) {
+	if b.unsure.of(l.holder.name) && b.lowered > 0 && b.loweredBy == b.unsure.by {
+		b.setLimit(now, b.lowered)
+		b.lowered = 0
+	}
+}
+
+// capped is a limit that an answer states, as far as it is not above ours.
+func (b *bucket) capped(limit int64) int64 {
+	if b.ceiling > 0 {
+		limit = min(limit, b.ceiling)
+	}
+	return limit
 }
 
 func (b *bucket) setLimit(now Time, limit int64) {

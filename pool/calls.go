@@ -149,7 +149,7 @@ func (p *Pool) exhausted(c *class, m *memo, ask *Ask) error {
 	if m.fit.never {
 		return c.tooLarge(&ask.Amounts)
 	}
-	e := &ExhaustedError{RetryAt: m.fit.at, Dimension: provider.NumDimensions, NoUsableKey: !p.alive(c, ask.Exclude)}
+	e := &ExhaustedError{RetryAt: m.fit.at, Dimension: provider.NumDimensions, NoUsableKey: !p.alive(c, ask)}
 	switch {
 	case e.NoUsableKey:
 		e.RetryAt = Never
@@ -162,16 +162,15 @@ func (p *Pool) exhausted(c *class, m *memo, ask *Ask) error {
 	return e
 }
 
-// alive reports whether some key works for a class, as far as is known, and is
-// not excluded.
-func (p *Pool) alive(c *class, exclude []string) bool {
+// alive reports whether some key works for an ask, as far as is known.
+func (p *Pool) alive(c *class, ask *Ask) bool {
 	for _, g := range p.groups {
 		a := g.accounts[c.index]
-		if a.rest.blocked(p.now) || g.rest.blocked(p.now) {
+		if a.rest.blocked(p.now, ask.Holder) || g.rest.blocked(p.now, ask.Holder) {
 			continue
 		}
 		for _, s := range g.seats {
-			if s.alive(p.now, c, exclude) {
+			if s.alive(p.now, c, ask) {
 				return true
 			}
 		}
@@ -188,8 +187,8 @@ func (p *Pool) lease(now Time, s *search, ask *Ask) *lease {
 		granted: now, heldFrom: now, expires: now.Add(ask.TTL), ttl: ask.TTL,
 		reserved: ask.Amounts, request: ask.Request, index: -1,
 	}
-	if a.doubt.by != "" && !fits(now, a.buckets, &ask.Amounts) {
-		l.trial, a.doubt.trial, a.doubt.since = true, l.id, now
+	if a.doubted && (a.full() || !fits(now, a.buckets, &ask.Amounts)) {
+		l.trial, a.trial, a.tried = true, l.id, now
 	}
 	l.take(now)
 	for _, r := range a.rests() {
@@ -211,9 +210,8 @@ func (p *Pool) lease(now Time, s *search, ask *Ask) *lease {
 	a.open++
 	k.open++
 	if k.health != Healthy {
+		p.rest(k, now.Add(patience))
 		k.probe = l
-		k.seat.remove(k)
-		p.turned(k.group)
 	}
 	s.candidate.tier.ready.Served(now, s.candidate)
 	for _, c := range a.candidates { // the other priorities of the same group
@@ -335,11 +333,8 @@ func (p *Pool) end(now Time, l *lease, freed bool) {
 	a.open--
 	k.open--
 	if k.probe == l {
-		k.probe = nil
-		if k.index < 0 { // without a verdict: the next lease is the probe
-			k.seat.add(k)
-			p.turned(k.group)
-		}
+		p.rest(k, now) // without a verdict: the next lease is the probe
+		p.wakeKeys(now)
 	}
 	l.prev.next, l.next.prev = l.next, l.prev
 	if k := (requestKey{l.holder.name, l.request}); p.requests[k] == l {

@@ -174,6 +174,7 @@ type claim struct {
 	key     *key // if it is the limits of one key that the first waits for
 	ask     *provider.Amounts
 	until   Time
+	holder  string // the first's
 }
 
 func (c *claim) blocks(now Time, a *account, ask *provider.Amounts) bool {
@@ -188,7 +189,7 @@ func (c *claim) blocksKey(now Time, k *key, class *class, ask *provider.Amounts)
 func (c *claim) delayed(now Time, buckets []*bucket, ask *provider.Amounts) bool {
 	for _, b := range buckets {
 		n, first := ask[b.dimension], c.ask[b.dimension]
-		if n == 0 || first == 0 {
+		if n == 0 || first == 0 || b.hangsOn(c.holder) { // others do not wait for whose word it is
 			continue
 		}
 		if n > b.limit-first {
@@ -328,7 +329,12 @@ func (s *search) try(c *Candidate) (f fit, passed bool) {
 		f, passed = fit{at: s.claim.until, by: unconditional, byEvent: s.claim.until == Never}, true
 	case !a.room(s.now, s.ask, s.holder):
 		f = a.fit(s.now, s.ask, s.holder)
-		passed = a.suspects(s.holder) && a.fit(s.now, s.ask, "").at < f.at
+		if a.suspects(s.holder) {
+			others := a.fit(s.now, s.ask, "")
+			if passed = others.at < f.at; !passed {
+				f = others // what binds them may be something else
+			}
+		}
 	default:
 		if s.key, f, passed = c.seat.pick(s, a.class); s.key != nil {
 			s.candidate = c

@@ -45,7 +45,7 @@ func (p *Pool) allLimited(now Time, c *class) {
 		return
 	}
 	for _, g := range p.groups {
-		if at := g.accounts[c.index].limitedAt; at == 0 || at.Add(together) < now {
+		if at := g.accounts[c.index].limitedAt; len(g.keys) > 0 && (at == 0 || at.Add(together) < now) {
 			return
 		}
 	}
@@ -56,11 +56,12 @@ func (p *Pool) allLimited(now Time, c *class) {
 
 // sighting is what the provider said of an account's requests at one moment.
 type sighting struct {
-	at    Time
-	used  int64
-	total int64 // that we had granted
-	votes int   // for somebody else's grants being counted here
-	with  *group
+	at      Time
+	used    int64
+	total   int64 // that we had granted
+	foreign int64 // that others had used for sure
+	votes   int   // for somebody else's grants being counted here
+	with    *group
 }
 
 const (
@@ -73,7 +74,7 @@ const (
 // use of one group is, time after time, what we grant of another, the two are one.
 func (p *Pool) sight(now Time, a *account, w *provider.Window) {
 	b := a.bucket(w)
-	if b == nil || w.Dimension != provider.Requests || w.Remaining < 0 || w.Limit != b.limit || len(p.groups) < 2 {
+	if b == nil || b.history == nil || w.Dimension != provider.Requests || w.Remaining < 0 || w.Limit != b.limit || len(p.groups) < 2 {
 		return
 	}
 	if _, ok := b.meter.(*refilling); !ok {
@@ -84,12 +85,16 @@ func (p *Pool) sight(now Time, a *account, w *provider.Window) {
 		return
 	}
 	last := *s
-	s.at, s.used, s.total = now, w.Limit-w.Remaining, b.history.total
-	if last.at == 0 || last.used <= 0 || s.used <= 0 || now > last.at.Add(time.Minute) {
+	s.at, s.used, s.total, s.foreign = now, w.Limit-w.Remaining, b.history.total, b.foreign
+	refilled := mulDiv(b.limit, int64(now.Sub(last.at)), int64(b.window))
+	if last.at == 0 || now > last.at.Add(time.Minute) {
 		s.votes = 0
 		return
 	}
-	others := s.used - last.used - (s.total - last.total) + mulDiv(b.limit, int64(now.Sub(last.at)), int64(b.window))
+	if b.foreign == last.foreign || last.used <= refilled { // it may be that what is late, or refilled less, is all there is to it
+		return
+	}
+	others := s.used - last.used - (s.total - last.total) + refilled
 	with := p.grantee(a, w, last.at, others)
 	switch {
 	case with == nil && others > max(5, b.limit/50):
@@ -117,7 +122,7 @@ func (p *Pool) grantee(a *account, w *provider.Window, since Time, used int64) *
 			continue
 		}
 		b := g.accounts[a.class.index].bucket(w)
-		if b == nil {
+		if b == nil || b.history == nil {
 			continue
 		}
 		n, ok := b.history.since(since)

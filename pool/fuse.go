@@ -28,6 +28,9 @@ func (b *bucket) fuse(now Time, w *provider.Window, l *lease, margin time.Durati
 	if w.Remaining < 0 {
 		return false
 	}
+	if b.history == nil { // the next header will find out what was granted meanwhile
+		b.history = &history{begun: now + 1}
+	}
 	used := b.limit - min(w.Remaining, b.limit) // as little as is left binds, whatever it is a part of
 	r := reading{
 		since: l.granted, held: b.held, margin: margin,
@@ -35,27 +38,31 @@ func (b *bucket) fuse(now Time, w *provider.Window, l *lease, margin time.Durati
 		// Nothing left may hide a debt, and another limit has another rate.
 		loosen: loosen && w.Remaining > 0 && w.Limit == b.limit,
 	}
+	if loosen && w.Remaining == 0 && w.Limit == b.limit && w.Kind == provider.Refilling && w.Reset > 0 {
+		// The time until it is full tells the debt, too.
+		r.most, r.loosen = max(r.most, mulDivUp(int64(w.Reset), b.limit, int64(b.window))), true
+	}
 	if !b.holds {
 		r.delta = margin
 	}
 	before := b.meter.used(now)
 	b.drift, b.readAt = used-before-b.held, now
-	foreign := b.meter.fuse(now, &r, &b.history)
+	foreign, freed := b.meter.fuse(now, &r, b.history)
 	b.foreign += foreign
-	if b.meter.used(now) >= before {
-		return false
+	if freed { // be it less than one
+		b.loosenedAt = now
 	}
-	b.loosenedAt = now
-	return true
+	return freed
 }
 
-func (b *refilling) fuse(now Time, r *reading, h *history) (foreign int64) {
+func (b *refilling) fuse(now Time, r *reading, h *history) (foreign int64, freed bool) {
 	var top Time
 	delta := Time(r.delta)
-	if !h.spans(r.since-delta, now-delta, func(s span) {
+	known := h.spans(r.since-delta, now-delta, func(s span) {
 		top = max(top, min(s.end+delta, now).Add(b.cost(r.most+h.total-s.before)))
-	}) {
-		return 0
+	})
+	if !known { // but whatever was granted since is in our figure
+		top = now.Add(b.cost(r.most) + max(0, b.fullAt.Sub(r.since-delta)))
 	}
 	low := r.since.Add(b.cost(r.least))
 	ours := max(b.fullAt, r.since).Add(b.cost(r.held))
@@ -63,55 +70,62 @@ func (b *refilling) fuse(now Time, r *reading, h *history) (foreign int64) {
 	case low > ours.Add(r.margin):
 		foreign = mulDiv(int64(low.Sub(ours)), b.limit, int64(b.window))
 		b.fullAt = max(b.fullAt, top)
-	case r.loosen && b.fullAt > top:
-		b.fullAt = top
+	case known && r.loosen && b.fullAt > top:
+		b.fullAt, freed = top, true
 	}
-	return foreign
+	return foreign, freed
 }
 
 // fuse in a sliding window takes what is too much from the oldest slices: the
 // newer ones then still hold all that can have been counted since.
-func (b *sliding) fuse(now Time, r *reading, h *history) (foreign int64) {
+func (b *sliding) fuse(now Time, r *reading, h *history) (foreign int64, freed bool) {
 	b.advance(now)
 	later, ok := h.since(r.since - Time(r.delta))
 	if !ok {
-		return 0
+		later = b.total
 	}
 	top := r.most + later
 	window := Time(time.Duration(sliceCount+1)*b.slice + r.delta)
 	then, known := h.since(r.since - window)
 	still, _ := h.since(now - window)
-	ours := b.total + then - still // with what has left the window meanwhile
+	ours := b.total
+	if known {
+		ours += then - still // with what has left the window meanwhile
+	}
 	switch {
-	case known && r.least > ours+r.held && top > b.total:
+	case r.least > ours+r.held && top > b.total:
 		foreign = r.least - ours - r.held
 		b.charge(now, top-b.total)
-	case r.loosen && b.total > top:
+	case ok && r.loosen && b.total > top:
 		for i := b.oldest(); b.total > top; i++ {
 			n := min(*b.at(i), b.total-top)
 			*b.at(i) -= n
 			b.total -= n
 		}
+		freed = true
 	}
-	return foreign
+	return foreign, freed
 }
 
 // fuse in a fixed window needs a lease granted within it: its answer cannot
 // tell of the one before.
-func (b *fixed) fuse(now Time, r *reading, h *history) (foreign int64) {
+func (b *fixed) fuse(now Time, r *reading, h *history) (foreign int64, freed bool) {
 	b.advance(now)
+	if r.since < b.reset-Time(b.window)+Time(uncertainty) {
+		return 0, false
+	}
 	later, ok := h.since(r.since - Time(r.delta))
-	if !ok || r.since < b.reset-Time(b.window)+Time(uncertainty) {
-		return 0
+	if !ok {
+		later = b.count
 	}
 	switch top := r.most + later; {
 	case r.least > b.count+r.held && top > b.count:
 		foreign = r.least - b.count - r.held
 		b.charge(now, top-b.count)
-	case r.loosen && b.count > top:
-		b.count = max(top, b.carry)
+	case ok && r.loosen && b.count > top:
+		b.count, freed = max(top, b.carry), true
 	}
-	return foreign
+	return foreign, freed
 }
 
 // resets takes in when a fixed window ends, as an answer states it. It was
@@ -124,4 +138,4 @@ func (b *fixed) resets(now Time, in time.Duration) {
 	}
 }
 
-func (*slots) fuse(Time, *reading, *history) int64 { return 0 }
+func (*slots) fuse(Time, *reading, *history) (int64, bool) { return 0, false }

@@ -4,19 +4,20 @@ package pool
 // recent it is. It is bounded; of what it has forgotten it answers on the safe
 // side.
 type history struct {
-	begun Time // nothing is known of before
 	total int64
 	n     int
+	begun Time     // nothing is known of before
 	marks [24]mark // oldest first
 }
 
-// mark says that so much had been charged before a moment, at which more was.
+// mark stands for charges from one moment to another, before which so much had
+// been charged.
 type mark struct {
-	at     Time
-	before int64
+	at, until Time
+	before    int64
 }
 
-// grain is the time within which charges count as one moment, the first.
+// grain is the time within which charges share a mark.
 const grain = Time(4_000_000) // 4 ms
 
 func (h *history) note(now Time, n int64) {
@@ -27,20 +28,22 @@ func (h *history) note(now Time, n int64) {
 		if h.n == len(h.marks) {
 			h.thin(now)
 		}
-		h.marks[h.n] = mark{now, h.total}
+		h.marks[h.n] = mark{at: now, before: h.total}
 		h.n++
 	}
+	h.marks[h.n-1].until = now
 	h.total += min(n, 1<<60)
 }
 
-// thin drops the marks that tell least: those that follow another closely, for
-// their age. With too few of those, it takes closely less strictly.
+// thin joins marks with the one before that they follow closely, for their age.
+// With too few of those, it takes closely less strictly.
 func (h *history) thin(now Time) {
 	for part := Time(4); h.n == len(h.marks); part /= 2 {
 		kept := 1
 		for i := 1; i < h.n; i++ {
 			m, last := h.marks[i], h.marks[kept-1]
 			if part == 0 && i == 1 || part > 0 && m.at-last.at < (now-last.at)/part {
+				h.marks[kept-1].until = m.until
 				continue
 			}
 			h.marks[kept] = m
@@ -59,26 +62,30 @@ type span struct {
 // spans calls f for the spans that cover all from one moment to another, the
 // newest first. It reports false if it does not reach back so far.
 func (h *history) spans(from, to Time, f func(span)) bool {
-	end := to
+	end, before := to, h.total
 	for i := h.n - 1; i >= 0; i-- {
 		m := h.marks[i]
 		if m.at > to {
+			before = m.before
 			continue
+		}
+		if m.until < end { // nothing was charged in between
+			f(span{end, before})
+			end = m.until
+		}
+		if m.until < from {
+			return true
 		}
 		f(span{end, m.before})
 		if m.at <= from {
 			return true
 		}
-		end = m.at
+		end, before = m.at, m.before
 	}
 	if from < h.begun {
 		return false
 	}
-	first := h.total
-	if h.n > 0 {
-		first = h.marks[0].before
-	}
-	f(span{end, first})
+	f(span{end, before})
 	return true
 }
 

@@ -15,7 +15,9 @@ const strained = 0.5
 func (p *Pool) judge(now Time, l *lease, s *provider.Signal, final bool) {
 	switch s.Class {
 	case provider.OK:
-		p.praise(now, l, final)
+		if !s.Cached {
+			p.praise(now, l, final)
+		}
 		return
 	case provider.InvalidRequest, provider.RequestTooLarge, provider.NoAnswer:
 		return
@@ -35,13 +37,15 @@ func (p *Pool) judge(now Time, l *lease, s *provider.Signal, final bool) {
 		p.counters.RateLimited++
 		a.tighten(now, l, s.Refused)
 		a.limited(now, l)
+		p.freed(now, a) // for others, and soon
 		p.rests(now, l, s, briefly)
 		a.limitedAt = max(now, 1)
 		p.allLimited(now, a.class)
 	case provider.ConcurrencyLimited:
 		p.counters.RateLimited++
 		a.crowded(now, l)
-		if s.Source != provider.NotStated {
+		p.freed(now, a)
+		if s.Source != provider.NotStated || a.window == 1 { // others have all there is
 			p.rests(now, l, s, briefly)
 		}
 	case provider.QuotaExhausted:
@@ -177,15 +181,23 @@ func (p *Pool) praise(now Time, l *lease, final bool) {
 // hear takes note of what an answer says beside its class: whose the key is, and
 // that somebody else than the one in doubt has had an answer.
 func (p *Pool) hear(now Time, l *lease, s *provider.Signal) {
+	if s.Cached { // it tells of another time
+		return
+	}
 	p.belongs(now, l.key, s.Organization)
 	for i := range s.Windows {
 		p.sight(now, l.account, &s.Windows[i])
 	}
-	d := &l.account.doubt
-	if d.by != "" && d.by != l.holder.name && l.granted >= d.since && s.Class != provider.NoAnswer {
-		*d = doubt{}
-		p.freed(now, l.account)
+	a := l.account
+	if !a.doubted {
+		return
 	}
+	if l.trial {
+		a.witness(now, l, s)
+	}
+	a.doubted = false
+	a.doubts(func(d *doubt) { a.doubted = a.doubted || d.by != "" })
+	p.freed(now, a)
 }
 
 // reopened wakes those that a rest kept out of use: the account's own, its
@@ -217,11 +229,15 @@ func (p *Pool) endTrial(now Time, l *lease) {
 	if r := l.key.barred[a.class]; r != nil && r.ended(l) {
 		p.turned(a.group)
 	}
+	if a.trial == l.id {
+		a.trial = 0
+		p.freed(now, a)
+	}
 }
 
-// Restore puts a key and its quota group back into use, whatever keeps them out
-// of it: for an operator who knows better, or has paid. With "", all keys. It
-// reports whether there is such a key.
+// Restore puts a key, its quota group and their models back into use, whatever
+// refusal keeps them out of it: for an operator who knows better, or has paid.
+// With "", all keys. It reports whether there is such a key.
 func (p *Pool) Restore(now Time, id string) (found bool) {
 	now = p.tick(now)
 	for _, k := range p.keys {
@@ -235,8 +251,12 @@ func (p *Pool) Restore(now Time, id string) (found bool) {
 		k.barred = nil
 		k.group.rest = rest{}
 		for _, a := range k.group.accounts {
-			a.rest, a.doubt = rest{}, doubt{}
-			p.freed(now, a)
+			a.rest, a.class.rest = rest{}, rest{}
+			for _, b := range a.buckets {
+				b.reopen(now)
+			}
+			a.doubts(func(d *doubt) { *d = doubt{} })
+			p.reopened(now, a, ofModel)
 		}
 	}
 	return found

@@ -42,7 +42,7 @@ type key struct {
 	organization string // as answers name it
 	lastErr      string
 	errAt        Time
-	probe        *lease // the one lease out on a key that is not healthy
+	probe        *lease // the one lease out on a key that is not healthy, while its verdict is waited for
 	open         int
 	index        int32 // in the pool's heap of resting keys
 	turn         int32 // in the seat; -1 while it rests
@@ -104,7 +104,7 @@ func (s *seat) pick(q *search, c *class) (found *key, best fit, passed bool) {
 			passed = passed || r.by == q.holder
 		}
 		for _, b := range k.own[c] {
-			f.in(q.now, b, q.ask)
+			f.in(q.now, b, q.ask, Never)
 		}
 		if f.at == q.now {
 			s.turn = (s.turn + i + 1) % len(s.keys)
@@ -125,22 +125,17 @@ func (s *seat) pick(q *search, c *class) (found *key, best fit, passed bool) {
 // restedAt takes into account the keys that may be leased later.
 func (s *seat) restedAt(q *search, best *fit) {
 	for _, k := range s.all {
-		switch {
-		case k.usable() || slices.Contains(q.exclude, k.id):
-		case k.index >= 0:
-			best.sooner(&fit{at: k.restedAt, by: unconditional})
-		default: // the one lease that tries it is out
-			best.byEvent = best.byEvent || best.at == Never
+		if !k.usable() && !slices.Contains(q.exclude, k.id) {
+			best.sooner(&fit{at: k.restedAt, by: unconditional, byEvent: k.probe != nil})
 		}
 	}
 }
 
-// alive reports whether some key works for a class, as far as is known, and is
-// not excluded.
-func (s *seat) alive(now Time, c *class, exclude []string) bool {
+// alive reports whether some key works for an ask, as far as is known.
+func (s *seat) alive(now Time, c *class, ask *Ask) bool {
 	for _, k := range s.all {
 		r := k.barred[c]
-		if (k.health != Quarantined || k.usable()) && (r == nil || !r.blocked(now)) && !slices.Contains(exclude, k.id) {
+		if (k.health != Quarantined || k.usable()) && (r == nil || !r.blocked(now, ask.Holder)) && !slices.Contains(ask.Exclude, k.id) {
 			return true
 		}
 	}
@@ -162,7 +157,7 @@ func (s *seat) remove(k *key) {
 }
 
 // refused takes note that the provider did not accept the key. Two refusals put
-// it in quarantine, and so does one that leaves no doubt. If both are one
+// it in quarantine, and so does one that leaves no doubt. As far as that is one
 // holder's word, others may try it sooner.
 func (p *Pool) refused(now Time, k *key, l *lease, why string, wait time.Duration) {
 	k.lastErr, k.errAt = why, now
@@ -170,30 +165,35 @@ func (p *Pool) refused(now Time, k *key, l *lease, why string, wait time.Duratio
 		return // the same lease again confirms nothing
 	}
 	holder := l.holder.name
-	sure := wait > 0
-	switch {
-	case k.health == Healthy:
-		k.accuser, k.backoff = holder, 0
-	case k.accuser != holder:
-		k.accuser = ""
+	known := k.health == Quarantined && l.granted <= k.failedAt
+	if known && (k.accuser == "" || k.accuser == holder) {
+		return // it is the same piece of news
+	}
+	if k.health == Healthy {
+		k.accuser, k.backoff, k.until = holder, 0, now
 	}
 	k.failedAt, k.failedBy = now, l.id
-	if k.health == Healthy && !sure {
+	if k.health == Healthy && wait == 0 {
 		k.health = Suspect
-		k.until = now
 		p.rest(k, now.Add(suspectRest))
 		p.notice(Notice{Kind: KeySuspect, Key: k.id, Group: k.group.name, Text: why})
 		return
 	}
-	k.health = Quarantined
-	k.backoff = min(max(2*k.backoff, rarely.first), rarely.most)
-	k.until = now.Add(max(wait, k.backoff))
-	p.notice(Notice{Kind: KeyQuarantined, Key: k.id, Group: k.group.name, Text: why})
-	if k.accuser != "" {
-		p.rest(k, min(k.until, now.Add(secondOpinion)))
-	} else {
-		p.rest(k, k.until)
+	if confirms := k.accuser != "" && k.accuser != holder && k.health == Quarantined; !known && !confirms {
+		k.backoff = min(max(2*k.backoff, rarely.first), rarely.most)
 	}
+	k.health = Quarantined
+	p.notice(Notice{Kind: KeyQuarantined, Key: k.id, Group: k.group.name, Text: why})
+	until := now.Add(max(wait, k.backoff))
+	if k.accuser == holder {
+		k.until = max(k.until, until)
+		p.rest(k, min(k.until, now.Add(secondOpinion)))
+		return
+	}
+	if until >= k.until { // else the first to say so keeps to its own word for longer
+		k.accuser, k.until = "", until
+	}
+	p.rest(k, until)
 }
 
 // accepted takes note that the provider accepted the key for a lease. An answer
@@ -208,14 +208,14 @@ func (p *Pool) accepted(now Time, k *key, l *lease) {
 
 // revive takes a key back into use.
 func (p *Pool) revive(now Time, k *key) {
-	k.health, k.probe, k.accuser, k.until = Healthy, nil, "", now
+	k.health, k.accuser, k.until = Healthy, "", now
 	p.rest(k, now)
 	p.wakeKeys(now)
 }
 
 // rest takes a key out of use until a moment.
 func (p *Pool) rest(k *key, until Time) {
-	k.restedAt = until
+	k.restedAt, k.probe = until, nil
 	if k.usable() {
 		k.seat.remove(k)
 	}
@@ -249,9 +249,8 @@ func (p *Pool) wakeKeys(now Time) {
 			return
 		}
 		p.resting.remove(k)
-		if k.probe == nil {
-			k.seat.add(k)
-			p.turned(k.group)
-		}
+		k.probe = nil
+		k.seat.add(k)
+		p.turned(k.group)
 	}
 }

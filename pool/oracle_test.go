@@ -105,7 +105,7 @@ func (o *oracle) fits(c *class, ask *Ask) bool {
 func (o *oracle) alive(c *class, ask *Ask) bool {
 	return slices.ContainsFunc(o.pool.keys, func(k *key) bool {
 		for _, r := range []*rest{k.barred[c], &k.group.rest, &k.group.accounts[c.index].rest} {
-			if r != nil && r.blocked(o.pool.now) {
+			if r != nil && r.blocked(o.pool.now, ask.Holder) {
 				return false
 			}
 		}

@@ -212,12 +212,12 @@ func (w *world) report(final bool) {
 	if rapid.IntRange(0, 5).Draw(w.T, "silent") == 0 {
 		told[provider.OutputTokens], told[provider.Tokens] = provider.Unknown, provider.Unknown
 	}
-	expires, err := w.pool.Report(w.now, c.grant.Lease, c.holder, provider.Signal{}, told, final)
+	expires, err := w.pool.Report(w.now, c.grant.Lease, c.holder, c.answer(), told, final)
 	if err != nil {
 		w.Fatalf("report: %v", err)
 	}
 	if rapid.IntRange(0, 3).Draw(w.T, "again") == 0 { // repeated, or an older one late
-		w.pool.Report(w.now, c.grant.Lease, c.holder, provider.Signal{}, c.reported, false)
+		w.pool.Report(w.now, c.grant.Lease, c.holder, c.answer(), c.reported, false)
 	}
 	w.settle(c, w.now, used)
 	if final {
@@ -225,6 +225,15 @@ func (w *world) report(final bool) {
 	} else {
 		c.since, c.expires = w.now, expires
 	}
+}
+
+// answer is what comes back, of which only the use is of interest here. To a
+// trial a provider says more than this one can.
+func (c *call) answer() provider.Signal {
+	if c.grant.Trial {
+		return provider.Signal{Class: provider.NoAnswer}
+	}
+	return provider.Signal{}
 }
 
 func (w *world) release() {
@@ -287,6 +296,7 @@ func (w *world) changeLimit() {
 		w.settle(c, w.now, provider.Amounts{provider.Requests: 1})
 	}
 	for _, c := range w.open[:2] {
+		s.Class = c.answer().Class
 		if expires, err := w.pool.Report(w.now, c.grant.Lease, c.holder, s, unknown, false); err != nil {
 			w.Fatalf("report: %v", err)
 		} else {

@@ -153,27 +153,28 @@ func (p *Pool) pass(now Time, c *class) (again bool) {
 		e.v.cursor, e.v.tries = e.v.first, 0
 	}
 	searches := 0
-	for visits := 0; q.lines.len() > 0 && searches < maxSearches && visits < maxVisits; visits++ {
+	for visits := 0; q.lines.len() > 0 && searches < maxSearches && visits < maxVisits; {
 		l, _ := q.lines.min()
 		w := l.cursor
 		l.cursor = w.next
 		m, full := c.known(now, &w.Ask.Amounts)
 		if !full {
-			searches++
-			l.tries++
 			s := p.search(now, c, &w.Ask)
 			var ok bool
 			if m, ok = s.run(c); ok {
 				p.serveWaiter(now, w, &s)
 				again = again || q.first != nil
 			} else {
+				searches++
+				l.tries++
 				full = true
 			}
 		}
 		if full {
+			visits++
 			q.wake = min(q.wake, m.fit.at)
 			if q.first == nil && (m.fit.at < Never || m.fit.byEvent) { // else there is nothing to wait for
-				q.first = &claim{m.account, m.fit.key, &w.Ask.Amounts, m.fit.at}
+				q.first = &claim{m.account, m.fit.key, &w.Ask.Amounts, m.fit.at, w.Ask.Holder}
 			}
 			if least, none := c.known(now, &q.least); none { // there is no room for anybody
 				q.wake = min(q.wake, least.fit.at)

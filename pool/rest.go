@@ -33,6 +33,7 @@ type rest struct {
 	on     bool
 	until  Time   // out of use before
 	by     string // the holder on whose word alone it is so long; empty if it is not one's alone
+	alone  Time   // since when it is; more of the same holder's words do not put off the others
 	agreed Time   // so long by the word of another, too
 	said   Time   // when the last refusal came in: leases older than it say nothing new
 
@@ -57,11 +58,11 @@ func (r *rest) refuse(now Time, l *lease, s *provider.Signal, g guess) (tried bo
 		r.said, r.trial, r.back, r.served = now, 0, 0, 0
 	}
 	only := provider.NumDimensions
-	if s.Refused != nil {
-		only = s.Refused.Dimension
+	if w := s.Refused; w != nil && w.Dimension < only && l.reserved[w.Dimension] > 0 { // else it asked for none, and was refused
+		only = w.Dimension
 	}
 	if !r.on {
-		r.by, r.agreed, r.until, r.only = l.holder.name, 0, 0, only
+		r.by, r.alone, r.agreed, r.until, r.only = l.holder.name, now, 0, 0, only
 	} else if r.only != only {
 		r.only = provider.NumDimensions
 	}
@@ -73,7 +74,7 @@ func (r *rest) refuse(now Time, l *lease, s *provider.Signal, g guess) (tried bo
 	switch until := now.Add(wait); {
 	case until > r.until:
 		if l.holder.name != r.by { // who spoke before agrees as far as that went
-			r.agreed = max(r.agreed, r.until)
+			r.alone, r.agreed = now, max(r.agreed, r.until)
 		}
 		r.until, r.by = until, l.holder.name
 	case l.holder.name != r.by:
@@ -85,7 +86,7 @@ func (r *rest) refuse(now Time, l *lease, s *provider.Signal, g guess) (tried bo
 // answered takes note of an answer that is no refusal. It reports whether that
 // ends the rest.
 func (r *rest) answered(now Time, l *lease) bool {
-	if !r.on || r.back > 0 || l.granted < r.said {
+	if !r.concerns(&l.reserved) || r.back > 0 || l.granted < r.said {
 		return false
 	}
 	r.until, r.by, r.agreed, r.trial, r.backoff, r.operator = now, "", 0, 0, 0, false
@@ -111,7 +112,7 @@ func (r *rest) opens(now Time, holder string) (at Time, byEvent bool) {
 	}
 	at = r.until
 	if r.by != "" && r.by != holder {
-		at = min(at, max(r.agreed, r.said.Add(secondOpinion)))
+		at = min(at, max(r.agreed, r.alone.Add(secondOpinion)))
 	}
 	if r.trial != 0 {
 		return max(now, at, r.tried.Add(patience)), true
@@ -145,30 +146,74 @@ func (r *rest) ended(l *lease) bool {
 	return true
 }
 
-// blocked reports whether it lasts until an operator acts.
-func (r *rest) blocked(now Time) bool { return r.on && r.operator && now < r.until }
+// blocked reports whether it lasts for a holder until an operator acts. One who
+// has it on another's word alone may see for itself.
+func (r *rest) blocked(now Time, holder string) bool {
+	if !r.on || !r.operator || now >= r.until {
+		return false
+	}
+	at, _ := r.opens(now, holder)
+	return at >= r.until
+}
 
-// doubt is cast on an account by what one holder alone has said of its limits,
-// where that may have closed it: then others may see for themselves, too.
+// doubt is cast on a limit that is as it is on the word of one holder alone: then
+// others may see for themselves.
 type doubt struct {
-	by    string
+	by    string // that holder; empty if there is no doubt
 	since Time
-	trial LeaseID
 }
 
-func (d *doubt) cast(now Time, holder string) {
-	if d.by == "" || d.by == holder {
-		*d = doubt{by: holder, since: now}
+func (d *doubt) of(holder string) bool { return d.by != "" && d.by != holder }
+
+// settled takes note that a lease has shown how it is: another's, and new.
+func (d *doubt) settled(l *lease) {
+	if d.of(l.holder.name) && l.granted >= d.since {
+		*d = doubt{}
 	}
 }
 
-// opens is when somebody else may try.
-func (d *doubt) opens(holder string) Time {
-	if d.by == "" || d.by == holder {
+// doubts gives all that may be in doubt: the window, and the buckets.
+func (a *account) doubts(f func(*doubt)) {
+	f(&a.narrow)
+	for _, b := range a.buckets {
+		f(&b.unsure)
+		f(&b.unseen)
+	}
+}
+
+// cast casts doubt on what a holder has said. More of the same holder's words do
+// not put off when others may try.
+func (a *account) cast(now Time, d *doubt, holder string) {
+	a.doubts(func(o *doubt) {
+		if o.by == holder {
+			now = min(now, o.since)
+		}
+	})
+	*d = doubt{holder, now}
+	a.doubted = true
+}
+
+// opens is when a holder may try in spite of what is in doubt.
+func (a *account) opens(now Time, d *doubt, holder string) Time {
+	switch {
+	case !d.of(holder):
 		return Never
+	case a.trial != 0:
+		return max(now, a.tried.Add(patience))
 	}
-	if d.trial != 0 {
-		return d.since.Add(patience)
+	return max(now, d.since.Add(secondOpinion))
+}
+
+// witness takes note of an answer to a lease that was granted in spite of
+// what others had said: it was so, or it was not.
+func (a *account) witness(now Time, l *lease, s *provider.Signal) {
+	switch s.Class {
+	case provider.RateLimited, provider.ConcurrencyLimited, provider.QuotaExhausted:
+		a.doubts(func(d *doubt) { d.settled(l) })
+	case provider.OK: // where it says no more, the next may try at once
+		for _, b := range a.buckets {
+			b.refuted(now, l)
+		}
+		a.trial = 0
 	}
-	return d.since.Add(secondOpinion)
 }

@@ -5,7 +5,6 @@ package app_test
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -86,14 +85,13 @@ providers:
   base_url: http://provider.test%s
   models: [m, n]
   flat_limits: %v
-  pooling: {strategy: %s}
   lease: {start_within: %v, max_wait: 20s}
   groups: [{name: a%s}, {name: b%s}]
   keys:
   - {id: a1, key: secret-a1, group: a}
   - {id: a2, key: secret-a2, group: a}
   - {id: b1, key: secret-b1, group: b}
-`, d.typ, d.base, d.flat, cmp.Or(d.strategy, "least_loaded"), d.within(), limits, limits))
+`, d.typ, d.base, d.flat, d.within(), limits, limits))
 	s.provider = sandbox.New([]sandbox.Account{
 		{Type: d.typ, Name: "org-a", Keys: []string{"secret-a1", "secret-a2"}, Default: d.limits},
 		{Type: d.typ, Name: "org-b", Keys: []string{"secret-b1"}, Default: d.limits},

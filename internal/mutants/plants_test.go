@@ -181,14 +181,14 @@ var plants = []plant{
 	{
 		name: "header forgets delta", rule: "what was granted up to delta before may not have been counted",
 		file: "fuse.go", test: headers, says: refuses,
-		old: "delta := Time(r.delta)\n\tif !h.spans",
-		new: "delta := Time(0)\n\tif !h.spans",
+		old: "delta := Time(r.delta)\n\tknown := h.spans",
+		new: "delta := Time(0)\n\tknown := h.spans",
 	},
 	{
 		name: "header taken for news", rule: "a header may speak of any moment since its lease's grant",
 		file: "fuse.go", test: headers, says: refuses,
-		old: "if !h.spans(r.since-delta, now-delta,",
-		new: "if !h.spans(now-delta, now-delta,",
+		old: "known := h.spans(r.since-delta, now-delta,",
+		new: "known := h.spans(now-delta, now-delta,",
 	},
 	{
 		name: "rounding taken for exact", rule: "a rounded count is taken at its worst",

@@ -36,9 +36,11 @@ var anthropic = Dialect{
 		anthropicHeader(OutputTokens, fast, "Fast-Output-Tokens"),
 	},
 	rules: []rule{
-		{status: 400, phrase: "you have reached your specified api usage limits", class: QuotaExhausted, scope: GroupScope},
-		{status: 400, phrase: "you have reached your specified workspace api usage limits", class: QuotaExhausted, scope: GroupScope},
-		{status: 429, phrase: "you have reached your api usage limits", class: QuotaExhausted, scope: GroupScope},
+		// With a 400 where the customer has set the limit, with a 429 where it is the tier's.
+		{phrase: "you have reached your api usage limits", class: QuotaExhausted, scope: GroupScope},
+		{phrase: "you have reached your specified api usage limits", class: QuotaExhausted, scope: GroupScope},
+		{phrase: "you have reached your specified workspace api usage limits", class: QuotaExhausted, scope: GroupScope},
+		{phrase: "you have reached your workspace api usage limits", class: QuotaExhausted, scope: GroupScope},
 	},
 	more:  anthropicMore,
 	judge: anthropicJudge,

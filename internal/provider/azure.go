@@ -1,5 +1,7 @@
 package provider
 
+import "time"
+
 // Azure OpenAI: tokens and requests a minute by deployment, from an estimate that
 // includes max_tokens. Requests are also counted over 1 s or 10 s, so it is not
 // said how a window moves. Resets are whole seconds; -1 stands for no limit, and
@@ -13,6 +15,7 @@ var azure = Dialect{
 	Limited:        []Dimension{Requests, Tokens},
 	Kept:           [NumDimensions]bool{Tokens: true},
 	Kind:           Sliding,
+	Unstated:       time.Minute, // quota is assigned in tokens a minute, requests in proportion
 	Reserve:        separately,
 	Count:          everyToken,
 	rateScope:      ClassScope, busyScope: ModelScope, forbiddenScope: KeyModelScope,

@@ -51,7 +51,7 @@ func BenchmarkStream(b *testing.B) {
 
 func benchmarkStream(b *testing.B, events []string, wait bool) {
 	seen := make(chan struct{}, 1)
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/event-stream")
 		for _, e := range events {
 			_, _ = io.WriteString(w, e)
@@ -61,6 +61,8 @@ func benchmarkStream(b *testing.B, events []string, wait bool) {
 			}
 		}
 	}))
+	server.EnableHTTP2 = true
+	server.StartTLS()
 	defer server.Close()
 	fetch := func(body *Body) time.Duration {
 		start := time.Now()

@@ -36,6 +36,7 @@ var everywhere = []rule{
 	{word: "organization_spend_limit_exceeded", class: QuotaExhausted, scope: GroupScope},
 	{word: "project_spend_limit_exceeded", class: QuotaExhausted, scope: GroupScope},
 	{word: "organization_usage_limit_exceeded", class: QuotaExhausted, scope: GroupScope},
+	{word: "billing_not_active", class: QuotaExhausted, scope: GroupScope}, // from memory
 	// Claude docs, "Errors" and "Rate limits".
 	{word: "billing_error", class: QuotaExhausted, scope: GroupScope},
 	{word: "enforced_spend_limit_reached", class: QuotaExhausted, scope: GroupScope},
@@ -49,8 +50,9 @@ var everywhere = []rule{
 // byte. What is not known is the provider's trouble.
 var streamStatus = map[string]int{
 	"invalid_request_error": 400, "invalid_argument": 400, "invalid_prompt": 400, "failed_precondition": 400,
+	"context_length_exceeded": 400, "validationexception": 400,
 	"authentication_error": 401, "invalid_api_key": 401, "unauthenticated": 401,
-	"permission_error": 403, "permission_denied": 403,
+	"permission_error": 403, "permission_denied": 403, "accessdeniedexception": 403,
 	"not_found_error": 404, "not_found": 404,
 	"rate_limit_error": 429, "rate_limit_exceeded": 429, "rate_limited": 429, "resource_exhausted": 429,
 	"too_many_requests": 429, "throttlingexception": 429, "slow_down": 429, "tokens": 429, "requests": 429,
@@ -141,7 +143,7 @@ func (a *answer) tooLarge() (verdict, bool) {
 // one: the wait is not the short one.
 func (a *answer) longQuota(v *verdict) {
 	for i := range a.windows {
-		if a.windows[i].Name == month && spent(&a.windows[i]) {
+		if w := &a.windows[i]; w.is(month) && spent(w) {
 			*v = verdict{class: QuotaExhausted, scope: GroupScope, until: endOfMonth}
 			return
 		}

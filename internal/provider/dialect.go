@@ -63,6 +63,9 @@ type Dialect struct {
 	Limited []Dimension
 	// Kind is how its windows are counted.
 	Kind Kind
+	// Unstated is the window of a limit that is stated without one; 0 if that may
+	// be any.
+	Unstated time.Duration
 	// Held marks the dimensions that are counted while the provider answers,
 	// and not when the request arrives.
 	Held [NumDimensions]bool

@@ -90,6 +90,7 @@ func TestClassification(t *testing.T) {
 		"429 without headers":             {"anthropic", 429, nil, kind("rate_limit_error"), limited, class, 0, 0},
 		"workspace spend limit":           {"anthropic", 400, nil, message("You have reached your specified workspace API usage limits. You will regain access on 2026-02-01 at 06:30 UTC."), quota, group, 16*24*hour + 18*hour + 30*time.Minute, provider.InMessageDate},
 		"spend cap without a date":        {"anthropic", 429, []string{"retry-after", "5"}, `{"error":{"type":"rate_limit_error","message":"x","details":{"error_code":"enforced_spend_limit_reached"}}}`, quota, group, 0, 0},
+		"a customer's limit with a 429":   {"anthropic", 429, []string{"retry-after", "5"}, message("You have reached your specified API usage limits. You will regain access on 2026-02-01 at 00:00 UTC."), quota, group, 396 * hour, provider.InMessageDate},
 		"a date gone by":                  {"anthropic", 400, nil, message("You have reached your specified API usage limits. You will regain access on 2025-12-01."), quota, group, 0, provider.InMessageDate},
 		"a date that is none":             {"anthropic", 400, nil, message("You have reached your specified API usage limits. You will regain access on Monday"), quota, group, 0, 0},
 		"a distant date":                  {"anthropic", 400, nil, message("You have reached your specified API usage limits. You will regain access on 9999-12-01"), quota, group, provider.LongestWait, provider.InMessageDate},
@@ -121,6 +122,8 @@ func TestClassification(t *testing.T) {
 		"larger than the limit":                {"openai", 429, nil, message("Request too large for gpt-4o in organization org-x on tokens per min (TPM): Limit 30000, Requested 36278."), large, nothing, 0, 0},
 		"in a stream: quota":                   {"openai", 200, nil, "data: {\"type\":\"response.failed\",\"response\":{\"error\":{\"code\":\"insufficient_quota\",\"message\":\"m\"}}}\n\n", quota, group, 0, 0},
 		"in a stream: server_error":            {"openai", 200, nil, "data: {\"type\":\"response.failed\",\"response\":{\"error\":{\"code\":\"server_error\",\"message\":\"m\"}}}\n\n", busy, model, 0, 0},
+		"in a stream: too long a prompt":       {"openai", 200, nil, "data: {\"type\":\"response.failed\",\"response\":{\"error\":{\"code\":\"context_length_exceeded\",\"message\":\"m\"}}}\n\n", invalid, nothing, 0, 0},
+		"billing_not_active":                   {"openai", 429, []string{"Retry-After", "1"}, code("billing_not_active"), quota, group, 0, 0},
 		"a wait in seconds":                    {"openai", 429, nil, message("Please try again in 18.642s."), limited, class, 18642 * ms, provider.InMessage},
 		"a wait in words":                      {"openai", 429, nil, message("Please try again in 1 minute and a bit."), limited, class, time.Minute, provider.InMessage},
 		"headers before the message":           {"openai", 429, []string{"Retry-After", "3"}, message("Please try again in 18s."), limited, class, 3 * sec, provider.RetryAfter},
@@ -142,6 +145,7 @@ func TestClassification(t *testing.T) {
 		"a minute's quota":                {"gemini", 429, nil, replace(google, "GenerateContentInputTokensPerModelPerMinute-FreeTier"), limited, class, 58500 * ms, provider.RetryInfo},
 		"a wait in Gemini's message":      {"gemini", 429, nil, message(`Quota exceeded\nPlease retry in 58.217843437s.`), limited, class, 58217843437, provider.InMessage},
 		"a bad key is a 400":              {"gemini", 400, nil, `{"error":{"code":400,"message":"API key not valid.","status":"INVALID_ARGUMENT","details":[{"@type":"type.googleapis.com/google.rpc.ErrorInfo","reason":"API_KEY_INVALID"}]}}`, auth, key, 0, 0},
+		"a bad key without details":       {"gemini", 400, nil, message("API key not valid. Please pass a valid API key."), auth, key, 0, 0},
 		"the bill of a key":               {"gemini", 402, nil, "", quota, group, 0, 0},
 		"in a stream: 503":                {"gemini", 200, nil, `[{"candidates":[]},{"error":{"code":503,"status":"UNAVAILABLE","message":"m"}}]`, busy, model, 0, 0},
 		"provisioned throughput":          {"vertex", 429, nil, message("Exceeded the Provisioned Throughput."), limited, class, 0, 0},
@@ -151,12 +155,14 @@ func TestClassification(t *testing.T) {
 		"Vertex without a body":           {"vertex", 429, nil, "", busy, model, 0, 0},
 
 		// Bedrock.
-		"unavailable":     {"bedrock", 503, []string{"x-amzn-ErrorType", "ServiceUnavailableException"}, `{"message":"m"}`, busy, model, 0, 0},
-		"service quota":   {"bedrock", 400, []string{"x-amzn-ErrorType", "ServiceQuotaExceededException:http://x"}, `{"message":"m"}`, quota, group, 0, 0},
-		"validation":      {"bedrock", 400, []string{"x-amzn-ErrorType", "ValidationException"}, `{"message":"m"}`, invalid, nothing, 0, 0},
-		"throttled":       {"bedrock", 429, nil, `{"message":"Too many requests, please wait before trying again."}`, limited, class, 0, 0},
-		"access denied":   {"bedrock", 403, []string{"x-amzn-ErrorType", "AccessDeniedException"}, `{"message":"m"}`, forbidden, keyModel, 0, 0},
-		"model not ready": {"bedrock", 429, []string{"x-amzn-ErrorType", "ModelNotReadyException:"}, "", busy, model, 0, 0},
+		"unavailable":                     {"bedrock", 503, []string{"x-amzn-ErrorType", "ServiceUnavailableException"}, `{"message":"m"}`, busy, model, 0, 0},
+		"service quota":                   {"bedrock", 400, []string{"x-amzn-ErrorType", "ServiceQuotaExceededException:http://x"}, `{"message":"m"}`, quota, group, 0, 0},
+		"validation":                      {"bedrock", 400, []string{"x-amzn-ErrorType", "ValidationException"}, `{"message":"m"}`, invalid, nothing, 0, 0},
+		"throttled":                       {"bedrock", 429, nil, `{"message":"Too many requests, please wait before trying again."}`, limited, class, 0, 0},
+		"access denied":                   {"bedrock", 403, []string{"x-amzn-ErrorType", "AccessDeniedException"}, `{"message":"m"}`, forbidden, keyModel, 0, 0},
+		"in a stream: mistake at Bedrock": {"bedrock", 200, nil, sse(kind("validationException")), invalid, nothing, 0, 0},
+		"in a stream: no access":          {"bedrock", 200, nil, sse(kind("accessDeniedException")), forbidden, keyModel, 0, 0},
+		"model not ready":                 {"bedrock", 429, []string{"x-amzn-ErrorType", "ModelNotReadyException:"}, "", busy, model, 0, 0},
 
 		// OpenAI's likes.
 		"more than Groq ever gives":         {"groq", 429, nil, message("Rate limit reached for model `x` in organization `org_x` on tokens per minute (TPM): Limit 6000, Used 10, Requested 7010. Please try again in 11.2s."), large, nothing, 0, 0},
@@ -195,8 +201,11 @@ func TestClassification(t *testing.T) {
 		"nothing is forbidden to a key": {"github", 403, nil, "", forbidden, nothing, 0, 0},
 
 		// The standard.
-		"a problem type":   {"generic", 403, nil, `{"type":"https://iana.org/assignments/http-problem-types#quota-exceeded","title":"x"}`, limited, group, 0, 0},
-		"Retry-After wins": {"generic", 429, []string{"RateLimit", `"a";r=0;t=12`, "Retry-After", "40"}, "", limited, group, 40 * sec, provider.RetryAfter},
+		"a problem type":                 {"generic", 403, nil, `{"type":"https://iana.org/assignments/http-problem-types#quota-exceeded","title":"x"}`, limited, group, 0, 0},
+		"a policy called priority":       {"generic", 429, []string{"RateLimit", `"priority";r=0;t=12`}, "", limited, group, 12 * sec, provider.WindowReset},
+		"a policy called month":          {"generic", 429, []string{"RateLimit", `"month";r=0;t=12`}, "", limited, group, 12 * sec, provider.WindowReset},
+		"a malformed standard gives way": {"generic", 429, []string{"RateLimit", `"a";r=9;t=`, "X-RateLimit-Remaining", "0", "X-RateLimit-Reset", "20"}, "", limited, group, 20 * sec, provider.WindowReset},
+		"Retry-After wins":               {"generic", 429, []string{"RateLimit", `"a";r=0;t=12`, "Retry-After", "40"}, "", limited, group, 40 * sec, provider.RetryAfter},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := f.read(t)

@@ -19,7 +19,8 @@ var gemini = Dialect{
 	Count:          countInput,
 	rateScope:      ClassScope, busyScope: ModelScope, forbiddenScope: KeyModelScope,
 	rules: []rule{
-		{word: "API_KEY_INVALID", class: AuthInvalid, scope: KeyScope}, // with a 400
+		{word: "API_KEY_INVALID", class: AuthInvalid, scope: KeyScope},                  // with a 400
+		{status: 400, phrase: "api key not valid", class: AuthInvalid, scope: KeyScope}, // its message, which may come without details
 		{status: 429, phrase: "resource exhausted. please try again later", class: Overloaded, scope: ClassScope},
 	},
 	more:  googleMore,

@@ -4,8 +4,7 @@ package provider
 // states them with its own 429 only, often inside the body; any other 429 is
 // that of the provider behind it. Money is checked before a call, so that a 402
 // may be about a call that is too large, or about those still open. Source:
-// OpenRouter docs, "Limits"; "free-models-per-day" and moderation
-// from memory.
+// OpenRouter docs, "Limits"; "free-models-per-day" and moderation from memory.
 var openrouter = Dialect{
 	Type:           "openrouter",
 	BaseURL:        "https://openrouter.ai/api/v1",

@@ -125,11 +125,22 @@ func (a *answer) wait(v verdict, named *Refusal) (time.Duration, Source) {
 }
 
 // longest reads the longest wait that a header states. Sent twice, it was
-// added on the way, and the longer one satisfies both.
+// added on the way, and the longer one satisfies both. Reports and proxies join
+// lines by a comma.
 func (a *answer) longest(name string, f format) (longest time.Duration, found bool) {
-	for _, v := range a.values(name) {
-		if d, ok := a.duration(f, v); ok {
+	take := func(v string) bool {
+		d, ok := a.duration(f, v)
+		if ok {
 			longest, found = max(longest, bounded(d)), true
+		}
+		return ok
+	}
+	for _, v := range a.values(name) {
+		if take(v) || !strings.Contains(v, ", ") {
+			continue
+		}
+		for part := range strings.SplitSeq(v, ", ") {
+			take(part)
 		}
 	}
 	return longest, found

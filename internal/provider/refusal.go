@@ -83,8 +83,12 @@ func (a *answer) binding(r *Refusal) (found *Window) {
 // provider counts nothing. Priority tokens that are used up let a request
 // through as an ordinary one. Source: Claude docs, "Service tiers", 2026-08.
 func spent(w *Window) bool {
-	return w.Remaining == 0 && w.Limit != 0 && w.Name != priority
+	return w.Remaining == 0 && w.Limit != 0 && !w.is(priority)
 }
+
+// is reports whether a window is the one beside the ordinary ones that has such a
+// name here. Others are named by providers, as they like.
+func (w *Window) is(name string) bool { return w.Aside && w.Name == name }
 
 // onlyAside reports whether nothing but windows beside the ordinary ones is
 // spent.

@@ -94,6 +94,7 @@ func TestRetryAfter(t *testing.T) {
 		"a duration":                    {headers("Retry-After", "7s"), 7 * time.Second},
 		"a moment in seconds":           {headers("Retry-After", "1768478460", "Date", date), time.Minute},
 		"sent twice":                    {headers("Retry-After", "5", "Retry-After", "x", "Retry-After", "10", "Retry-After", "7"), 10 * time.Second},
+		"sent twice and joined":         {headers("Retry-After", "5, x, 10, 7"), 10 * time.Second},
 		"milliseconds sent twice":       {headers("Retry-After-Ms", "5", "Retry-After-Ms", "10"), 10 * time.Millisecond},
 		"no milliseconds at all":        {headers("Retry-After", "9", "Retry-After-Ms", "0"), 0},
 		"beyond all durations":          {headers("Retry-After", "1e300", "Date", date), provider.LongestWait},

@@ -9,15 +9,16 @@ import (
 
 // standard reads the headers that the IETF's drafts "RateLimit header fields for
 // HTTP" define, from 03 to 10 (2025-09), and the X-RateLimit-* ones that came
-// before. The first family that a response has is the one that counts.
+// before. The first family of which something can be read is the one that counts:
+// what is malformed is as good as missing.
 func standard(a *answer) {
-	policy, limit := a.joined("Ratelimit-Policy"), a.joined("Ratelimit")
-	switch {
-	case strings.HasPrefix(policy, `"`) || strings.HasPrefix(limit, `"`):
+	policy, limit, known := a.joined("Ratelimit-Policy"), a.joined("Ratelimit"), len(a.windows)
+	if strings.HasPrefix(policy, `"`) || strings.HasPrefix(limit, `"`) {
 		a.policies(policy, limit)
-		return
-	case limit != "":
+	} else {
 		a.dictionary(policy, limit)
+	}
+	if len(a.windows) > known {
 		return
 	}
 	for _, f := range [...]struct{ limit, remaining, reset string }{
@@ -47,7 +48,8 @@ func (a *answer) stated(d Dimension) Window {
 }
 
 // policies reads drafts 08 to 10: `"burst";q=100;w=60` and `"burst";r=50;t=30`.
-// A member without what it must have is as good as missing.
+// A member without what it must have is as good as missing. Of two that say what
+// remains of one policy, such as for two partitions, the worse holds.
 func (a *answer) policies(policy, limit string) {
 	find := func(name string) *Window {
 		for i := range a.windows {
@@ -72,9 +74,11 @@ func (a *answer) policies(policy, limit string) {
 		r, ok := m.param("r")
 		if t, fine := m.param("t"); fine && ok && r >= 0 && m.value.kind == '"' {
 			w := find(m.value.text)
-			w.Remaining, w.Reset = r, reset(t)
 			if w.Limit >= 0 {
-				w.Remaining = min(r, w.Limit)
+				r = min(r, w.Limit)
+			}
+			if w.Remaining < 0 || r < w.Remaining || r == w.Remaining && reset(t) > w.Reset {
+				w.Remaining, w.Reset = r, reset(t)
 			}
 		}
 	}

@@ -22,7 +22,7 @@ var CredentialQuery = [...]string{"key", "api_key", "api-key", "access_token"}
 // grants access passes, whatever else is in its name.
 func Forward(name string) bool {
 	name = strings.ToLower(name)
-	for _, part := range [...]string{"cookie", "authoriz", "authentic", "api-key", "secret"} {
+	for _, part := range [...]string{"cookie", "auth", "api-key", "secret"} {
 		if strings.Contains(name, part) {
 			return false
 		}

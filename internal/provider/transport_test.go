@@ -99,6 +99,7 @@ func TestForward(t *testing.T) {
 		"anthropic-workspace-id": true, "openai-organization": true, "request-id": true, "x-request-id": true, "x-amzn-RequestId": true,
 		"X-GitHub-Request-Id": true, "x-amzn-ErrorType": true, "policy-id": true, "ratelimitbysize-reset": true,
 		"Set-Cookie": false, "Authorization": false, "X-Api-Key": false, "ratelimit-cookie": false, "x-ratelimit-authorization": false,
+		"x-auth-ratelimit":   false,
 		"Proxy-Authenticate": false, "x-api-key-request-id": false, "Content-Type": false, "": false, "Server": false, "dates": false,
 	} {
 		assert.Equal(t, want, provider.Forward(name), name)

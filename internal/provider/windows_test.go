@@ -173,6 +173,7 @@ func TestWindows(t *testing.T) {
 			edit(requests, time.Second, 7, unknown, named("r")),
 		}},
 		"a member without its due":    {"generic", []string{"RateLimit", `"a";t=5, "b";r=5;t="x", "c";r=5`}, []provider.Window{edit(requests, 0, unknown, 5, named("c"))}},
+		"two partitions":              {"generic", []string{"RateLimit", `"a";r=0;t=9;pk=:YQ==:, "a";r=5;t=50;pk=:Yg==:, "a";r=0;t=7`}, []provider.Window{edit(requests, 0, unknown, 0, named("a"), resets(9*time.Second))}},
 		"a malformed member":          {"generic", []string{"RateLimit", `"a";r=5;t=5, "b`}, nil},
 		"a name with odd signs":       {"generic", []string{"RateLimit", `"a\"b\\c";r=5`}, []provider.Window{edit(requests, 0, unknown, 5, named(`a"b\c`))}},
 		"draft 03, two policies":      {"generic", []string{"RateLimit-Limit", `5;w=1, 9;w=60`}, []provider.Window{edit(requests, time.Second, 5, unknown)}},

@@ -1,0 +1,226 @@
+package pool_test
+
+// What answers give away of how keys belong together, and what of it is said to
+// whom.
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/keybroker/keybroker/internal/provider"
+	"github.com/keybroker/keybroker/internal/sim"
+	"github.com/keybroker/keybroker/pool"
+)
+
+// warnings counts the warnings by kind.
+func (s *story) warnings() map[pool.NoticeKind]int {
+	n := map[pool.NoticeKind]int{}
+	for _, w := range s.Inspect(s.now).Warnings {
+		n[w.Kind]++
+	}
+	return n
+}
+
+func owned(organization string) provider.Signal { return provider.Signal{Organization: organization} }
+
+func TestOrganizations(t *testing.T) {
+	for name, c := range map[string]struct {
+		groups []string // of the keys
+		owners []string
+		want   map[pool.NoticeKind]int
+	}{
+		"two groups of one organisation":   {[]string{"g1", "g2"}, []string{"x", "x"}, map[pool.NoticeKind]int{pool.SharedOrganization: 1}},
+		"two groups of two":                {[]string{"g1", "g2"}, []string{"x", "y"}, map[pool.NoticeKind]int{}},
+		"two groups, and one says nothing": {[]string{"g1", "g2"}, []string{"x", ""}, map[pool.NoticeKind]int{}},
+		"one group of one":                 {[]string{"g1", "g1"}, []string{"x", "x"}, map[pool.NoticeKind]int{}},
+		"one group of two":                 {[]string{"g1", "g1"}, []string{"x", "y"}, map[pool.NoticeKind]int{pool.SplitOrganization: 1}},
+		"both":                             {[]string{"g1", "g1", "g2"}, []string{"x", "y", "x"}, map[pool.NoticeKind]int{pool.SplitOrganization: 1, pool.SharedOrganization: 1}},
+		"nobody says anything":             {[]string{"g1", "g2"}, []string{"", ""}, map[pool.NoticeKind]int{}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cfg := pool.Config{Groups: []pool.Group{{Name: "g1", Limits: rpm(99)}, {Name: "g2", Limits: rpm(99)}}}
+			for i, g := range c.groups {
+				cfg.Keys = append(cfg.Keys, pool.Key{ID: fmt.Sprint("k", i), Group: g})
+			}
+			s := begin(t, cfg)
+			for range 3 {
+				for i, o := range c.owners {
+					s.ends(s.only(fmt.Sprint("k", i)), "h", owned(o), unknown)
+				}
+			}
+			assert.Equal(t, c.want, s.warnings())
+			for i, o := range c.owners {
+				assert.Equal(t, o, s.Inspect(s.now).Keys[i].Organization)
+			}
+		})
+	}
+}
+
+// A report may say anything, as often as it likes.
+func TestWarningsAndNoticesAreBounded(t *testing.T) {
+	var keys []pool.Key
+	for i := range 200 {
+		keys = append(keys, pool.Key{ID: fmt.Sprint("k", i), Limits: rpm(plenty)})
+	}
+	s := begin(t, pool.Config{Keys: keys})
+	for i := range 2000 {
+		blocked := refusal(provider.QuotaExhausted, provider.GroupScope, 0)
+		blocked.Operator, blocked.Organization = true, fmt.Sprint("organisation ", i%7)
+		s.ends(s.lease("h"), "h", blocked, unknown)
+		s.now += sec
+		s.Restore(s.now, "")
+	}
+	assert.LessOrEqual(t, len(s.Inspect(s.now).Warnings), 64)
+	assert.LessOrEqual(t, len(s.Notices()), 64)
+	assert.Empty(t, s.Notices())
+}
+
+func TestWarningsAreNotRepeated(t *testing.T) {
+	s := begin(t, pool.Config{Keys: []pool.Key{{ID: "a", Limits: rpm(plenty)}, {ID: "b", Limits: rpm(plenty)}}})
+	for i := range 100 {
+		s.ends(s.only("a"), "h", owned(fmt.Sprint(i%2)), unknown)
+		s.ends(s.only("b"), "h", owned("0"), unknown)
+		s.now += sec
+	}
+	assert.Equal(t, map[pool.NoticeKind]int{pool.SharedOrganization: 1}, func() map[pool.NoticeKind]int {
+		n := s.warnings()
+		if n[pool.SharedOrganization] > 1 { // once for each of the two
+			n[pool.SharedOrganization] = 1
+		}
+		return n
+	}())
+	assert.LessOrEqual(t, len(s.Notices()), 2)
+	w := s.Inspect(s.now).Warnings[0]
+	assert.Greater(t, w.Count, int64(1))
+	assert.Greater(t, w.Last, w.First)
+	s.now += 2 * minute
+	s.ends(s.only("a"), "h", owned("1"), unknown)
+	s.ends(s.only("a"), "h", owned("0"), unknown)
+	assert.Len(t, s.Notices(), 1, "but said again after a while")
+}
+
+func TestNoticesTellWhatHappens(t *testing.T) {
+	kinds := func(s *story) (k []pool.NoticeKind) {
+		for _, n := range s.Notices() {
+			k = append(k, n.Kind)
+		}
+		return k
+	}
+	s := begin(t, pool.Config{Keys: one(rpm(plenty))})
+	s.quarantines("a")
+	assert.Equal(t, []pool.NoticeKind{pool.KeySuspect, pool.KeyQuarantined}, kinds(s))
+	s.now = 10 * minute
+	s.ends(s.lease("h"), "h", fine, unknown)
+	assert.Equal(t, []pool.NoticeKind{pool.KeyBack}, kinds(s))
+	one, two := s.lease("h"), s.lease("h")
+	s.answers(one, "h", limited(time.Minute))
+	s.answers(two, "h", limited(2*time.Minute))
+	assert.Equal(t, []pool.NoticeKind{pool.Resting}, kinds(s))
+}
+
+func TestAllGroupsRefusedAtOnce(t *testing.T) {
+	for name, c := range map[string]struct {
+		apart pool.Time
+		keys  []string
+		want  int
+	}{
+		"all at once":        {sec, []string{"a", "b", "c"}, 1},
+		"all, one by one":    {11 * sec, []string{"a", "b", "c"}, 0},
+		"one is not refused": {sec, []string{"a", "b", "b"}, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := begin(t, pool.Config{
+				Groups: []pool.Group{{Name: "unused"}},
+				Keys:   []pool.Key{{ID: "a", Limits: rpm(99)}, {ID: "b", Limits: rpm(99)}, {ID: "c", Limits: rpm(99)}},
+			})
+			var out []pool.Grant
+			for _, k := range c.keys {
+				out = append(out, s.only(k))
+			}
+			for _, g := range out {
+				s.now += c.apart
+				s.ends(g, "h", limited(0), unknown)
+			}
+			assert.Equal(t, c.want, s.warnings()[pool.AllRateLimited])
+		})
+	}
+}
+
+// traffic runs two quota groups against the provider's buckets for a while, one a
+// group or one for both. A call is counted some time after its grant and answered
+// some time after that; burst calls come together.
+func traffic(t *testing.T, shared bool, strategy string, seed uint64, limit int64, burst int, latency time.Duration) map[pool.NoticeKind]int {
+	s := begin(t, pool.Config{
+		Strategy: strategy, StartWithin: 2 * time.Second,
+		Keys: []pool.Key{{ID: "a", Limits: rpm(limit)}, {ID: "b", Limits: rpm(limit)}},
+	})
+	random := rand.New(rand.NewPCG(seed, 0))
+	buckets := []*sim.TokenBucket{sim.NewTokenBucket(limit, time.Minute), sim.NewTokenBucket(limit, time.Minute)}
+	if shared {
+		buckets[1] = buckets[0]
+	}
+	type call struct {
+		g       pool.Grant
+		at      pool.Time
+		counted bool
+		headers provider.Signal
+	}
+	var calls []*call
+	later := func(d time.Duration) pool.Time { return s.now + pool.Time(random.Int64N(int64(d)+1)) }
+	for s.now < 20*minute {
+		if random.IntN(burst) == 0 {
+			for range burst {
+				if g, err := s.Acquire(s.now, ask("h", lasting(time.Minute))); err == nil {
+					calls = append(calls, &call{g: g, at: later(min(latency, 2*time.Second))})
+				}
+			}
+		}
+		s.now += pool.Time(random.Int64N(int64(2*time.Minute) / limit))
+		var left []*call
+		for _, c := range calls {
+			switch {
+			case c.at > s.now:
+			case !c.counted:
+				b := buckets[c.g.Key]
+				ok := b.Take(time.Duration(s.now), 1)
+				c.headers = states(provider.Requests, limit, b.Remaining(time.Duration(s.now)))
+				if !ok {
+					c.headers.Class, c.headers.Scope = provider.RateLimited, provider.ClassScope
+				}
+				c.counted, c.at = true, later(latency)
+			default:
+				s.ends(c.g, "h", c.headers, unknown)
+				continue
+			}
+			left = append(left, c)
+		}
+		calls = left
+	}
+	return s.warnings()
+}
+
+func TestOneLimitConfiguredAsTwoIsSeen(t *testing.T) {
+	for _, strategy := range strategies {
+		for _, limit := range []int64{100, 600} {
+			assert.NotZero(t, traffic(t, true, strategy, 1, limit, 1, 500*time.Millisecond)[pool.MovingTogether], "%s, %d", strategy, limit)
+		}
+	}
+}
+
+func TestTwoLimitsAreNotTakenForOne(t *testing.T) {
+	for _, strategy := range []string{pool.LeastLoaded, pool.Random} {
+		for _, limit := range []int64{20, 100, 600} {
+			for _, burst := range []int{1, 10, 60} {
+				for _, latency := range []time.Duration{50 * time.Millisecond, 2 * time.Second, 20 * time.Second} {
+					require.Zero(t, traffic(t, false, strategy, 1, limit, burst, latency)[pool.MovingTogether],
+						"%s, limit %d, burst %d, latency %v", strategy, limit, burst, latency)
+				}
+			}
+		}
+	}
+}

@@ -1,0 +1,273 @@
+package pool_test
+
+// What one holder alone says of limits binds everybody at once, but not for long:
+// within a minute another sees for itself.
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/keybroker/keybroker/internal/provider"
+	"github.com/keybroker/keybroker/pool"
+)
+
+const aDay = 24 * time.Hour
+
+// daily is a limit of so many requests a day.
+func daily(n int64, kind provider.Kind) pool.Limit {
+	return pool.Limit{Dimension: provider.Requests, Window: aDay, Amount: n, Kind: kind, Reset: pool.Time(aDay)}
+}
+
+// statesDaily is an answer whose headers give a limit by the day.
+func statesDaily(limit, remaining int64) provider.Signal {
+	s := states(provider.Requests, limit, remaining)
+	s.Windows[0].Length, s.Windows[0].Reset = aDay, provider.Unknown
+	return s
+}
+
+// shut are lies that leave no room for a day.
+var shut = map[string][]provider.Signal{
+	"nothing remains":          {statesDaily(1000, 0)},
+	"bit by bit":               {statesDaily(1000, 890), statesDaily(1000, 780), statesDaily(1000, 670), statesDaily(1000, 560), statesDaily(1000, 450), statesDaily(1000, 340), statesDaily(1000, 230), statesDaily(1000, 120), statesDaily(1000, 10), statesDaily(1000, 0)},
+	"the limit is one":         {statesDaily(1, 0)},
+	"the limit is lower":       {statesDaily(10, 0)},
+	"in a refusal":             {{Class: provider.NoAnswer, Refused: &provider.Refusal{Dimension: provider.Requests, Length: aDay, Limit: 1, Used: 1, Requested: 1}}},
+	"there is another limit":   {{Windows: []provider.Window{{Dimension: provider.Requests, Name: "odd", Length: aDay, Limit: 1, Remaining: 0, Rounding: 1}}}},
+	"and another, soon in use": {{Windows: []provider.Window{{Dimension: provider.Requests, Name: "odd", Length: aDay, Limit: 1, Remaining: 1, Rounding: 1}}}},
+}
+
+// lies reports all of it, each from a lease of its own.
+func (s *story) lies(holder string, all []provider.Signal) {
+	s.Helper()
+	var out []pool.Grant
+	for range all {
+		out = append(out, s.lease(holder))
+	}
+	s.now += 5 * sec
+	for i, g := range out {
+		s.ends(g, holder, all[i], unknown)
+	}
+}
+
+func TestOneWordShutsNothingForLong(t *testing.T) {
+	for name, lies := range shut {
+		for _, kind := range []provider.Kind{provider.Refilling, provider.Sliding, provider.Fixed} {
+			for _, learned := range []bool{false, true} {
+				for answer, s := range map[string]provider.Signal{"the truth": statesDaily(1000, 900), "no headers": fine} {
+					t.Run(name+" "+answer, func(t *testing.T) {
+						if learned && answer == "the truth" && lies[0].Windows != nil && lies[0].Windows[0].Limit < 1000 {
+							return // who is to be believed?
+						}
+						st := begin(t, pool.Config{StartWithin: 2 * time.Second, Keys: one(nil)})
+						if !learned {
+							st = begin(t, pool.Config{StartWithin: 2 * time.Second, Keys: one(append(rpm(plenty), daily(1000, kind)))})
+						}
+						if name == "bit by bit" && learned {
+							return // four at once
+						}
+						st.lies("liar", lies)
+						got := 0
+						for start := st.now; st.now < start+2*minute; st.now += sec {
+							if g, err := st.Acquire(st.now, ask("honest")); err == nil {
+								got++
+								st.now += 3 * sec
+								st.ends(g, "honest", s, unknown)
+							}
+						}
+						assert.Greater(t, got, 10)
+					})
+				}
+			}
+		}
+	}
+}
+
+// It binds at once, for everybody but the one who is to try.
+func TestOneWordBindsAtOnce(t *testing.T) {
+	s := begin(t, pool.Config{Keys: one(append(rpm(plenty), daily(1000, provider.Refilling)))})
+	s.lies("liar", shut["nothing remains"])
+	s.refused("liar")
+	e := s.refused("honest")
+	assert.Equal(t, s.now+30*sec, e.RetryAt)
+	assert.Equal(t, provider.Requests, e.Dimension)
+	s.now += 30 * sec
+	trial := s.lease("honest")
+	assert.True(t, trial.Trial)
+	s.refused("third")
+	s.refused("liar")
+	s.now += 5 * sec
+	assert.True(t, s.lease("third").Trial, "patience ends")
+}
+
+// Those who wait are woken for it, though nobody calls in between.
+func TestWaitersAreWokenToSee(t *testing.T) {
+	for name, lies := range shut {
+		t.Run(name, func(t *testing.T) {
+			s := begin(t, pool.Config{Keys: one(append(rpm(plenty), daily(1000, provider.Refilling)))})
+			s.lies("liar", lies)
+			s.granted("third") // what room there is
+			start := s.now
+			s.waits("liar")
+			s.waits("honest")
+			var who []string
+			s.until(start+40*sec, func(w *pool.Waiter) { who = append(who, w.Ask.Holder) })
+			assert.Equal(t, []string{"honest"}, who)
+		})
+	}
+}
+
+// The second opinion confirms: then it binds all, and for as long as it is.
+func TestSecondOpinionConfirms(t *testing.T) {
+	for name, answer := range map[string]provider.Signal{
+		"by its headers": statesDaily(1000, 0),
+		"by a refusal":   limited(time.Second),
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := begin(t, pool.Config{Keys: one(append(rpm(plenty), daily(1000, provider.Refilling)))})
+			s.lies("one", shut["nothing remains"])
+			s.now += 30 * sec
+			s.ends(s.lease("two"), "two", answer, unknown)
+			s.now += minute
+			if g, err := s.Acquire(s.now, ask("three")); err == nil {
+				assert.False(t, g.Trial, "only what has refilled meanwhile")
+			}
+			s.now += sec
+			for _, h := range []string{"one", "two", "three"} {
+				s.refused(h)
+			}
+		})
+	}
+}
+
+// A trial that tells nothing settles nothing.
+func TestDoubtOutlivesATrialWithoutAVerdict(t *testing.T) {
+	for name, end := range map[string]func(*story, pool.Grant){
+		"a 400": func(s *story, g pool.Grant) {
+			s.ends(g, "two", provider.Signal{Class: provider.InvalidRequest}, unknown)
+		},
+		"no answer":       func(s *story, g pool.Grant) { s.ends(g, "two", s.unanswered(), unknown) },
+		"released":        func(s *story, g pool.Grant) { require.NoError(s, s.Release(s.now, g.Lease, "two", false)) },
+		"released unused": func(s *story, g pool.Grant) { require.NoError(s, s.Release(s.now, g.Lease, "two", true)) },
+		"cached": func(s *story, g pool.Grant) {
+			s.ends(g, "two", provider.Signal{Cached: true, Windows: statesDaily(1000, 1000).Windows}, unknown)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := begin(t, pool.Config{Keys: one(append(rpm(plenty), daily(1000, provider.Refilling)))})
+			s.lies("one", shut["the limit is one"])
+			s.now += 30 * sec
+			end(s, s.lease("two"))
+			assert.True(t, s.lease("three").Trial)
+		})
+	}
+}
+
+// What opens is what is in doubt, and nothing else.
+func TestDoubtOpensNoOtherLimit(t *testing.T) {
+	s := begin(t, pool.Config{Keys: one(append(limits(plenty, 100, plenty), daily(1000, provider.Refilling), slots(5)))})
+	s.lease("x", input(100))
+	s.lies("liar", shut["nothing remains"])
+	s.now = 35 * sec
+	s.refused("honest", input(90))
+	s.lease("honest", input(50))
+	s.now += 5 * sec
+	s.granted("honest")
+	assert.LessOrEqual(t, s.Summary(s.now).Open, 5)
+}
+
+// Two who disagree: the lower holds, but whoever says otherwise is not shut out,
+// and a third decides.
+func TestTwoWhoDisagree(t *testing.T) {
+	s := begin(t, pool.Config{Keys: one(nil)})
+	s.lease("low")
+	s.lies("low", []provider.Signal{statesDaily(10, 0)})
+	for range 5 {
+		s.now += 30 * sec
+		s.ends(s.lease("high"), "high", statesDaily(1000, 900), unknown)
+		assert.EqualValues(t, 10, s.requests().Limit)
+	}
+	s.now += 30 * sec
+	s.ends(s.lease("third"), "third", statesDaily(1000, 900), unknown)
+	assert.EqualValues(t, 1000, s.requests().Limit)
+}
+
+// Whoever said it first, a doubt on what another has said stands for itself.
+func TestHonestWordsDoNotHideLies(t *testing.T) {
+	s := begin(t, pool.Config{StartWithin: 2 * time.Second, Keys: one(nil)})
+	s.ends(s.lease("honest"), "honest", statesDaily(1000, 900), unknown)
+	s.lies("liar", shut["there is another limit"])
+	s.refused("honest")
+	s.polls("honest", s.now+31*sec)
+}
+
+// A holder that says calls were too many at a time, and keeps its own.
+func TestTooManyAtATimeOnOneWord(t *testing.T) {
+	for name, cfg := range map[string]pool.Config{"felt": {Keys: one(nil)}, "configured": {Keys: one(rpm(plenty))}} {
+		t.Run(name, func(t *testing.T) {
+			s := begin(t, cfg)
+			one := s.lease("liar")
+			for range 3 {
+				s.answers(s.lease("liar"), "liar", provider.Signal{Class: provider.ConcurrencyLimited, Scope: provider.ClassScope})
+				s.now += sec
+				if s.window() == 1 {
+					break
+				}
+				s.ends(one, "liar", fine, unknown)
+				one = s.lease("liar")
+			}
+			s.refused("honest")
+			for range 5 {
+				g, _ := s.polls("honest", s.now+31*sec)
+				s.ends(g, "honest", fine, unknown)
+			}
+			s.granted("honest")
+			assert.Greater(t, s.window(), 1)
+		})
+	}
+}
+
+// Fewer at a time after a refusal, and more again with good answers.
+func TestWindowShrinksAndGrowsAgain(t *testing.T) {
+	s := begin(t, pool.Config{Keys: one(rpm(plenty))})
+	var out []pool.Grant
+	for range 10 {
+		out = append(out, s.lease("h"))
+	}
+	s.now = sec
+	for _, g := range out[:3] {
+		s.answers(g, "h", provider.Signal{Class: provider.ConcurrencyLimited, Scope: provider.ClassScope})
+	}
+	assert.Equal(t, 9, s.window(), "one less than there were, once")
+	for _, g := range out {
+		s.ends(g, "h", fine, unknown)
+	}
+	assert.Equal(t, 10, s.window())
+	assert.Equal(t, 10, s.granted("h"))
+	assert.Equal(t, provider.Concurrency, s.refused("h").Dimension)
+}
+
+// A probe of a key that never answers holds it no longer than patience.
+func TestLiarDoesNotSitOnTheProbe(t *testing.T) {
+	s := begin(t, pool.Config{Keys: one(rpm(plenty))})
+	s.ends(s.lease("liar"), "liar", invalid, unknown)
+	s.now = 5 * sec
+	s.lease("liar")
+	s.refused("honest")
+	s.waits("honest")
+	served := pool.Time(0)
+	s.until(minute, func(*pool.Waiter) { served = s.now })
+	assert.Equal(t, 10*sec, served)
+}
+
+// An operator's word ends the doubts, too.
+func TestRestoreEndsDoubts(t *testing.T) {
+	s := begin(t, pool.Config{Keys: one(nil)})
+	s.lies("liar", shut["and another, soon in use"])
+	s.Restore(s.now, "a")
+	s.granted("honest")
+	s.now += minute
+	s.refused("honest")
+}
