@@ -60,6 +60,7 @@ mutants: ## plant bugs in the engine and see each one caught
 bench: ## speed, side by side with a bare grpc-go echo
 	go test -run '^$$' -bench . -benchmem ./pool
 	go test -run '^$$' -bench . -benchtime 1x ./server
+	go test -run '^$$' -bench 'ReadHeaders|Stream' ./internal/provider
 
 .PHONY: fuzz
 fuzz: ## every fuzz target for FUZZTIME (default 30s)

@@ -287,9 +287,6 @@ func (s *scene) exhausted() {
 
 // revoked: one key is not accepted any more.
 func (s *scene) revoked() {
-	if s.typ == "bedrock" {
-		s.Skip("TODO(provider): a wrong Bedrock key is a 403, \"Authentication failed: ...\", and taken for a forbidden model")
-	}
 	s.traffic(15*time.Second, 10*time.Second)
 	s.provider.Revoke("secret-a1")
 	gone := time.Now()

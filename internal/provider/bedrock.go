@@ -30,6 +30,7 @@ var bedrock = Dialect{
 	},
 	rateScope: ClassScope, busyScope: ModelScope, forbiddenScope: KeyModelScope,
 	rules: []rule{
+		{status: 403, phrase: "authentication failed", class: AuthInvalid, scope: KeyScope}, // recorded: ai4s-research/open-science#53
 		{word: "ModelNotReadyException", class: Overloaded, scope: ModelScope},
 		{word: "ServiceUnavailableException", class: Overloaded, scope: ModelScope},
 		{word: "ServiceQuotaExceededException", class: QuotaExhausted, scope: GroupScope},

@@ -138,6 +138,8 @@ var bodies = map[string]struct {
 	"groq stream":            {sse(`{"choices":[],"x_groq":{"id":"req","usage":{"prompt_tokens":7,"completion_tokens":2,"total_tokens":9}}}`, "[DONE]"), used(7, u, u, 2, u, 9), true, ""},
 	"deepseek stream, kept alive": {": keep-alive\n\n: keep-alive\n\n" + sse(`{"choices":[]}`, `{"usage":{"prompt_tokens":1,"completion_tokens":2}}`, "[DONE]"),
 		used(1, u, u, 2, u, u), true, ""},
+	"xai counts reasoning apart": {`{"usage":{"prompt_tokens":32,"completion_tokens":9,"completion_tokens_details":{"reasoning_tokens":94},"total_tokens":135}}`,
+		used(32, u, u, 103, 94, 135), true, ""},
 	"xai stream, cumulative": {sse(`{"usage":{"prompt_tokens":7,"completion_tokens":1}}`, `{"usage":{"prompt_tokens":7,"completion_tokens":2}}`, `{"choices":[]}`), used(7, u, u, 2, u, u), false, ""},
 	"cohere stream": {sse(`message-start|{"id":"1","type":"message-start","delta":{"message":{"role":"assistant"}}}`,
 		`message-end|{"type":"message-end","delta":{"finish_reason":"COMPLETE","usage":{"billed_units":{"input_tokens":5},"tokens":{"input_tokens":71,"output_tokens":419}}}}`),

@@ -46,6 +46,7 @@ var failurePaths = []path{
 	{"object", bodyObject},
 	{"code", bodyCode},
 	{"message", bodyMessage},
+	{"Message", bodyMessage}, // Amazon's, now and then
 	{"detail", bodyExplanation},
 	{"title", bodyTitle},
 	{"error_type", bodyErrorKind},

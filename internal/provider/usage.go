@@ -72,9 +72,10 @@ func (c *counts) set(l leaf, number []byte) {
 	}
 }
 
-// usage prefers the names that are the more exact where several are given.
+// usage prefers the names that are the more exact where several are given. xAI
+// does not count reasoning among what it completed, which only its total shows.
 func (c *counts) usage() Usage {
-	return Usage{
+	u := Usage{
 		Input:      firstStated(c.sum(promptCount, toolCount), c.of(inputCount), c.of(billedInput)),
 		CacheWrite: c.of(writeCount),
 		CacheRead:  c.of(readCount),
@@ -82,6 +83,10 @@ func (c *counts) usage() Usage {
 		Reasoning:  firstStated(c.of(reasoningCount), c.of(thoughtCount)),
 		Total:      c.of(totalCount),
 	}
+	if u.Reasoning > 0 && u.Input >= 0 && u.Output >= 0 && u.Total == u.Input+u.Output+u.Reasoning {
+		u.Output += u.Reasoning
+	}
+	return u
 }
 
 func (c *counts) of(l leaf) int64 { return c[l] - 1 }

@@ -18,6 +18,6 @@ var xai = Dialect{
 	headers: openaiHeaders(anyFormat, 0, 0),
 	rules: []rule{
 		{phrase: "used all available credits", class: QuotaExhausted, scope: GroupScope}, // 429 or 403
-		{status: 400, phrase: "incorrect api key", class: AuthInvalid, scope: KeyScope},  // from memory
+		{status: 400, phrase: "incorrect api key", class: AuthInvalid, scope: KeyScope},  // recorded: continue#10778
 	},
 }
