@@ -4,6 +4,7 @@ package pool
 
 import (
 	"slices"
+	"sort"
 	"time"
 
 	"github.com/keybroker/keybroker/internal/provider"
@@ -140,7 +141,7 @@ func (p *Pool) repeated(now Time, ask *Ask) *lease {
 
 func (l *lease) grant(p *Pool) Grant {
 	return Grant{
-		Lease: l.id, Key: l.key.number,
+		Lease: l.id, Key: l.key.number, Count: l.count,
 		Granted: l.granted, StartBy: l.granted.Add(p.cfg.StartWithin), Expires: l.expires, Trial: l.trial,
 	}
 }
@@ -181,11 +182,15 @@ func (p *Pool) alive(c *class, ask *Ask) bool {
 // lease grants what a search has found.
 func (p *Pool) lease(now Time, s *search, ask *Ask) *lease {
 	a, k := s.candidate.account, s.key
+	count := p.grow(now, s, ask)
 	p.lastID++
 	l := &lease{
 		id: p.lastID, holder: p.hold(ask.Holder), key: k, account: a,
 		granted: now, heldFrom: now, expires: now.Add(ask.TTL), ttl: ask.TTL,
-		reserved: ask.Amounts, request: ask.Request, index: -1,
+		reserved: ask.Amounts, count: count, request: ask.Request, index: -1,
+	}
+	if count > 1 {
+		l.reserved = times(&ask.Amounts, int64(count))
 	}
 	if a.doubted && (a.full() || !fits(now, a.buckets, &ask.Amounts)) {
 		l.trial, a.trial, a.tried = true, l.id, now
@@ -231,6 +236,46 @@ func (p *Pool) lease(now Time, s *search, ask *Ask) *lease {
 	return l
 }
 
+// grow gives how many requests a lease may be good for: no more than asked for,
+// than a tenth of any limit, and than leaves as much room for each holder who
+// waits. Where it is not sure that there is room for even one, it is one.
+func (p *Pool) grow(now Time, s *search, ask *Ask) int {
+	a := s.candidate.account
+	if ask.Count <= 1 || a.felt() || a.doubted {
+		return 1
+	}
+	for _, r := range a.rests() {
+		if r.on {
+			return 1
+		}
+	}
+	buckets := concat([][]*bucket{a.buckets, s.key.own[a.class]})
+	most := int64(ask.Count)
+	for _, b := range buckets {
+		if n := ask.Amounts[b.dimension]; n > 0 {
+			most = min(most, max(1, b.limit/10/n))
+		}
+	}
+	q := &a.class.queue
+	share := int64(q.holders)
+	if l := q.byHolder[ask.Holder]; l == nil || l.first == nil { // it does not wait itself
+		share++
+	}
+	fit := sort.Search(int(most), func(i int) bool { // the first that does not fit
+		all := times(&ask.Amounts, int64(i+1)*share)
+		return !fits(now, buckets, &all)
+	})
+	return max(1, fit)
+}
+
+// times multiplies amounts.
+func times(a *provider.Amounts, n int64) (out provider.Amounts) {
+	for d, x := range a {
+		out[d] = mulDiv(x, n, 1)
+	}
+	return out
+}
+
 func (p *Pool) hold(name string) *holder {
 	h := p.holders[name]
 	if h == nil {
@@ -265,18 +310,28 @@ func (p *Pool) find(id LeaseID, holder string) (*lease, error) {
 // run out takes reports for as long again: debt is never dropped. The errors are
 // ErrLeaseEnded and ErrNotHolder, and then nothing has changed.
 func (p *Pool) Report(now Time, id LeaseID, holder string, s provider.Signal, used provider.Amounts, final bool) (expires Time, err error) {
-	now = p.tick(now)
+	return p.report(p.tick(now), id, holder, s, used, false, final)
+}
+
+// ReportLast is a Report of a lease for several requests, of which no more will
+// be sent than it says: what was reserved for the others comes back.
+func (p *Pool) ReportLast(now Time, id LeaseID, holder string, s provider.Signal, used provider.Amounts, final bool) (expires Time, err error) {
+	return p.report(p.tick(now), id, holder, s, used, true, final)
+}
+
+func (p *Pool) report(now Time, id LeaseID, holder string, s provider.Signal, used provider.Amounts, last, final bool) (expires Time, err error) {
 	l, err := p.find(id, holder)
 	if err != nil {
 		return 0, err
 	}
 	a := l.account
+	freed := last && l.trim(now, used[provider.Requests])
 	for d, kept := range p.cfg.Dialect.Kept {
 		if kept && used[d] >= 0 {
-			used[d] = max(used[d], l.reserved[d])
+			used[d] = max(used[d], l.reservedFor(d, used[provider.Requests]))
 		}
 	}
-	freed := l.report(now, used, final)
+	freed = l.report(now, used, final) || freed
 	freed = a.learn(now, p, l, &s) || freed
 	p.hear(now, l, &s)
 	p.judge(now, l, &s, final)

@@ -22,7 +22,7 @@ func (p *Pool) judge(now Time, l *lease, s *provider.Signal, final bool) {
 	case provider.InvalidRequest, provider.RequestTooLarge, provider.NoAnswer:
 		return
 	}
-	if l.refused || s.Scope == provider.NoScope {
+	if l.refused && l.count <= 1 || s.Scope == provider.NoScope {
 		return
 	}
 	l.refused = true

@@ -13,6 +13,7 @@ type LeaseID uint64
 type Grant struct {
 	Lease   LeaseID
 	Key     int // its place in Config.Keys
+	Count   int // requests it is good for
 	Granted Time
 	StartBy Time // the request must be sent before
 	Expires Time // ends then, unless a report renews it
@@ -34,6 +35,7 @@ type lease struct {
 	ttl      time.Duration
 	reserved provider.Amounts
 	used     provider.Amounts // as reported
+	count    int              // requests it is good for
 	request  string
 
 	// Bits by the place of a bucket in account.buckets, then, from ownBit, in
@@ -88,6 +90,39 @@ func (l *lease) take(now Time) {
 		}
 		b.take(now, n)
 	})
+}
+
+// trim gives back what was reserved for requests beyond so many that were sent. It
+// reports whether room came free.
+func (l *lease) trim(now Time, sent int64) (freed bool) {
+	if sent < 0 || sent >= int64(l.count) {
+		return false
+	}
+	l.buckets(func(bit uint32, b *bucket) {
+		d := b.dimension
+		before := l.reserved[d]
+		after := max(mulDivUp(before, sent, int64(l.count)), min(l.used[d], before))
+		if l.holding&bit != 0 {
+			b.held -= before - after
+		} else {
+			b.refund(now, l.granted, before-after)
+		}
+		freed = freed || after < before
+	})
+	for d, n := range l.reserved {
+		l.reserved[d] = max(mulDivUp(n, sent, int64(l.count)), min(l.used[d], n))
+	}
+	l.count = int(sent)
+	return freed
+}
+
+// reservedFor is what was reserved for so many requests, or for all if that is
+// not known.
+func (l *lease) reservedFor(d int, requests int64) int64 {
+	if requests < 0 || requests >= int64(l.count) {
+		return l.reserved[d]
+	}
+	return mulDivUp(l.reserved[d], requests, int64(l.count))
 }
 
 // left is what of the reservation has not been reported as used.

@@ -56,7 +56,8 @@ type Key struct {
 type Ask struct {
 	Holder  string
 	Model   string
-	Amounts provider.Amounts // 0 or more in each dimension
+	Amounts provider.Amounts // of one request; 0 or more in each dimension
+	Count   int              // requests; fewer may be granted. 0 is taken as 1
 	TTL     time.Duration
 	Exclude []string // keys, by id
 	Request string   // if not empty, the same ask again gets the same lease

@@ -52,7 +52,6 @@ type account struct {
 type call struct {
 	grant    pool.Grant
 	holder   string
-	reserved provider.Amounts
 	planned  provider.Amounts // what it will have used in the end
 	reported provider.Amounts
 	since    pool.Time // the grant or the last report
@@ -150,7 +149,7 @@ func (w *world) ask() pool.Ask {
 	}
 	return pool.Ask{
 		Holder: rapid.SampledFrom([]string{"h1", "h2", "h3"}).Draw(w.T, "holder"),
-		TTL:    w.ttl, Amounts: w.dialect.Reserve(demand),
+		TTL:    w.ttl, Amounts: w.dialect.Reserve(demand), Count: rapid.SampledFrom([]int{0, 1, 3, 100}).Draw(w.T, "count"),
 	}
 }
 
@@ -166,14 +165,15 @@ func (w *world) acquire() {
 }
 
 func (w *world) granted(g pool.Grant, ask pool.Ask) {
-	c := &call{grant: g, holder: ask.Holder, reserved: ask.Amounts, since: w.now, expires: g.Expires}
+	c := &call{grant: g, holder: ask.Holder, since: w.now, expires: g.Expires}
+	sent := rapid.Int64Range(1, int64(g.Count)).Draw(w.T, "sent")
 	for d, n := range ask.Amounts {
-		c.planned[d] = n - rapid.Int64Range(0, n).Draw(w.T, "spared")
+		c.planned[d] = sent*n - rapid.Int64Range(0, sent*n).Draw(w.T, "spared")
 	}
-	c.planned[provider.Requests], c.planned[provider.Concurrency] = 1, 1
+	c.planned[provider.Requests], c.planned[provider.Concurrency] = sent, int64(g.Count)
 	for d, kept := range w.dialect.Kept {
 		if kept {
-			c.planned[d] = ask.Amounts[d]
+			c.planned[d] = sent * ask.Amounts[d]
 		}
 	}
 	w.open = append(w.open, c)
@@ -206,13 +206,17 @@ func (w *world) report(final bool) {
 		for d := range used {
 			used[d] = rapid.Int64Range(c.reported[d], used[d]).Draw(w.T, "part")
 		}
-		used[provider.Requests] = 1
+		used[provider.Requests] = c.planned[provider.Requests]
 	}
 	told := used
 	if rapid.IntRange(0, 5).Draw(w.T, "silent") == 0 {
 		told[provider.OutputTokens], told[provider.Tokens] = provider.Unknown, provider.Unknown
 	}
-	expires, err := w.pool.Report(w.now, c.grant.Lease, c.holder, c.answer(), told, final)
+	report := w.pool.Report
+	if rapid.Bool().Draw(w.T, "last") {
+		report = w.pool.ReportLast
+	}
+	expires, err := report(w.now, c.grant.Lease, c.holder, c.answer(), told, final)
 	if err != nil {
 		w.Fatalf("report: %v", err)
 	}
@@ -253,7 +257,7 @@ func (w *world) release() {
 
 func (w *world) forget(c *call) {
 	if a := w.accounts[provider.Concurrency]; a != nil {
-		a.uses = append(a.uses, use{c.grant.Granted, w.now, 1, false})
+		a.uses = append(a.uses, use{c.grant.Granted, w.now, c.planned[provider.Requests], false})
 	}
 	w.open = slices.DeleteFunc(w.open, func(o *call) bool { return o == c })
 }
@@ -293,7 +297,7 @@ func (w *world) changeLimit() {
 	}}}
 	unknown := provider.Amounts{provider.Unknown, provider.Unknown, provider.Unknown, provider.Unknown, provider.Unknown}
 	for _, c := range w.open {
-		w.settle(c, w.now, provider.Amounts{provider.Requests: 1})
+		w.settle(c, w.now, provider.Amounts{provider.Requests: c.planned[provider.Requests]})
 	}
 	for _, c := range w.open[:2] {
 		s.Class = c.answer().Class
@@ -316,7 +320,7 @@ func (w *world) finish() {
 	for _, c := range w.open {
 		w.settle(c, c.expires, c.planned)
 		if a := w.accounts[provider.Concurrency]; a != nil {
-			a.uses = append(a.uses, use{c.grant.Granted, c.expires, 1, false})
+			a.uses = append(a.uses, use{c.grant.Granted, c.expires, c.planned[provider.Requests], false})
 		}
 	}
 }
@@ -383,7 +387,7 @@ func (w *world) judgeSlots(a *account) {
 		var open int64
 		for _, v := range a.uses {
 			if v.lo <= u.lo && u.lo < v.hi {
-				open++
+				open += v.n
 			}
 		}
 		if open > a.limit.Amount {

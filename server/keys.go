@@ -36,6 +36,7 @@ func (s *keyService) AcquireKey(ctx context.Context, req *keybrokerv1.AcquireKey
 		ProviderType: p.Dialect.Type, BaseUrl: p.BaseURL,
 		AuthHeader: p.Dialect.AuthHeader, AuthPrefix: p.Dialect.AuthPrefix,
 		StartWithin: durationpb.New(l.StartWithin), Ttl: durationpb.New(l.TTL), Waited: durationpb.New(l.Waited),
+		Requests: int32(l.Requests),
 	}
 	resp.ApiKey = s.keys(p.Name, l.Key).Reveal() // joined last, and nowhere else
 	return resp, nil

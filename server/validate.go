@@ -20,6 +20,7 @@ const (
 	maxHeaders     = 256
 	maxHeaderBytes = 64 << 10
 	maxErrorBody   = 64 << 10
+	maxRequests    = 10_000 // that a lease may be good for
 )
 
 func validAcquire(r *keybrokerv1.AcquireKeyRequest) (broker.Request, error) {
@@ -52,6 +53,10 @@ func validAcquire(r *keybrokerv1.AcquireKeyRequest) (broker.Request, error) {
 	if err := validTokens("max_output_tokens", out.Demand.MaxOutputTokens); err != nil {
 		return out, err
 	}
+	if n := r.GetRequests(); n < 0 || n > maxRequests {
+		return out, invalidf("requests", "is %d, must be 0 to %d", n, maxRequests)
+	}
+	out.Count = int(r.GetRequests())
 	var err error
 	if out.MaxWait, err = validDuration("max_wait", r.GetMaxWait()); err != nil {
 		return out, err
@@ -92,7 +97,7 @@ func validDuration(field string, d *durationpb.Duration) (time.Duration, error) 
 }
 
 func validReport(r *keybrokerv1.ReportUsageRequest) (broker.Report, error) {
-	out := broker.Report{Usage: provider.NoUsage, Final: r.GetFinal()}
+	out := broker.Report{Usage: provider.NoUsage, Last: r.GetNoMoreRequests(), Final: r.GetFinal()}
 	out.Response.Status = int(r.GetStatusCode())
 	if s := r.GetStatusCode(); s != 0 && (s < 100 || s > 999) {
 		return out, invalidf("status_code", "is %d, must be an HTTP status or 0", s)
@@ -120,6 +125,7 @@ func validReport(r *keybrokerv1.ReportUsageRequest) (broker.Report, error) {
 			{"usage.cache_creation_input_tokens", u.CacheCreationInputTokens, &out.Usage.CacheWrite},
 			{"usage.cache_read_input_tokens", u.CacheReadInputTokens, &out.Usage.CacheRead},
 			{"usage.output_tokens", u.OutputTokens, &out.Usage.Output},
+			{"usage.requests", u.Requests, &out.Requests},
 		} {
 			if f.value == nil {
 				continue

@@ -20,6 +20,7 @@ type Request struct {
 	TTL     time.Duration // 0: the pool's default
 	Exclude []string
 	Request string // makes the call repeatable
+	Count   int    // requests that the lease is to be good for
 }
 
 // Lease is what it gets.
@@ -27,6 +28,8 @@ type Lease struct {
 	ID   string
 	Pool *PoolConfig
 	Key  int // its place in Pool.Keys
+	// Requests is how many it is good for.
+	Requests int
 	// StartWithin and TTL count from the moment the call came in, and so does a
 	// client that counts from before it called, to be on the safe side.
 	StartWithin, TTL time.Duration
@@ -105,6 +108,7 @@ func (b *Broker) Acquire(ctx context.Context, r Request) (Lease, error) {
 		ID:          b.signer.id(leaseName{o.number, o.epoch, grant.Lease}, r.Holder),
 		Pool:        &o.cfg,
 		Key:         grant.Key,
+		Requests:    grant.Count,
 		StartWithin: grant.StartBy.Sub(grant.Granted) + waited,
 		TTL:         grant.Expires.Sub(grant.Granted) + waited,
 		Waited:      max(waited, 0),
@@ -176,7 +180,7 @@ func (o *owner) ask(r *Request) pool.Ask {
 	}
 	return pool.Ask{
 		Holder: r.Holder, Model: r.Model, Amounts: o.cfg.Dialect.Reserve(r.Demand),
-		TTL: min(max(ttl, o.cfg.StartWithin), o.cfg.MaxTTL), Exclude: r.Exclude, Request: r.Request,
+		TTL: min(max(ttl, o.cfg.StartWithin), o.cfg.MaxTTL), Exclude: r.Exclude, Request: r.Request, Count: r.Count,
 	}
 }
 

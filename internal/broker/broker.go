@@ -105,6 +105,8 @@ func (b *Broker) chain(r *Request) ([]*owner, error) {
 type Report struct {
 	Response provider.Response
 	Usage    provider.Usage
+	Requests int64 // sent so far, of a lease that is good for several; 0: all
+	Last     bool  // no more will be sent
 	Final    bool
 }
 
@@ -123,9 +125,16 @@ func (b *Broker) Report(holder, leaseID string, r Report) (ttl time.Duration, se
 		r.Usage.Output = 0
 	}
 	used := dialect.Count(r.Usage)
+	if used[provider.Requests] = provider.Unknown; r.Requests > 0 {
+		used[provider.Requests] = r.Requests
+	}
 	o.do(func(now pool.Time, e *pool.Pool) {
+		report := e.Report
+		if r.Last {
+			report = e.ReportLast
+		}
 		var expires pool.Time
-		if expires, err = e.Report(now, n.lease, holder, signal, used, r.Final); err == nil {
+		if expires, err = report(now, n.lease, holder, signal, used, r.Final); err == nil {
 			ttl = expires.Sub(now)
 		}
 	})

@@ -54,7 +54,14 @@ type AcquireKeyRequest struct {
 	// sent (start_within), the same id from the same holder gives the same lease.
 	// A call that repeats one which waits takes over its place in line, and the
 	// earlier one gets ABORTED. At most 128 bytes.
-	RequestId     string `protobuf:"bytes,8,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	RequestId string `protobuf:"bytes,8,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// How many requests the lease is to be good for; 0 is taken as 1. A busy caller
+	// that asks for many at once, and shares them out by itself, needs few calls.
+	// The tokens above are those of each request, all of which must be sent within
+	// start_within. The broker may grant fewer: at most a tenth of any limit, what
+	// there is room for beside others that wait, and one where a limit is not known.
+	// At most 10000.
+	Requests      int32 `protobuf:"varint,9,opt,name=requests,proto3" json:"requests,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -145,6 +152,13 @@ func (x *AcquireKeyRequest) GetRequestId() string {
 	return ""
 }
 
+func (x *AcquireKeyRequest) GetRequests() int32 {
+	if x != nil {
+		return x.Requests
+	}
+	return 0
+}
+
 // AcquireKeyResponse is the lease. It is the only message that ever carries a
 // key.
 type AcquireKeyResponse struct {
@@ -175,7 +189,9 @@ type AcquireKeyResponse struct {
 	// like start_within.
 	Ttl *durationpb.Duration `protobuf:"bytes,10,opt,name=ttl,proto3" json:"ttl,omitempty"`
 	// How long the call stood in the queue.
-	Waited        *durationpb.Duration `protobuf:"bytes,11,opt,name=waited,proto3" json:"waited,omitempty"`
+	Waited *durationpb.Duration `protobuf:"bytes,11,opt,name=waited,proto3" json:"waited,omitempty"`
+	// How many requests the lease is good for. At least 1.
+	Requests      int32 `protobuf:"varint,12,opt,name=requests,proto3" json:"requests,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -287,6 +303,13 @@ func (x *AcquireKeyResponse) GetWaited() *durationpb.Duration {
 	return nil
 }
 
+func (x *AcquireKeyResponse) GetRequests() int32 {
+	if x != nil {
+		return x.Requests
+	}
+	return 0
+}
+
 // ReportUsageRequest is what the provider answered, as far as it is known.
 type ReportUsageRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -309,9 +332,13 @@ type ReportUsageRequest struct {
 	// with one. Providers say there what is used up, until when, and whose it is;
 	// without it a 429 for want of money looks like any other. The first 16 KiB
 	// are enough; more than 64 KiB is refused. Not to be sent for other answers.
-	ErrorBody     []byte `protobuf:"bytes,6,opt,name=error_body,json=errorBody,proto3" json:"error_body,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	ErrorBody []byte `protobuf:"bytes,6,opt,name=error_body,json=errorBody,proto3" json:"error_body,omitempty"`
+	// No more requests will be sent with this lease than usage.requests says: what
+	// was reserved for the others comes back, as far as it has not refilled anyway.
+	// The lease lives on for the answers.
+	NoMoreRequests bool `protobuf:"varint,7,opt,name=no_more_requests,json=noMoreRequests,proto3" json:"no_more_requests,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *ReportUsageRequest) Reset() {
@@ -386,6 +413,13 @@ func (x *ReportUsageRequest) GetErrorBody() []byte {
 	return nil
 }
 
+func (x *ReportUsageRequest) GetNoMoreRequests() bool {
+	if x != nil {
+		return x.NoMoreRequests
+	}
+	return false
+}
+
 // Usage in the provider's own terms. A field that is unset is not known; in a
 // final report what is not known stays charged as reserved.
 type Usage struct {
@@ -398,7 +432,10 @@ type Usage struct {
 	// Input tokens read from the cache.
 	CacheReadInputTokens *int64 `protobuf:"varint,3,opt,name=cache_read_input_tokens,json=cacheReadInputTokens,proto3,oneof" json:"cache_read_input_tokens,omitempty"`
 	// Output tokens.
-	OutputTokens  *int64 `protobuf:"varint,4,opt,name=output_tokens,json=outputTokens,proto3,oneof" json:"output_tokens,omitempty"`
+	OutputTokens *int64 `protobuf:"varint,4,opt,name=output_tokens,json=outputTokens,proto3,oneof" json:"output_tokens,omitempty"`
+	// Requests sent, of a lease that is good for several. If it is unset, or 0,
+	// all count as sent. The other counts are the sums over them.
+	Requests      *int64 `protobuf:"varint,5,opt,name=requests,proto3,oneof" json:"requests,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -457,6 +494,13 @@ func (x *Usage) GetCacheReadInputTokens() int64 {
 func (x *Usage) GetOutputTokens() int64 {
 	if x != nil && x.OutputTokens != nil {
 		return *x.OutputTokens
+	}
+	return 0
+}
+
+func (x *Usage) GetRequests() int64 {
+	if x != nil && x.Requests != nil {
+		return *x.Requests
 	}
 	return 0
 }
@@ -624,7 +668,7 @@ var File_keybroker_v1_keybroker_proto protoreflect.FileDescriptor
 
 const file_keybroker_v1_keybroker_proto_rawDesc = "" +
 	"\n" +
-	"\x1ckeybroker/v1/keybroker.proto\x12\fkeybroker.v1\x1a\x1egoogle/protobuf/duration.proto\"\xb6\x02\n" +
+	"\x1ckeybroker/v1/keybroker.proto\x12\fkeybroker.v1\x1a\x1egoogle/protobuf/duration.proto\"\xd2\x02\n" +
 	"\x11AcquireKeyRequest\x12\x12\n" +
 	"\x04pool\x18\x01 \x01(\tR\x04pool\x12\x14\n" +
 	"\x05model\x18\x02 \x01(\tR\x05model\x12!\n" +
@@ -634,7 +678,8 @@ const file_keybroker_v1_keybroker_proto_rawDesc = "" +
 	"\x03ttl\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\x03ttl\x12&\n" +
 	"\x0fexclude_key_ids\x18\a \x03(\tR\rexcludeKeyIds\x12\x1d\n" +
 	"\n" +
-	"request_id\x18\b \x01(\tR\trequestId\"\x98\x03\n" +
+	"request_id\x18\b \x01(\tR\trequestId\x12\x1a\n" +
+	"\brequests\x18\t \x01(\x05R\brequests\"\xb4\x03\n" +
 	"\x12AcquireKeyResponse\x12\x19\n" +
 	"\blease_id\x18\x01 \x01(\tR\aleaseId\x12\x1c\n" +
 	"\aapi_key\x18\x02 \x01(\tB\x03\x80\x01\x01R\x06apiKey\x12\x15\n" +
@@ -649,7 +694,8 @@ const file_keybroker_v1_keybroker_proto_rawDesc = "" +
 	"\fstart_within\x18\t \x01(\v2\x19.google.protobuf.DurationR\vstartWithin\x12+\n" +
 	"\x03ttl\x18\n" +
 	" \x01(\v2\x19.google.protobuf.DurationR\x03ttl\x121\n" +
-	"\x06waited\x18\v \x01(\v2\x19.google.protobuf.DurationR\x06waited\"\xb5\x02\n" +
+	"\x06waited\x18\v \x01(\v2\x19.google.protobuf.DurationR\x06waited\x12\x1a\n" +
+	"\brequests\x18\f \x01(\x05R\brequests\"\xdf\x02\n" +
 	"\x12ReportUsageRequest\x12\x19\n" +
 	"\blease_id\x18\x01 \x01(\tR\aleaseId\x12\x1f\n" +
 	"\vstatus_code\x18\x02 \x01(\x05R\n" +
@@ -658,19 +704,22 @@ const file_keybroker_v1_keybroker_proto_rawDesc = "" +
 	"\x05usage\x18\x04 \x01(\v2\x13.keybroker.v1.UsageR\x05usage\x12\x14\n" +
 	"\x05final\x18\x05 \x01(\bR\x05final\x12\x1d\n" +
 	"\n" +
-	"error_body\x18\x06 \x01(\fR\terrorBody\x1a:\n" +
+	"error_body\x18\x06 \x01(\fR\terrorBody\x12(\n" +
+	"\x10no_more_requests\x18\a \x01(\bR\x0enoMoreRequests\x1a:\n" +
 	"\fHeadersEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xb8\x02\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xe6\x02\n" +
 	"\x05Usage\x12&\n" +
 	"\finput_tokens\x18\x01 \x01(\x03H\x00R\vinputTokens\x88\x01\x01\x12B\n" +
 	"\x1bcache_creation_input_tokens\x18\x02 \x01(\x03H\x01R\x18cacheCreationInputTokens\x88\x01\x01\x12:\n" +
 	"\x17cache_read_input_tokens\x18\x03 \x01(\x03H\x02R\x14cacheReadInputTokens\x88\x01\x01\x12(\n" +
-	"\routput_tokens\x18\x04 \x01(\x03H\x03R\foutputTokens\x88\x01\x01B\x0f\n" +
+	"\routput_tokens\x18\x04 \x01(\x03H\x03R\foutputTokens\x88\x01\x01\x12\x1f\n" +
+	"\brequests\x18\x05 \x01(\x03H\x04R\brequests\x88\x01\x01B\x0f\n" +
 	"\r_input_tokensB\x1e\n" +
 	"\x1c_cache_creation_input_tokensB\x1a\n" +
 	"\x18_cache_read_input_tokensB\x10\n" +
-	"\x0e_output_tokens\"k\n" +
+	"\x0e_output_tokensB\v\n" +
+	"\t_requests\"k\n" +
 	"\x13ReportUsageResponse\x12'\n" +
 	"\x0falready_settled\x18\x01 \x01(\bR\x0ealreadySettled\x12+\n" +
 	"\x03ttl\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x03ttl\"F\n" +
