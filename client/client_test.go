@@ -1,0 +1,117 @@
+package client_test
+
+// A client, a whole broker and a simulated provider, over loopback.
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"path"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc/codes"
+
+	"github.com/keybroker/keybroker/client"
+	"github.com/keybroker/keybroker/internal/app"
+	"github.com/keybroker/keybroker/internal/config"
+	"github.com/keybroker/keybroker/internal/sandbox"
+)
+
+// world is a broker whose keys belong to a simulated provider.
+type world struct {
+	testing.TB
+	provider *sandbox.Server
+	url      string   // of the provider
+	target   string   // of the broker
+	calls    sync.Map // to the broker: method → *atomic.Int64
+}
+
+func begin(t testing.TB, providers string) *world {
+	w := &world{TB: t}
+	var handler http.Handler
+	server := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) { handler.ServeHTTP(rw, r) }))
+	t.Cleanup(server.Close)
+	w.url = server.URL
+	text := "server:\n  listen: 127.0.0.1:0\nproviders:\n" + strings.ReplaceAll(providers, "$URL", server.URL)
+	cfg, err := config.Parse("test.yaml", []byte(text), app.ConfigOptions())
+	require.NoError(t, err)
+	w.provider = sandbox.New(app.SandboxAccounts(cfg), sandbox.Options{})
+	handler = w.provider
+	a, err := app.New(t.Context(), cfg, slog.New(slog.DiscardHandler), func(method string, _ codes.Code, _ time.Duration) {
+		n, _ := w.calls.LoadOrStore(path.Base(method), new(atomic.Int64))
+		n.(*atomic.Int64).Add(1)
+	})
+	require.NoError(t, err)
+	w.target = a.Addr().String()
+	ctx, stop := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- a.Run(ctx) }()
+	t.Cleanup(func() {
+		stop()
+		require.NoError(t, <-done)
+	})
+	return w
+}
+
+func (w *world) client(opts ...client.Option) *client.Client {
+	c, err := client.New(w.target, opts...)
+	require.NoError(w, err)
+	w.Cleanup(func() { require.NoError(w, c.Close()) })
+	return c
+}
+
+// called is how often a method of the broker was called.
+func (w *world) called(method string) int64 {
+	if n, ok := w.calls.Load(method); ok {
+		return n.(*atomic.Int64).Load()
+	}
+	return 0
+}
+
+const openai = `
+  - name: openai
+    type: openai
+    base_url: $URL/v1
+    keys:
+      - {id: one, key: sk-one, rpm_limit: 60, tpm_limit: 100000}
+      - {id: two, key: sk-two, rpm_limit: 60, tpm_limit: 100000}
+`
+
+func TestTransportLeases(t *testing.T) {
+	w := begin(t, openai)
+	h := w.client(client.WithHolder("test")).HTTP("openai")
+	for range 10 {
+		resp, err := h.Post(w.url+"/v1/chat/completions", "application/json",
+			strings.NewReader(`{"model": "gpt-4o", "max_tokens": 20, "messages": [{"role": "user", "content": "Hello"}]}`))
+		require.NoError(t, err)
+		body, err := io.ReadAll(resp.Body)
+		require.NoError(t, err)
+		require.NoError(t, resp.Body.Close())
+		assert.Equal(t, http.StatusOK, resp.StatusCode, string(body))
+		assert.Empty(t, resp.Request.Header.Get("Authorization"), "the caller's request has no key")
+	}
+}
+
+func TestAcquireAndReport(t *testing.T) {
+	w := begin(t, openai)
+	c := w.client()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	l, err := c.Acquire(ctx, client.Request{Pool: "openai", Model: "gpt-4o", MaxOutputTokens: 10})
+	require.NoError(t, err)
+	assert.Contains(t, []string{"sk-one", "sk-two"}, l.Key())
+	assert.NotContains(t, l.String(), l.Key())
+	require.NoError(t, l.Report(ctx, client.Report{Status: 200, Final: true}))
+	_, err = c.Acquire(ctx, client.Request{Pool: "none", Model: "m"})
+	require.ErrorIs(t, err, client.ErrDenied)
+	_, err = c.Acquire(ctx, client.Request{Pool: "openai", Model: "gpt-4o", MaxOutputTokens: 1e6})
+	require.ErrorIs(t, err, client.ErrTooLarge)
+}

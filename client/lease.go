@@ -1,0 +1,260 @@
+package client
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	keybrokerv1 "github.com/keybroker/keybroker/gen/keybroker/v1"
+	"github.com/keybroker/keybroker/internal/provider"
+)
+
+// Lease is a key for one request. Times are counted on the monotonic clock from
+// the moment before the broker was asked, so that they end here first. It prints
+// without its key.
+type Lease struct {
+	grant *grant
+	asked [4]int64 // as Usage: what was asked for
+	used  [4]int64 // what has been reported, or was asked for if nobody knows
+	ended bool     // both under the grant's lock
+}
+
+// Key is the key itself. It is not to be logged, stored or passed on.
+func (l *Lease) Key() string { return l.grant.resp.GetApiKey() }
+
+// KeyID is the key's name, which may be told to anybody.
+func (l *Lease) KeyID() string { return l.grant.resp.GetKeyId() }
+
+// Pool is where the key came from: the pool asked for, or another one that serves.
+func (l *Lease) Pool() string { return l.grant.resp.GetPool() }
+
+// Provider is the type of the provider: "anthropic".
+func (l *Lease) Provider() string { return l.grant.resp.GetProviderType() }
+
+// BaseURL is where requests go.
+func (l *Lease) BaseURL() string { return l.grant.resp.GetBaseUrl() }
+
+// Header is the header that carries the key, and its value.
+func (l *Lease) Header() (name, value string) {
+	return http.CanonicalHeaderKey(l.grant.resp.GetAuthHeader()), l.grant.resp.GetAuthPrefix() + l.grant.resp.GetApiKey()
+}
+
+// Waited is how long the call stood in the broker's line.
+func (l *Lease) Waited() time.Duration { return l.grant.resp.GetWaited().AsDuration() }
+
+// StartLeft is how long the request may still be sent; 0 or less is too late.
+func (l *Lease) StartLeft() time.Duration { return time.Until(l.grant.startBy) }
+
+// TimeLeft is how long the lease lives without a report.
+func (l *Lease) TimeLeft() time.Duration {
+	l.grant.mu.Lock()
+	defer l.grant.mu.Unlock()
+	return time.Until(l.grant.expires)
+}
+
+// Authorize sets the key on a request, in place of all other credentials. The
+// request is changed, so it should be a clone of what others still use. It is an
+// error to do so for a host that is not the provider's, or too late.
+func (l *Lease) Authorize(r *http.Request) error {
+	if err := l.allows(r.URL); err != nil {
+		return err
+	}
+	if l.StartLeft() <= 0 {
+		return fmt.Errorf("keybroker: %w", ErrLate)
+	}
+	for _, name := range provider.CredentialHeaders {
+		r.Header.Del(name)
+	}
+	stripQuery(r.URL)
+	name, value := l.Header()
+	r.Header.Set(name, value)
+	return nil
+}
+
+func (l *Lease) allows(u *url.URL) error {
+	d, ok := provider.Lookup(l.Provider())
+	if !ok { // a broker newer than this client: its own address and nothing else
+		d = &provider.Dialect{}
+	}
+	if !d.Allows(u, l.BaseURL()) {
+		return fmt.Errorf("keybroker: a key of pool %q must not go to %q: its provider is at %s", l.Pool(), u.Host, l.BaseURL())
+	}
+	return nil
+}
+
+// stripQuery drops the parameters that carry credentials, and leaves the order of
+// the others.
+func stripQuery(u *url.URL) {
+	if u.RawQuery == "" {
+		return
+	}
+	var kept []string
+	for _, pair := range strings.FieldsFunc(u.RawQuery, func(c rune) bool { return c == '&' || c == ';' }) { // some servers split at both
+		name, _, _ := strings.Cut(pair, "=")
+		name, err := url.QueryUnescape(name)
+		if err != nil || !isCredential(name) {
+			kept = append(kept, pair)
+		}
+	}
+	u.RawQuery = strings.Join(kept, "&")
+}
+
+func isCredential(parameter string) bool {
+	for _, c := range provider.CredentialQuery {
+		if strings.EqualFold(parameter, c) {
+			return true
+		}
+	}
+	return false
+}
+
+// Usage is what a request has used, in the provider's own terms. A field that is
+// nil is not known.
+type Usage struct {
+	InputTokens, CacheCreationInputTokens, CacheReadInputTokens, OutputTokens *int64
+}
+
+// Report is what the provider answered, as far as it is known.
+type Report struct {
+	Status int         // 0 if no answer came
+	Header http.Header // those about limits are sent, and no others
+	Usage  Usage       // so far
+	// ErrorBody is the body of an error, or the event that ended a stream with
+	// one. Its beginning is enough.
+	ErrorBody []byte
+	// Final ends the lease.
+	Final bool
+}
+
+// Report tells the broker what came back. A report that is not final renews the
+// lease. After the lease has ended it does nothing. A request of a lease that is
+// shared with others is reported together with them, a moment later, and the
+// error is always nil.
+func (l *Lease) Report(ctx context.Context, r Report) error {
+	n := &news{status: r.Status, header: r.Header, errorBody: r.ErrorBody}
+	if l.grant.shared() {
+		l.note(n, r.Usage, r.Final)
+		return nil
+	}
+	n.done = make(chan error, 1)
+	if !l.note(n, r.Usage, r.Final) {
+		return nil
+	}
+	select {
+	case err := <-n.done:
+		return err
+	case <-ctx.Done():
+		return fmt.Errorf("keybroker: %w", ctx.Err())
+	}
+}
+
+// mostErrorBody is how much of an error's body is sent.
+const mostErrorBody = 16 << 10
+
+// note adds what is known of the request to its grant, and has it told. It reports
+// false if the lease has ended.
+func (l *Lease) note(n *news, u Usage, final bool) bool {
+	g := l.grant
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if l.ended {
+		return false
+	}
+	for i, p := range [...]*int64{u.InputTokens, u.CacheCreationInputTokens, u.CacheReadInputTokens, u.OutputTokens} {
+		switch {
+		case p != nil:
+			g.count(l, i, *p)
+		case !final || i == outputTokens && wroteNothing(n.status):
+		case g.shared(): // nobody knows: as much as was asked for
+			g.count(l, i, l.asked[i])
+		default: // and what was reported so far is not all
+			g.stated[i] = false
+		}
+	}
+	if final {
+		l.ended = true
+		g.open--
+	}
+	if n.refusal() && !g.closed { // the others would fare no better
+		g.closed, g.left = true, 0
+	}
+	g.tell(n, n.refusal() || g.closed && g.open == 0)
+	return true
+}
+
+const outputTokens = 3 // in the order of Usage's fields
+
+// wroteNothing reports whether a status means that there was no answer to count.
+// A gateway in between does not know.
+func wroteNothing(status int) bool {
+	return status >= 400 && status != http.StatusBadGateway && status != http.StatusGatewayTimeout
+}
+
+// count takes in what a request has used so far, which never falls.
+func (g *grant) count(l *Lease, i int, n int64) {
+	if n > l.used[i] {
+		g.used[i] += n - l.used[i]
+		l.used[i] = n
+	}
+	g.stated[i] = true
+}
+
+// Release ends the lease without a report: what it reserved stays counted. With
+// unused, the provider was never called, and what was reserved comes back.
+func (l *Lease) Release(ctx context.Context, unused bool) error {
+	if !unused {
+		return l.Report(ctx, Report{Final: true})
+	}
+	g := l.grant
+	if g.shared() || g.offline {
+		l.unsent()
+		return nil
+	}
+	g.mu.Lock()
+	ended := l.ended
+	l.ended, g.toldEnd = true, true
+	g.mu.Unlock()
+	if ended {
+		return nil
+	}
+	g.client.forget(g)
+	_, err := g.client.broker.ReleaseKey(g.client.options.outgoing(ctx), &keybrokerv1.ReleaseKeyRequest{
+		LeaseId: g.resp.GetLeaseId(), Unused: true,
+	})
+	return fromStatus(ctx, err)
+}
+
+// unsent ends the lease of a request that was never sent, in the background.
+func (l *Lease) unsent() {
+	g := l.grant
+	if !g.shared() {
+		g.client.background(func(ctx context.Context) { _ = l.Release(ctx, true) }, func() {})
+		return
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if !l.ended {
+		l.ended = true
+		g.sent--
+		g.open--
+		g.tell(nil, g.closed && g.open == 0)
+	}
+}
+
+// String names the lease without its key.
+func (l *Lease) String() string {
+	return fmt.Sprintf("lease of key %q in pool %q", l.KeyID(), l.Pool())
+}
+
+// Format makes every verb print the lease without its key.
+func (l *Lease) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, l.String()) }
+
+// LogValue logs the lease without its key.
+func (l *Lease) LogValue() slog.Value {
+	return slog.GroupValue(slog.String("key", l.KeyID()), slog.String("pool", l.Pool()))
+}

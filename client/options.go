@@ -1,0 +1,166 @@
+package client
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
+	_ "google.golang.org/grpc/health" // whether a broker serves
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/resolver"
+	"google.golang.org/grpc/resolver/manual"
+)
+
+// Option changes how a client works.
+type Option func(*options)
+
+type options struct {
+	tls           *tls.Config
+	plaintext     bool
+	token         string
+	holder        string
+	logger        *slog.Logger
+	safeRate      float64
+	dial          []grpc.DialOption
+	closeTimeout  time.Duration
+	reportTimeout time.Duration
+}
+
+func defaults() options {
+	return options{logger: slog.New(slog.DiscardHandler), closeTimeout: 5 * time.Second, reportTimeout: 30 * time.Second}
+}
+
+// WithTLS connects by TLS with a configuration of the caller's own: certificates,
+// CAs, server name. Default: TLS with the system's CAs, unless the broker is on
+// this machine.
+func WithTLS(c *tls.Config) Option { return func(o *options) { o.tls = c } }
+
+// WithPlaintext connects without TLS. That is the default for a broker on this
+// machine, and it hands keys to whoever listens anywhere else.
+func WithPlaintext() Option { return func(o *options) { o.plaintext = true } }
+
+// WithToken authenticates with a bearer token. It is never sent in plaintext
+// over a network.
+func WithToken(token string) Option { return func(o *options) { o.token = token } }
+
+// WithHolder names the caller, where nothing else proves who it is: leases and
+// turns in line are by holder. Default: the host.
+func WithHolder(name string) Option { return func(o *options) { o.holder = name } }
+
+// WithSafeRate lets this process send so many requests a second for each pool and
+// model while no broker can be reached, with the last key it leased. Nobody counts
+// them, so it should be a small part of what the key allows divided by the number
+// of processes. Default 0: without a broker, requests are refused.
+func WithSafeRate(perSecond float64) Option { return func(o *options) { o.safeRate = perSecond } }
+
+// WithLogger logs what goes wrong in the background: reports that could not be
+// sent. No key is ever logged. Default: nothing is.
+func WithLogger(l *slog.Logger) Option { return func(o *options) { o.logger = l } }
+
+// WithDialOptions adds options of gRPC, such as the interceptors of a tracer.
+func WithDialOptions(opts ...grpc.DialOption) Option {
+	return func(o *options) { o.dial = append(o.dial, opts...) }
+}
+
+// serviceConfig: any broker takes any call; a call that reached none is repeated,
+// but not if most fail. Asks carry a request id and reports are cumulative, so
+// repeating either is harmless.
+const serviceConfig = `{
+	"loadBalancingConfig": [{"round_robin": {}}],
+	"healthCheckConfig": {"serviceName": "keybroker.v1.KeyBrokerService"},
+	"retryThrottling": {"maxTokens": 20, "tokenRatio": 0.2},
+	"methodConfig": [{
+		"name": [{"service": "keybroker.v1.KeyBrokerService"}],
+		"retryPolicy": {
+			"maxAttempts": 4, "initialBackoff": "0.1s", "maxBackoff": "2s", "backoffMultiplier": 2,
+			"retryableStatusCodes": ["UNAVAILABLE"]
+		}
+	}]
+}`
+
+func dial(target string, o *options) (*grpc.ClientConn, error) {
+	opts := []grpc.DialOption{
+		grpc.WithDefaultServiceConfig(serviceConfig),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 30 * time.Second, Timeout: 10 * time.Second, PermitWithoutStream: true}),
+	}
+	local := true
+	hosts := strings.Split(target, ",")
+	for i, h := range hosts {
+		hosts[i] = strings.TrimSpace(h)
+		local = local && isLoopback(hosts[i])
+	}
+	if len(hosts) > 1 {
+		var addrs []resolver.Address
+		for _, h := range hosts {
+			if strings.Contains(h, "://") || h == "" {
+				return nil, fmt.Errorf("keybroker: %q in a list of targets: use host:port", h)
+			}
+			addrs = append(addrs, resolver.Address{Addr: h})
+		}
+		list := manual.NewBuilderWithScheme("keybroker")
+		list.InitialState(resolver.State{Addresses: addrs})
+		opts = append(opts, grpc.WithResolvers(list))
+		target = "keybroker:///list"
+	}
+	switch {
+	case o.plaintext && o.tls != nil:
+		return nil, fmt.Errorf("keybroker: WithTLS and WithPlaintext exclude each other")
+	case o.plaintext || local && o.tls == nil:
+		opts = append(opts, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	default:
+		opts = append(opts, grpc.WithTransportCredentials(credentials.NewTLS(o.tls)))
+	}
+	if o.token != "" {
+		opts = append(opts, grpc.WithPerRPCCredentials(bearer{o.token, !local}))
+	}
+	conn, err := grpc.NewClient(target, append(opts, o.dial...)...)
+	if err != nil {
+		return nil, fmt.Errorf("keybroker: %w", err)
+	}
+	return conn, nil
+}
+
+// isLoopback reports whether a target is surely on this machine.
+func isLoopback(target string) bool {
+	if i := strings.LastIndex(target, "/"); i >= 0 {
+		if strings.HasPrefix(target, "unix:") {
+			return true
+		}
+		target = target[i+1:]
+	}
+	host, _, err := net.SplitHostPort(target)
+	if err != nil {
+		host = target
+	}
+	addr, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && addr.IsLoopback()
+}
+
+// bearer is a token as gRPC's credentials.
+type bearer struct {
+	token  string
+	secure bool
+}
+
+func (b bearer) GetRequestMetadata(context.Context, ...string) (map[string]string, error) {
+	return map[string]string{"authorization": "Bearer " + b.token}, nil
+}
+
+func (b bearer) RequireTransportSecurity() bool { return b.secure }
+
+// outgoing adds to a call what names the caller.
+func (o *options) outgoing(ctx context.Context) context.Context {
+	if o.holder == "" {
+		return ctx
+	}
+	return metadata.AppendToOutgoingContext(ctx, "keybroker-holder", o.holder)
+}
