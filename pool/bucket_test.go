@@ -136,7 +136,10 @@ func TestRefilling(t *testing.T) {
 			{0, charge(500)}, {0, limit(500)}, {0, used(500)}, {0, opens(50, 6*sec)}, {0, reset(60 * sec)},
 		}},
 		"a cut counts what the provider may not have refilled yet": {1000, 2 * sec, []step{
-			{0, charge(500)}, {0, limit(500)}, {0, used(517)}, {0, opens(50, 10*sec)},
+			{0, charge(500)}, {30 * sec, limit(500)}, {30 * sec, used(17)}, {30 * sec, opens(475, 31*sec)},
+		}},
+		"but no more than was charged": {1000, 2 * sec, []step{
+			{0, charge(500)}, {0, limit(500)}, {0, used(500)}, {0, opens(50, 8*sec)},
 		}},
 		"a rise keeps the amount": {500, 0, []step{
 			{0, charge(500)}, {0, limit(1000)}, {0, used(500)}, {0, fitsNow(500)}, {0, opens(501, 60*time.Millisecond)},

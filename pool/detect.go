@@ -5,6 +5,7 @@ package pool
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/keybroker/keybroker/internal/provider"
@@ -14,7 +15,7 @@ const maxOrganization = 128 // bytes of a name that are kept
 
 // belongs takes note of the organisation that an answer names for a key.
 func (p *Pool) belongs(now Time, k *key, organization string) {
-	organization = organization[:min(len(organization), maxOrganization)]
+	organization = strings.ToValidUTF8(organization[:min(len(organization), maxOrganization)], "") // not half a letter
 	if organization == "" || k.organization == organization {
 		return
 	}

@@ -6,6 +6,7 @@ package pool_test
 import (
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"testing"
 	"time"
 
@@ -59,6 +60,13 @@ func TestOrganizations(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A long name is cut, and not in the middle of a letter: it would be no text.
+func TestLongOrganization(t *testing.T) {
+	s := begin(t, pool.Config{Keys: one(rpm(plenty))})
+	s.ends(s.lease("h"), "h", owned(strings.Repeat("x", 127)+"é"), unknown)
+	assert.Equal(t, strings.Repeat("x", 127), s.Inspect(s.now).Keys[0].Organization)
 }
 
 // A report may say anything, as often as it likes.
@@ -121,6 +129,15 @@ func TestNoticesTellWhatHappens(t *testing.T) {
 	s.answers(one, "h", limited(time.Minute))
 	s.answers(two, "h", limited(2*time.Minute))
 	assert.Equal(t, []pool.NoticeKind{pool.Resting}, kinds(s))
+	for _, scope := range []provider.Scope{provider.KeyModelScope, provider.GroupScope} { // of many calls, once
+		s := begin(t, pool.Config{Keys: []pool.Key{{ID: "a", Limits: rpm(plenty)}}})
+		for _, g := range []pool.Grant{s.lease("h"), s.lease("h")} {
+			s.answers(g, "h", refusal(provider.Forbidden, scope, 0))
+		}
+		notices := s.Notices()
+		require.Len(t, notices, 1)
+		assert.Equal(t, 10*time.Minute, notices[0].Wait)
+	}
 }
 
 func TestAllGroupsRefusedAtOnce(t *testing.T) {

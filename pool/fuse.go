@@ -69,7 +69,7 @@ func (b *refilling) fuse(now Time, r *reading, h *history) (foreign int64, freed
 	switch {
 	case low > ours.Add(r.margin):
 		foreign = mulDiv(int64(low.Sub(ours)), b.limit, int64(b.window))
-		b.fullAt = max(b.fullAt, top)
+		b.fullAt, b.busy = max(b.fullAt, top), int64(longest) // with what others have used
 	case known && r.loosen && b.fullAt > top:
 		b.fullAt, freed = top, true
 	}

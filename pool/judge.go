@@ -3,6 +3,8 @@ package pool
 // Blame: what an answer means for keys, accounts and models.
 
 import (
+	"slices"
+
 	"github.com/keybroker/keybroker/internal/provider"
 )
 
@@ -10,8 +12,7 @@ import (
 // it rests. A model that nothing is known of stands right at it.
 const strained = 0.5
 
-// judge lays the blame for an answer where it belongs. A lease is one request, so
-// a refusal that is reported again is the same refusal.
+// judge lays the blame for an answer where it belongs.
 func (p *Pool) judge(now Time, l *lease, s *provider.Signal, final bool) {
 	switch s.Class {
 	case provider.OK:
@@ -22,10 +23,10 @@ func (p *Pool) judge(now Time, l *lease, s *provider.Signal, final bool) {
 	case provider.InvalidRequest, provider.RequestTooLarge, provider.NoAnswer:
 		return
 	}
-	if l.refused && l.count <= 1 || s.Scope == provider.NoScope {
+	if l.knows(s.Class) || s.Scope == provider.NoScope {
 		return
 	}
-	l.refused = true
+	l.refused = s.Class
 	if s.Source == provider.WindowReset && p.cfg.Dialect.Kind == provider.Refilling {
 		guessed := *s // a bucket that is full then has room long before, as ours knows
 		guessed.Wait, guessed.Source = 0, provider.NotStated
@@ -64,6 +65,13 @@ func (p *Pool) judge(now Time, l *lease, s *provider.Signal, final bool) {
 	}
 }
 
+// knows reports whether a refusal is the one that was reported before: a lease for
+// one request meets one. But what looks like a rate limit may turn out to be about
+// money, when the body comes after the headers.
+func (l *lease) knows(c provider.Class) bool {
+	return l.count <= 1 && l.refused != provider.OK && (l.refused != provider.RateLimited || c != provider.QuotaExhausted)
+}
+
 // rests puts out of use what a refusal is about.
 func (p *Pool) rests(now Time, l *lease, s *provider.Signal, g guess) {
 	a := l.account
@@ -86,9 +94,13 @@ func (p *Pool) rests(now Time, l *lease, s *provider.Signal, g guess) {
 		if k.barred[a.class] == nil {
 			k.barred[a.class] = &rest{}
 		}
-		k.barred[a.class].refuse(now, l, s, g)
+		r := k.barred[a.class]
+		known := r.on && r.until > now
+		r.refuse(now, l, s, g)
 		p.turned(k.group)
-		p.notice(Notice{Kind: Resting, Key: k.id, Group: a.group.name, Class: a.class.name, Text: s.Class.String()})
+		if !known {
+			p.notice(Notice{Kind: Resting, Key: k.id, Group: a.group.name, Class: a.class.name, Wait: r.until.Sub(now), Act: s.Operator, Text: s.Class.String()})
+		}
 	case provider.GroupScope:
 		p.restOne(now, l, s, g, a, ofGroup)
 	case provider.ClassScope:
@@ -112,7 +124,7 @@ func (p *Pool) restOne(now Time, l *lease, s *provider.Signal, g guess, a *accou
 	if known && !s.Operator {
 		return
 	}
-	n := Notice{Kind: Resting, Wait: r.until.Sub(now), Text: s.Class.String()}
+	n := Notice{Kind: Resting, Wait: r.until.Sub(now), Act: s.Operator, Text: s.Class.String()}
 	if which != ofModel {
 		n.Group = a.group.name
 	}
@@ -252,7 +264,7 @@ func (p *Pool) Restore(now Time, id string) (found bool) {
 		k.group.rest = rest{}
 		for _, a := range k.group.accounts {
 			a.rest, a.class.rest = rest{}, rest{}
-			for _, b := range a.buckets {
+			for _, b := range append(slices.Clip(a.buckets), k.own[a.class]...) {
 				b.reopen(now)
 			}
 			a.doubts(func(d *doubt) { *d = doubt{} })

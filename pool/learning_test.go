@@ -320,3 +320,14 @@ func TestExtremeAmounts(t *testing.T) {
 		})
 	}
 }
+
+// What may have been counted late is no more than was ever asked for: a ceiling far
+// above the provider's limit shuts nobody out for long.
+func TestCutFromFarAbove(t *testing.T) {
+	for _, configured := range []int64{100, 4000, plenty} {
+		s := begin(t, pool.Config{Keys: one(rpm(configured)), StartWithin: 2 * time.Second})
+		s.ends(s.lease("h"), "h", states(provider.Requests, 50, 49), unknown)
+		_, at := s.polls("h", minute)
+		assert.LessOrEqual(t, at, 2*sec, "%d a minute", configured)
+	}
+}

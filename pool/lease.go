@@ -42,11 +42,11 @@ type lease struct {
 	// the key's own. A limit that was learned later has no bit.
 	charged, holding uint32
 
-	refused    bool   // the provider's answer was a refusal
-	trial      bool   // granted in spite of the buckets
-	lapsed     bool   // its time has run out; it is kept for late reports
-	index      int32  // in the pool's heap of leases
-	prev, next *lease // in the order of their grants
+	refused    provider.Class // the provider's answer, if that was a refusal; else OK
+	trial      bool           // granted in spite of the buckets
+	lapsed     bool           // its time has run out; it is kept for late reports
+	index      int32          // in the pool's heap of leases
+	prev, next *lease         // in the order of their grants
 }
 
 func (l *lease) place() *int32 { return &l.index }

@@ -38,6 +38,7 @@ type Notice struct {
 	Class string
 	Text  string
 	Wait  time.Duration // how long something is out of use
+	Act   bool          // it does not pass by itself: somebody has to pay, or to change a key
 }
 
 // Warning is a notice that stays to be seen.

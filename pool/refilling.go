@@ -17,6 +17,7 @@ type refilling struct {
 	limit         int64
 	window, delta time.Duration
 	fullAt        Time
+	busy          int64 // charged since the provider's bucket was full for sure
 	lows          lows
 }
 
@@ -42,6 +43,10 @@ func (b *refilling) fitAt(now Time, n int64) Time {
 
 func (b *refilling) charge(now Time, n int64) {
 	b.lows.note(now, b.backlog(now))
+	if b.fullAt.Add(b.delta) <= now {
+		b.busy = 0
+	}
+	b.busy = min(b.busy, int64(longest)) + min(n, int64(longest))
 	b.fullAt = min(max(b.fullAt, now).Add(b.cost(n)), now.Add(longest))
 }
 
@@ -59,13 +64,15 @@ func (b *refilling) refund(now, since Time, n int64) {
 // setLimit keeps the amount that is used, and so moves the moment. What the
 // provider counts as used may be more than we do by what refills in delta, since
 // it may have counted that much later; at a lower rate that is worth more time
-// than the delta by which later charges allow for it.
+// than the delta by which later charges allow for it. But it is never more than
+// all that was charged.
 func (b *refilling) setLimit(now Time, limit int64) {
 	scale := func(d time.Duration) time.Duration {
 		return time.Duration(mulDivUp(int64(max(d, 0)), b.limit, limit))
 	}
 	since := b.fullAt.Sub(now)
-	b.fullAt = now.Add(max(scale(since), scale(since+b.delta)-b.delta))
+	all := time.Duration(mulDivUp(b.busy, int64(b.window), limit))
+	b.fullAt = now.Add(max(scale(since), min(scale(since+b.delta)-b.delta, all)))
 	b.lows.scale(b.limit, limit)
 	b.limit = limit
 }

@@ -38,8 +38,8 @@ type rest struct {
 	said   Time   // when the last refusal came in: leases older than it say nothing new
 
 	only     provider.Dimension // asks for nothing of it may pass; NumDimensions: none may
-	class    provider.Class     // of the refusal
-	operator bool               // it does not end by itself
+	class    provider.Class     // of the refusal that is why it is so long
+	operator bool               // that refusal does not end by itself
 	backoff  time.Duration
 
 	trial  LeaseID // the lease that tries, 0 if none is out
@@ -62,11 +62,10 @@ func (r *rest) refuse(now Time, l *lease, s *provider.Signal, g guess) (tried bo
 		only = w.Dimension
 	}
 	if !r.on {
-		r.by, r.alone, r.agreed, r.until, r.only = l.holder.name, now, 0, 0, only
+		r.on, r.by, r.alone, r.agreed, r.until, r.only = true, l.holder.name, now, 0, -1, only
 	} else if r.only != only {
 		r.only = provider.NumDimensions
 	}
-	r.on, r.class, r.operator = true, s.Class, s.Operator && s.Wait == 0
 	wait := s.Wait
 	if s.Source == provider.NotStated {
 		wait = r.backoff
@@ -76,7 +75,7 @@ func (r *rest) refuse(now Time, l *lease, s *provider.Signal, g guess) (tried bo
 		if l.holder.name != r.by { // who spoke before agrees as far as that went
 			r.alone, r.agreed = now, max(r.agreed, r.until)
 		}
-		r.until, r.by = until, l.holder.name
+		r.until, r.by, r.class, r.operator = until, l.holder.name, s.Class, s.Operator && s.Wait == 0
 	case l.holder.name != r.by:
 		r.agreed = max(r.agreed, until)
 	}

@@ -456,6 +456,47 @@ func TestRestore(t *testing.T) {
 	}
 }
 
+// So are limits of its own that it has within its group.
+func TestRestoreOfAKeyWithLimitsOfItsOwn(t *testing.T) {
+	daily := []pool.Limit{{Dimension: provider.Requests, Window: 24 * time.Hour, Amount: 1, Kind: provider.Sliding}}
+	s := begin(t, pool.Config{
+		Groups: []pool.Group{{Name: "g", Limits: rpm(plenty)}},
+		Keys:   []pool.Key{{ID: "a", Group: "g", Limits: daily}},
+	})
+	s.ends(s.lease("h"), "h", fine, unknown)
+	s.refused("h")
+	require.True(t, s.Restore(s.now, "a"))
+	s.lease("h")
+}
+
+// A refusal that is over sooner does not hide the one that lasts.
+func TestWhyItRestsIsWhyItRestsSoLong(t *testing.T) {
+	s := begin(t, pool.Config{Keys: one(rpm(plenty))})
+	broke := refusal(provider.QuotaExhausted, provider.GroupScope, 0)
+	broke.Operator = true
+	first, second := s.lease("h"), s.lease("h")
+	s.answers(first, "h", broke)
+	s.answers(second, "h", refusal(provider.RateLimited, provider.GroupScope, time.Second))
+	assert.Equal(t, "quota_exhausted", s.Inspect(s.now).Quotas[0].Reason)
+	assert.True(t, s.refused("h").NoUsableKey)
+}
+
+// A client may tell of an error when its headers arrive, and again with its body.
+func TestRateLimitThatTurnsOutToBeAQuota(t *testing.T) {
+	s := begin(t, pool.Config{Keys: one(rpm(plenty))})
+	g := s.lease("h")
+	s.answers(g, "h", limited(0))
+	broke := refusal(provider.QuotaExhausted, provider.GroupScope, 0)
+	broke.Operator = true
+	for range 3 { // told again, it is the same
+		s.now += sec
+		s.answers(g, "h", broke)
+	}
+	s.answers(g, "h", limited(time.Hour))
+	assert.Equal(t, "quota_exhausted", s.Inspect(s.now).Quotas[0].Reason)
+	assert.Equal(t, sec+10*minute, s.Inspect(s.now).Quotas[0].CooldownUntil)
+}
+
 // Quarantine is long, and ends by itself when the key works.
 func TestQuarantineBacksOff(t *testing.T) {
 	s := begin(t, pool.Config{Keys: one(rpm(plenty))})

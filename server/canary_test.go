@@ -79,7 +79,10 @@ func TestKeysLeaveOnlyInAcquireKey(t *testing.T) {
 			return l.GetLeaseId()
 		}
 		report := func(id string, code int32, headers map[string]string) {
-			_, _ = alice.ReportUsage(alice.ctx(), &keybrokerv1.ReportUsageRequest{LeaseId: id, StatusCode: code, Headers: headers, Final: true})
+			_, _ = alice.ReportUsage(alice.ctx(), &keybrokerv1.ReportUsageRequest{
+				LeaseId: id, StatusCode: code, Headers: headers, Final: true,
+				ErrorBody: fmt.Appendf(nil, `{"error":{"message":"Incorrect API key provided: %s"}}`, keyValue("a", 0)), // as some do
+			})
 		}
 		release := func(id string) {
 			_, _ = alice.ReleaseKey(alice.ctx(), &keybrokerv1.ReleaseKeyRequest{LeaseId: id})
@@ -90,6 +93,7 @@ func TestKeysLeaveOnlyInAcquireKey(t *testing.T) {
 			for _, p := range []string{"a", "b", "none"} {
 				_, _ = alice.operator.GetPool(t.Context(), &keybrokerv1.GetPoolRequest{Pool: p})
 				_, _ = alice.operator.ListLeases(t.Context(), &keybrokerv1.ListLeasesRequest{Pool: p})
+				_, _ = alice.operator.RestoreKey(t.Context(), &keybrokerv1.RestoreKeyRequest{Pool: p, KeyId: "one"})
 			}
 		}
 		ids := []string{}

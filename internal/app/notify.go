@@ -12,10 +12,10 @@ import (
 func notifier(logger *slog.Logger) func(pool.Notice) {
 	return func(n pool.Notice) {
 		level := slog.LevelWarn
-		switch n.Kind {
-		case pool.KeyBack, pool.Resting:
+		switch {
+		case n.Kind == pool.KeyBack, n.Kind == pool.Resting && !n.Act:
 			level = slog.LevelInfo
-		case pool.KeyQuarantined:
+		case n.Kind == pool.KeyQuarantined:
 			level = slog.LevelError
 		}
 		attrs := []slog.Attr{slog.String("event", n.Kind.String())}

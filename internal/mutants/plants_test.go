@@ -49,14 +49,14 @@ var plants = []plant{
 	{
 		name: "limit change keeps the time", rule: "when a limit changes, the amount used stays what it was",
 		file: "refilling.go", test: neverRefuses,
-		old: "b.fullAt = now.Add(max(scale(since), scale(since+b.delta)-b.delta))",
-		new: "_, _ = scale, since",
+		old: "b.fullAt = now.Add(max(scale(since), min(scale(since+b.delta)-b.delta, all)))",
+		new: "_, _, _ = scale, since, all",
 	},
 	{
 		name: "limit cut forgets delta", rule: "at a lower rate, what refilled in delta is worth more time",
 		file: "refilling.go", test: neverRefuses,
-		old: "max(scale(since), scale(since+b.delta)-b.delta)",
-		new: "scale(since)",
+		old: "max(scale(since), min(scale(since+b.delta)-b.delta, all))",
+		new: "max(scale(since), min(0, all))",
 	},
 	{
 		name: "lows merge upwards", rule: "when the stack of lows is full, it forgets on the safe side",
@@ -133,8 +133,8 @@ var plants = []plant{
 	{
 		name: "late reports are not charged", rule: "debt is never dropped, however late it is told",
 		file: "calls.go", test: "TestLateOverUseIsCharged", says: "the reservation has refilled",
-		old: "\tfreed := l.report(now, used, final)\n",
-		new: "\tfreed := !l.lapsed && l.report(now, used, final)\n",
+		old: "\tfreed = l.report(now, used, final) || freed\n",
+		new: "\tfreed = !l.lapsed && l.report(now, used, final) || freed\n",
 	},
 	{
 		name: "cut does not stop a raise", rule: "what was granted before a cut does not undo it",

@@ -62,17 +62,17 @@ func (a *answer) policies(policy, limit string) {
 		a.windows = append(a.windows, w)
 		return &a.windows[len(a.windows)-1]
 	}
-	for _, m := range parseField(policy, false) {
+	for _, m := range few(parseField(policy, false)) {
 		q, ok := m.param("q")
-		if length, fine := m.param("w"); fine && ok && q >= 0 && m.value.kind == '"' {
+		if length, fine := m.param("w"); fine && ok && q >= 0 && m.names() {
 			w := find(m.value.text)
 			w.Limit, w.Length = q, window(length)
 			w.counts(unitOf(&m))
 		}
 	}
-	for _, m := range parseField(limit, false) {
+	for _, m := range few(parseField(limit, false)) {
 		r, ok := m.param("r")
-		if t, fine := m.param("t"); fine && ok && r >= 0 && m.value.kind == '"' {
+		if t, fine := m.param("t"); fine && ok && r >= 0 && m.names() {
 			w := find(m.value.text)
 			if w.Limit >= 0 {
 				r = min(r, w.Limit)
@@ -83,6 +83,18 @@ func (a *answer) policies(policy, limit string) {
 		}
 	}
 }
+
+// What is read of policies: names are kept, and every one is looked for among the
+// others.
+const (
+	maxPolicies   = 32
+	maxPolicyName = 64 // bytes
+)
+
+func few(ms []member) []member { return ms[:min(len(ms), maxPolicies)] }
+
+// names reports whether a member is the name of a policy.
+func (m *member) names() bool { return m.value.kind == '"' && len(m.value.text) <= maxPolicyName }
 
 // unitOf is what a policy counts, "requests" unless it says otherwise.
 func unitOf(m *member) string {

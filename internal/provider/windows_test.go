@@ -3,6 +3,9 @@ package provider_test
 // The limits that answers state, as far as the vectors leave it open.
 
 import (
+	"fmt"
+	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -321,5 +324,22 @@ func TestOrganization(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			assert.Equal(t, c.want, (&fact{typ: c.typ, status: 429, header: c.header, body: c.body}).read(t).Organization)
 		})
+	}
+}
+
+// What a report says is kept, so there is an end to it.
+func TestPoliciesAreBounded(t *testing.T) {
+	long, many := strings.Repeat("x", 65), ""
+	for i := range 10_000 {
+		many += fmt.Sprintf(`"p%d";q=10;w=60, `, i)
+	}
+	for value, want := range map[string]int{
+		`"` + long + `";q=10;w=60`:     0,
+		`"` + long[1:] + `";q=10;w=60`: 1,
+		many + `"last";q=10;w=60`:      32,
+	} {
+		d, _ := provider.Lookup("generic")
+		s := d.Read(provider.Response{Status: 200, Header: http.Header{"Ratelimit-Policy": {value}}})
+		assert.Len(t, s.Windows, want)
 	}
 }

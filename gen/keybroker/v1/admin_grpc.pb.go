@@ -45,9 +45,9 @@ type AdminServiceClient interface {
 	// but not more often than the interval asked for.
 	WatchPool(ctx context.Context, in *WatchPoolRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchPoolResponse], error)
 	// RestoreKey takes a key and its quota group back into use at once, whatever
-	// keeps them out of it: for an operator who has paid, or knows better. If the
-	// provider still refuses, they rest again. NOT_FOUND: there is no such pool or
-	// key.
+	// keeps them out of it: for an operator who has paid, or knows better. Their
+	// limits of more than a minute count as unused. If the provider still refuses,
+	// they rest again. NOT_FOUND: there is no such pool or key.
 	RestoreKey(ctx context.Context, in *RestoreKeyRequest, opts ...grpc.CallOption) (*RestoreKeyResponse, error)
 }
 
@@ -134,9 +134,9 @@ type AdminServiceServer interface {
 	// but not more often than the interval asked for.
 	WatchPool(*WatchPoolRequest, grpc.ServerStreamingServer[WatchPoolResponse]) error
 	// RestoreKey takes a key and its quota group back into use at once, whatever
-	// keeps them out of it: for an operator who has paid, or knows better. If the
-	// provider still refuses, they rest again. NOT_FOUND: there is no such pool or
-	// key.
+	// keeps them out of it: for an operator who has paid, or knows better. Their
+	// limits of more than a minute count as unused. If the provider still refuses,
+	// they rest again. NOT_FOUND: there is no such pool or key.
 	RestoreKey(context.Context, *RestoreKeyRequest) (*RestoreKeyResponse, error)
 	mustEmbedUnimplementedAdminServiceServer()
 }

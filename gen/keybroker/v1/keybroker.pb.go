@@ -318,10 +318,10 @@ type ReportUsageRequest struct {
 	// HTTP status of the answer. 0: not known, or no answer came.
 	StatusCode int32 `protobuf:"varint,2,opt,name=status_code,json=statusCode,proto3" json:"status_code,omitempty"`
 	// Response headers; all those about limits, waits and the organisation, "date"
-	// and "age" are enough. Names are case-insensitive; several values of one name are joined with ", ". Names
-	// the provider's dialect does not know are ignored. Values that cannot be
-	// read are ignored too. A limit that the broker did not know and that comes
-	// without what remains of it counts as used up.
+	// and "age" are enough. Names are case-insensitive; several values of one name
+	// are joined with ", ". Names the provider's dialect does not know are ignored.
+	// Values that cannot be read are ignored too. A limit that the broker did not
+	// know and that comes without what remains of it counts as used up.
 	Headers map[string]string `protobuf:"bytes,3,rep,name=headers,proto3" json:"headers,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// What the call used so far, counted from its start.
 	Usage *Usage `protobuf:"bytes,4,opt,name=usage,proto3" json:"usage,omitempty"`
@@ -330,8 +330,9 @@ type ReportUsageRequest struct {
 	Final bool `protobuf:"varint,5,opt,name=final,proto3" json:"final,omitempty"`
 	// The body of an answer that is an error, or the event that ended a stream
 	// with one. Providers say there what is used up, until when, and whose it is;
-	// without it a 429 for want of money looks like any other. The first 16 KiB
-	// are enough; more than 64 KiB is refused. Not to be sent for other answers.
+	// without it a 429 for want of money looks like any other, so it should be in
+	// the first report of the error. The first 16 KiB are enough; more than 64 KiB
+	// is refused. Not to be sent for other answers.
 	ErrorBody []byte `protobuf:"bytes,6,opt,name=error_body,json=errorBody,proto3" json:"error_body,omitempty"`
 	// No more requests will be sent with this lease than usage.requests says: what
 	// was reserved for the others comes back, as far as it has not refilled anyway.
