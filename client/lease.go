@@ -22,6 +22,10 @@ type Lease struct {
 	asked [4]int64 // as Usage: what was asked for
 	used  [4]int64 // what has been reported, or was asked for if nobody knows
 	ended bool     // both under the grant's lock
+
+	// refusal hears when the broker has been told of an answer that another key
+	// may not get; nil if it was none.
+	refusal chan error
 }
 
 // Key is the key itself. It is not to be logged, stored or passed on.

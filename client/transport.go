@@ -75,18 +75,22 @@ func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 			}
 			return t.without(r, last, err)
 		}
-		if whole {
+		if whole && len(body) > 0 { // else it stays http.NoBody, which the base may send again by itself
 			rest = io.NopCloser(bytes.NewReader(body))
 		}
 		resp, err := t.send(r, rest, lease)
-		if err != nil {
-			return nil, err
-		}
 		if last != nil {
 			_ = last.Body.Close()
 		}
-		if !whole || attempt >= t.attempts() || !worthAnother(resp) {
+		if err != nil {
+			return nil, err
+		}
+		if !whole || attempt >= t.attempts() || lease.refusal == nil {
 			return resp, nil
+		}
+		select { // or the broker may give another key of the same limit
+		case <-lease.refusal:
+		case <-r.Context().Done():
 		}
 		last = resp
 		ask.Exclude = append(ask.Exclude, lease.KeyID())
@@ -122,10 +126,15 @@ func (t *Transport) without(r *http.Request, last *http.Response, err error) (*h
 }
 
 // worthAnother reports whether another key may be answered differently: not if
-// the provider is busy, or the request wrong.
-func worthAnother(resp *http.Response) bool {
-	switch resp.StatusCode {
-	case http.StatusTooManyRequests, http.StatusUnauthorized, http.StatusPaymentRequired, http.StatusForbidden:
+// the provider is busy, or the request wrong. Statuses do not tell: Gemini answers
+// 400 to a wrong key, and Vertex 429 when it is busy.
+func (l *Lease) worthAnother(r provider.Response) bool {
+	d, ok := provider.Lookup(l.Provider())
+	if !ok {
+		d, _ = provider.Lookup("generic")
+	}
+	switch d.Read(r).Class {
+	case provider.RateLimited, provider.ConcurrencyLimited, provider.QuotaExhausted, provider.AuthInvalid, provider.Forbidden:
 		return true
 	}
 	return false
@@ -168,7 +177,12 @@ func (l *Lease) refused(resp *http.Response) error {
 		io.Reader
 		io.Closer
 	}{io.MultiReader(bytes.NewReader(part), &failing{resp.Body, err}), resp.Body}
-	l.note(&news{status: resp.StatusCode, header: resp.Header, errorBody: part}, Usage{}, true)
+	n := &news{status: resp.StatusCode, header: resp.Header, errorBody: part}
+	if l.worthAnother(provider.Response{Status: n.status, Header: n.header, Body: part}) {
+		l.refusal = make(chan error, 1)
+		n.done = l.refusal
+	}
+	l.note(n, Usage{}, true)
 	return nil
 }
 
@@ -274,7 +288,7 @@ func tooMany(r *http.Request, e *ExhaustedError) *http.Response {
 	} else {
 		header.Set("X-Should-Retry", "false")
 	}
-	body := errorShape(r, text)
+	body := errorShape(r, text, e.Retry)
 	return &http.Response{
 		Status: "429 Too Many Requests", StatusCode: http.StatusTooManyRequests,
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
@@ -283,14 +297,18 @@ func tooMany(r *http.Request, e *ExhaustedError) *http.Response {
 }
 
 // errorShape is an error as the provider of a request words it.
-func errorShape(r *http.Request, text string) []byte {
+func errorShape(r *http.Request, text string, retry time.Duration) []byte {
 	path := r.URL.Path
 	var e any
 	switch {
 	case strings.HasSuffix(path, "/messages"):
 		e = map[string]any{"type": "error", "error": map[string]any{"type": "rate_limit_error", "message": text}}
 	case strings.Contains(path, ":generateContent"), strings.Contains(path, ":streamGenerateContent"):
-		e = map[string]any{"error": map[string]any{"code": http.StatusTooManyRequests, "message": text, "status": "RESOURCE_EXHAUSTED"}}
+		inner := map[string]any{"code": http.StatusTooManyRequests, "message": text, "status": "RESOURCE_EXHAUSTED"}
+		if retry > 0 { // its SDK shows no headers
+			inner["details"] = []any{map[string]any{"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": fmt.Sprintf("%.3fs", retry.Seconds())}}
+		}
+		e = map[string]any{"error": inner}
 	case strings.Contains(path, "/converse"), strings.HasPrefix(path, "/v2/"):
 		e = map[string]any{"message": text}
 	default:
