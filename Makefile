@@ -52,6 +52,10 @@ build: ## the program, as bin/keybroker
 test: ## all tests, with the race detector
 	go test -race ./...
 
+.PHONY: test-sdks
+test-sdks: ## official SDKs and a Node client against the broker
+	cd sdktest && go test -race ./...
+
 .PHONY: mutants
 mutants: ## plant bugs in the engine and see each one caught
 	go test -count=1 -v ./internal/mutants
