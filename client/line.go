@@ -52,7 +52,7 @@ const (
 	// long the broker allows.
 	firstHorizon = time.Second
 	// aloneFor is how long each request is leased by itself after the broker has
-	// given too few for sharing.
+	// given fewer than asked for.
 	aloneFor = 2 * time.Second
 	// ahead is the part of a lease that is left when the next one is asked for.
 	ahead = 0.4
@@ -211,7 +211,7 @@ func (l *line) fetch(want int) *fetch {
 		default:
 			l.latest = g.resp
 			n := int64(max(g.resp.GetRequests(), 1))
-			if n < fewest { // it is not worth it
+			if n < int64(want) { // there is little, and others want it too
 				l.alone = time.Now().Add(aloneFor)
 			}
 			g.input, g.output = n*r.InputTokens, n*r.MaxOutputTokens
