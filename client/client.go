@@ -14,7 +14,9 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
+	"log/slog"
 	"maps"
+	"net/http"
 	"slices"
 	"sync"
 	"time"
@@ -31,27 +33,40 @@ type Client struct {
 	conn    *grpc.ClientConn
 	broker  keybrokerv1.KeyBrokerServiceClient
 
-	ending  context.Context // ends with Close
-	end     context.CancelFunc
-	asking  context.Context // ends when Close begins
-	stop    context.CancelFunc
+	base http.RoundTripper // of transports that have none
+
+	asking context.Context // ends when Close begins
+	stop   context.CancelFunc
+	ending context.Context // ends when Close gives up
+	end    context.CancelFunc
+	slots  chan struct{} // for reports on their way
+
 	mu      sync.Mutex
-	closed  bool
-	grants  map[*grant]struct{} // of which the broker has not heard the end
+	closed  bool                // nothing new is begun
+	grants  map[*grant]struct{} // that may be given out, or are to be reported later
 	lines   map[lineName]*line
-	reports sync.WaitGroup // that are on their way
-	slots   chan struct{}  // for them
+	closing sync.Once
+	pending sync.WaitGroup // grants that are to be reported, and asks
 }
 
-// maxReports is how many reports may be on their way at one time.
-const maxReports = 256
+const (
+	// closeTimeout is how long Close waits for reports, and reportTimeout how long
+	// each of them may take.
+	closeTimeout  = 5 * time.Second
+	reportTimeout = 10 * time.Second
+	// maxReports is how many reports may be on their way at one time.
+	maxReports = 256
+	// maxLines is for how many pools and models a client remembers how requests
+	// came. Callers may name any model.
+	maxLines = 10_000
+)
 
 // New makes a client of the broker at target: "host:port", several of them
 // separated by commas, or a name that gRPC resolves, such as "dns:///host:port".
 // It does not connect yet; that happens with the first call, and again whenever
 // it has to. The error is about the options only.
 func New(target string, opts ...Option) (*Client, error) {
-	o := defaults()
+	o := options{logger: slog.New(slog.DiscardHandler)}
 	for _, opt := range opts {
 		opt(&o)
 	}
@@ -60,7 +75,7 @@ func New(target string, opts ...Option) (*Client, error) {
 		return nil, err
 	}
 	c := &Client{
-		options: o, conn: conn, broker: keybrokerv1.NewKeyBrokerServiceClient(conn),
+		options: o, conn: conn, broker: keybrokerv1.NewKeyBrokerServiceClient(conn), base: newBase(),
 		slots: make(chan struct{}, maxReports), grants: map[*grant]struct{}{}, lines: map[lineName]*line{},
 	}
 	c.ending, c.end = context.WithCancel(context.Background())
@@ -69,47 +84,62 @@ func New(target string, opts ...Option) (*Client, error) {
 }
 
 // Close gives back what is held and not in use, waits for the reports that are on
-// their way, for a few seconds at most, and gives up the connection. Leases whose
-// answers are still being read end with their time.
+// their way, for 5 seconds at most, and gives up the connection. Leases that are
+// still in use end with their time. The error is that of the connection.
 //
 // Closing again does nothing.
-func (c *Client) Close() error {
-	if c.asking.Err() != nil {
-		return nil
-	}
+func (c *Client) Close() (err error) {
+	c.closing.Do(func() { err = c.close() })
+	return err
+}
+
+func (c *Client) close() error {
 	c.stop()
-	c.mu.Lock()
-	grants := slices.Collect(maps.Keys(c.grants))
-	c.mu.Unlock()
-	for _, g := range grants {
+	for _, g := range c.held() {
 		g.close()
 		g.flush()
 	}
 	c.mu.Lock()
 	c.closed = true
 	c.mu.Unlock()
-	sent := make(chan struct{})
+	told := make(chan struct{})
 	go func() {
-		c.reports.Wait()
-		close(sent)
+		c.pending.Wait()
+		close(told)
 	}()
+	late := time.NewTimer(closeTimeout)
+	defer late.Stop()
 	select {
-	case <-sent:
-	case <-time.After(c.options.closeTimeout):
+	case <-told:
+	case <-late.C:
 	}
 	c.end()
-	err := c.conn.Close()
-	<-sent // whatever was still on its way has failed by now
-	return err
+	for _, g := range c.held() { // that wait to try again
+		g.flush()
+	}
+	<-told
+	if t, ok := c.base.(interface{ CloseIdleConnections() }); ok && c.base != http.DefaultTransport {
+		t.CloseIdleConnections()
+	}
+	return c.conn.Close()
 }
 
-func (c *Client) isClosed() bool {
+// begin counts something that Close is to wait for, unless it is too late.
+func (c *Client) begin() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.closed
+	if !c.closed {
+		c.pending.Add(1)
+	}
+	return !c.closed
 }
 
-// remember and forget keep the grants of which the broker is to hear more.
+func (c *Client) held() []*grant {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Collect(maps.Keys(c.grants))
+}
+
 func (c *Client) remember(g *grant) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -188,16 +218,25 @@ func (c *Client) ask(ctx context.Context, r *Request, requests int) (*grant, err
 	case wait < 0:
 		wait = 0
 	}
+	call, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(c.asking, cancel)()
 	asked := time.Now()
-	resp, err := c.broker.AcquireKey(c.options.outgoing(ctx), &keybrokerv1.AcquireKeyRequest{
+	resp, err := c.broker.AcquireKey(c.options.outgoing(call), &keybrokerv1.AcquireKeyRequest{
 		Pool: r.Pool, Model: r.Model, InputTokens: r.InputTokens, MaxOutputTokens: r.MaxOutputTokens, Requests: int32(requests),
 		MaxWait: durationpb.New(wait), Ttl: duration(r.TTL), ExcludeKeyIds: r.Exclude, RequestId: rand.Text(),
 	})
+	if err != nil && ctx.Err() == nil && c.asking.Err() != nil {
+		return nil, ErrClosed
+	}
 	if err != nil {
 		return nil, fromStatus(ctx, err)
 	}
 	g := newGrant(c, resp, asked)
-	c.remember(g)
+	if c.asking.Err() != nil {
+		g.close()
+		return nil, ErrClosed
+	}
 	return g, nil
 }
 
@@ -208,25 +247,15 @@ func duration(d time.Duration) *durationpb.Duration {
 	return durationpb.New(d)
 }
 
-// background sends a report without making anybody wait for it; or, if the client
-// is closed, drops it. There is a bound on those under way, and the others wait.
-func (c *Client) background(send func(context.Context), drop func()) {
-	c.mu.Lock()
-	closed := c.closed
-	if !closed {
-		c.reports.Add(1)
+// send makes a report, and gives how long its lease now lives, 0 if it has ended.
+// A lease that was not used is released.
+func (c *Client) send(m *keybrokerv1.ReportUsageRequest, unused bool) (time.Duration, error) {
+	ctx, cancel := context.WithTimeout(c.ending, reportTimeout)
+	defer cancel()
+	if unused {
+		_, err := c.broker.ReleaseKey(c.options.outgoing(ctx), &keybrokerv1.ReleaseKeyRequest{LeaseId: m.GetLeaseId(), Unused: true})
+		return 0, fromStatus(ctx, err)
 	}
-	c.mu.Unlock()
-	if closed {
-		go drop() // the caller may hold what it needs
-		return
-	}
-	go func() {
-		defer c.reports.Done()
-		c.slots <- struct{}{}
-		defer func() { <-c.slots }()
-		ctx, cancel := context.WithTimeout(c.ending, c.options.reportTimeout)
-		defer cancel()
-		send(ctx)
-	}()
+	resp, err := c.broker.ReportUsage(c.options.outgoing(ctx), m)
+	return resp.GetTtl().AsDuration(), fromStatus(ctx, err)
 }

@@ -17,9 +17,11 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 
 	"github.com/keybroker/keybroker/client"
+	keybrokerv1 "github.com/keybroker/keybroker/gen/keybroker/v1"
 	"github.com/keybroker/keybroker/internal/app"
 	"github.com/keybroker/keybroker/internal/config"
 	"github.com/keybroker/keybroker/internal/sandbox"
@@ -29,22 +31,32 @@ import (
 type world struct {
 	testing.TB
 	provider *sandbox.Server
-	url      string   // of the provider
-	target   string   // of the broker
-	calls    sync.Map // to the broker: method → *atomic.Int64
+	name     string       // of the first pool
+	front    atomic.Value // http.HandlerFunc: answers in the provider's place
+	url      string       // of the provider
+	target   string       // of the broker
+	calls    sync.Map     // to the broker: method → *atomic.Int64
+
+	mu    sync.Mutex
+	words []any // that clients have said to the broker
 }
 
 func begin(t testing.TB, providers string) *world {
 	w := &world{TB: t}
-	var handler http.Handler
-	server := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) { handler.ServeHTTP(rw, r) }))
+	server := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		if f, ok := w.front.Load().(http.HandlerFunc); ok {
+			f(rw, r)
+			return
+		}
+		w.provider.ServeHTTP(rw, r)
+	}))
 	t.Cleanup(server.Close)
 	w.url = server.URL
 	text := "server:\n  listen: 127.0.0.1:0\nproviders:\n" + strings.ReplaceAll(providers, "$URL", server.URL)
 	cfg, err := config.Parse("test.yaml", []byte(text), app.ConfigOptions())
 	require.NoError(t, err)
+	w.name = cfg.Providers[0].Name
 	w.provider = sandbox.New(app.SandboxAccounts(cfg), sandbox.Options{})
-	handler = w.provider
 	a, err := app.New(t.Context(), cfg, slog.New(slog.DiscardHandler), func(method string, _ codes.Code, _ time.Duration) {
 		n, _ := w.calls.LoadOrStore(path.Base(method), new(atomic.Int64))
 		n.(*atomic.Int64).Add(1)
@@ -62,10 +74,51 @@ func begin(t testing.TB, providers string) *world {
 }
 
 func (w *world) client(opts ...client.Option) *client.Client {
-	c, err := client.New(w.target, opts...)
+	c, err := client.New(w.target, append(opts, client.WithDialOptions(grpc.WithChainUnaryInterceptor(w.listen)))...)
 	require.NoError(w, err)
 	w.Cleanup(func() { require.NoError(w, c.Close()) })
 	return c
+}
+
+// answers puts something in the provider's place.
+func (w *world) answers(f http.HandlerFunc) { w.front.Store(f) }
+
+// listen keeps what the broker is told.
+func (w *world) listen(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, next grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+	w.mu.Lock()
+	w.words = append(w.words, req)
+	w.mu.Unlock()
+	return next(ctx, method, req, reply, cc, opts...)
+}
+
+// told gives what the broker was told, of one kind.
+func told[T any](w *world) (all []T) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, x := range w.words {
+		if x, ok := x.(T); ok {
+			all = append(all, x)
+		}
+	}
+	return all
+}
+
+// finals gives the final reports, when all leases have ended.
+func (w *world) finals() (all []*keybrokerv1.ReportUsageRequest) {
+	w.Helper()
+	w.settled()
+	for _, r := range told[*keybrokerv1.ReportUsageRequest](w) {
+		if r.GetFinal() {
+			all = append(all, r)
+		}
+	}
+	return all
+}
+
+// settled waits until no lease is out.
+func (w *world) settled() {
+	w.Helper()
+	require.Eventually(w, func() bool { return w.pool(w.name).GetSummary().GetOpenLeases() == 0 }, 5*time.Second, 2*time.Millisecond, "every lease ends")
 }
 
 // called is how often a method of the broker was called.

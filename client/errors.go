@@ -96,15 +96,17 @@ func fromStatus(ctx context.Context, err error) error {
 		limit, _ := strconv.ParseInt(about["limit"], 10, 64)
 		return &TooLargeError{Pool: about["pool"], Dimension: about["dimension"], Limit: limit, cause: err}
 	}
-	kinds := map[codes.Code]error{
-		codes.PermissionDenied: ErrDenied, codes.Unauthenticated: ErrDenied, codes.NotFound: ErrDenied,
-		codes.Unavailable: ErrUnavailable, codes.InvalidArgument: ErrInvalid,
-		codes.DeadlineExceeded: context.DeadlineExceeded, codes.Canceled: context.Canceled,
-	}
 	if kind := kinds[s.Code()]; kind != nil {
 		return fmt.Errorf("keybroker: %w: %s", kind, s.Message())
 	}
 	return fmt.Errorf("keybroker: %w", err)
+}
+
+var kinds = map[codes.Code]error{
+	codes.PermissionDenied: ErrDenied, codes.Unauthenticated: ErrDenied, codes.NotFound: ErrDenied,
+	codes.Unavailable: ErrUnavailable, codes.InvalidArgument: ErrInvalid,
+	codes.DeadlineExceeded: context.DeadlineExceeded,
+	codes.Canceled:         ErrUnavailable, // not by the caller: the connection went away
 }
 
 func details(s *status.Status) (info *errdetails.ErrorInfo, retry time.Duration) {

@@ -1,10 +1,12 @@
 package client
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"log/slog"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -16,12 +18,14 @@ import (
 // grant is a lease as the broker gave it: for one request, or for several, which
 // are shared out here. What is known of them is added up, so that a report that
 // is lost or repeated changes nothing.
+//
+// Locks are taken in the order line, grant, client.
 type grant struct {
 	client  *Client
 	resp    *keybrokerv1.AcquireKeyResponse
-	asked   time.Time
-	startBy time.Time
-	offline bool // no broker knows of it
+	startBy time.Time   // for sending requests
+	useBy   time.Time   // for giving them out
+	ends    *time.Timer // giving them out; nil unless it is shared
 
 	mu      sync.Mutex
 	left    int       // requests that may still be given out
@@ -34,11 +38,13 @@ type grant struct {
 	expires time.Time // without a report
 	closed  bool      // gives out no more
 
-	news      []news // to be reported, in order
-	toldLast  bool   // the broker knows that no more will be sent
-	toldEnd   bool   // and that nothing is to come
-	reporting bool   // somebody reports, or is about to
-	timer     *time.Timer
+	news      []news      // to be reported, in order
+	toldLast  bool        // the broker knows that no more will be sent
+	toldEnd   bool        // and that nothing is to come
+	reporting bool        // somebody reports, or timer will
+	timer     *time.Timer // of the next report; nil if that is on its way
+	gone      bool        // the broker is told nothing more
+	why       error       // nil if it never knew
 }
 
 // shared reports whether it is for several requests.
@@ -47,15 +53,34 @@ func (g *grant) shared() bool { return g.resp.GetRequests() > 1 }
 // news is what a report tells beside the counts.
 type news struct {
 	status    int
-	header    http.Header
+	header    map[string]string
 	errorBody []byte
+	rests     bool       // something must not be used for a while, as others are to hear
 	done      chan error // hears when it has been sent; nil if nobody waits
 }
 
-func (n *news) refusal() bool { return n.status >= 400 || n.errorBody != nil }
+// mostErrorBody is how much of an error's body is sent.
+const mostErrorBody = 16 << 10
+
+// newNews keeps what a report may tell of an answer. The answer is its reader's,
+// who may change it.
+func newNews(status int, header http.Header, errorBody []byte) *news {
+	n := &news{status: status, errorBody: bytes.Clone(errorBody[:min(len(errorBody), mostErrorBody)])}
+	for name, values := range header {
+		if provider.Forward(name) {
+			if n.header == nil {
+				n.header = make(map[string]string, 8)
+			}
+			n.header[name] = strings.ToValidUTF8(strings.Join(values, ", "), "?")
+		}
+	}
+	return n
+}
+
+func (n *news) refusal() bool { return n.status >= 400 || len(n.errorBody) > 0 }
 
 // plain reports whether later news may take its place.
-func (n *news) plain() bool { return !n.refusal() && n.done == nil }
+func (n *news) plain() bool { return !n.rests && n.done == nil }
 
 const (
 	// batch is how long the news of a shared lease waits for more of it. What the
@@ -63,13 +88,22 @@ const (
 	batch = 250 * time.Millisecond
 	// retryReport is how long after a failure a report is tried again.
 	retryReport = time.Second
+	// safety is the part of a lease's time to start that is left unused, so that
+	// whoever gets a share has the time to use it.
+	safety = 0.2
 )
 
 func newGrant(c *Client, resp *keybrokerv1.AcquireKeyResponse, asked time.Time) *grant {
+	startBy := asked.Add(resp.GetStartWithin().AsDuration())
 	return &grant{
-		client: c, resp: resp, asked: asked, left: int(max(resp.GetRequests(), 1)),
-		startBy: asked.Add(resp.GetStartWithin().AsDuration()), expires: asked.Add(resp.GetTtl().AsDuration()),
+		client: c, resp: resp, left: int(max(resp.GetRequests(), 1)), startBy: startBy,
+		useBy: startBy.Add(-time.Duration(safety * float64(startTime(resp)))), expires: asked.Add(resp.GetTtl().AsDuration()),
 	}
+}
+
+// startTime is how long after a grant its requests may be sent.
+func startTime(resp *keybrokerv1.AcquireKeyResponse) time.Duration {
+	return resp.GetStartWithin().AsDuration() - resp.GetWaited().AsDuration()
 }
 
 // share gives out one request, under the lock. The caller has made sure that
@@ -80,40 +114,59 @@ func (g *grant) share(input, output int64) *Lease {
 	g.output -= output
 	g.sent++
 	g.open++
-	g.closed = g.left == 0
-	return &Lease{grant: g, asked: [4]int64{0: input, 3: output}}
+	if g.left == 0 {
+		g.stop()
+	}
+	return &Lease{grant: g, asked: [4]int64{0: input, outputTokens: output}}
 }
 
-// close stops giving out. What was not given out goes back with the next report.
+// stop gives out no more, under the lock.
+func (g *grant) stop() {
+	g.closed, g.left = true, 0
+	if g.ends == nil {
+		return
+	}
+	if g.ends.Stop(); g.timer == nil {
+		g.client.forget(g)
+	}
+}
+
+// close stops giving out. What was not given out goes back.
 func (g *grant) close() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	g.retire()
+}
+
+// retire is close under the lock.
+func (g *grant) retire() {
 	if !g.closed {
-		g.closed, g.left = true, 0
-		g.tell(nil, true)
+		g.stop()
+		g.tell(nil)
 	}
 }
 
 // tell sees to it that the broker hears what is new, and the counts as they are
-// now. It is called under the lock.
-func (g *grant) tell(n *news, atOnce bool) {
-	if g.offline {
-		if n != nil && n.done != nil {
-			n.done <- nil
-		}
+// then. It is called under the lock.
+func (g *grant) tell(n *news) {
+	if n != nil && g.gone {
+		n.answer(g.why)
 		return
 	}
 	if n != nil {
 		g.add(n)
 	}
 	switch {
-	case !g.reporting && (atOnce || !g.shared()):
-		g.reporting = true
-		g.client.background(g.report, g.abandon)
-	case !g.reporting:
+	case !g.untold():
+	case !g.reporting && !g.client.begin():
+		g.drop(ErrClosed)
+	case !g.reporting && g.mayWait():
 		g.reporting = true
 		g.after(batch)
-	case atOnce:
+	case !g.reporting:
+		g.reporting = true
+		go g.report()
+	case !g.mayWait():
 		g.hurry()
 	}
 }
@@ -124,22 +177,51 @@ func (g *grant) add(n *news) {
 		if n.header == nil {
 			n.header = g.news[i].header
 		}
+		if n.status == 0 {
+			n.status, n.errorBody = g.news[i].status, g.news[i].errorBody
+		}
 		g.news[i] = *n
 		return
 	}
 	g.news = append(g.news, *n)
 }
 
-// after reports in a while, under the lock.
-func (g *grant) after(d time.Duration) {
-	g.timer = time.AfterFunc(d, func() { g.client.background(g.report, g.abandon) })
+func (n *news) answer(err error) {
+	if n.done != nil {
+		n.done <- err
+		n.done = nil
+	}
 }
 
-// hurry reports what would have waited, under the lock.
+// untold reports whether there is anything to tell.
+func (g *grant) untold() bool {
+	return !g.gone && (len(g.news) > 0 || g.returns() || g.over())
+}
+
+// returns reports whether there are requests to give back.
+func (g *grant) returns() bool {
+	return g.shared() && g.closed && !g.toldLast && g.sent < int64(g.resp.GetRequests())
+}
+
+// over reports whether the end is to be told.
+func (g *grant) over() bool { return g.closed && g.open == 0 && !g.toldEnd }
+
+// mayWait reports whether what is to be told may wait for more of it.
+func (g *grant) mayWait() bool {
+	return g.shared() && !g.returns() && !g.over() && !slices.ContainsFunc(g.news, func(n news) bool { return !n.plain() })
+}
+
+// after reports in a while. Close finds it meanwhile.
+func (g *grant) after(d time.Duration) {
+	g.timer = time.AfterFunc(d, g.report)
+	g.client.remember(g)
+}
+
+// hurry reports what would have waited.
 func (g *grant) hurry() {
 	if g.timer != nil && g.timer.Stop() {
 		g.timer = nil
-		g.client.background(g.report, g.abandon)
+		go g.report()
 	}
 }
 
@@ -150,73 +232,93 @@ func (g *grant) flush() {
 	g.hurry()
 }
 
-// abandon gives up: nothing can be told any more.
-func (g *grant) abandon() {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.drop(ErrClosed)
-}
-
+// drop gives up: nothing can be told any more, and nothing given out.
 func (g *grant) drop(err error) {
-	for _, n := range g.news {
-		if n.done != nil {
-			n.done <- err
-		}
+	g.stop()
+	g.gone, g.why = true, err
+	g.answer(err)
+	g.news = nil
+}
+
+// answer tells all who wait for a report.
+func (g *grant) answer(err error) {
+	for i := range g.news {
+		g.news[i].answer(err)
 	}
-	g.news, g.toldLast, g.toldEnd = nil, true, true
 }
 
-// untold reports whether there is anything to tell.
-func (g *grant) untold() bool {
-	return len(g.news) > 0 || g.closed && (g.shared() && !g.toldLast || g.open == 0 && !g.toldEnd)
-}
-
-// report sends what there is to be told, until there is nothing more.
-func (g *grant) report(ctx context.Context) {
+// report sends what there is to be told, until there is nothing more, or all of
+// it may wait.
+func (g *grant) report() {
+	c := g.client
+	c.slots <- struct{}{}
+	defer func() { <-c.slots }()
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.timer = nil
-	for g.untold() {
-		var n news
-		if len(g.news) > 0 {
-			n, g.news = g.news[0], g.news[1:]
-		}
-		m := g.message(&n)
-		g.mu.Unlock()
-		resp, err := g.send(ctx, m)
-		g.mu.Lock()
-		if errors.Is(err, ErrUnavailable) && time.Now().Before(g.expires) && !g.client.isClosed() && n.done == nil {
-			g.news = append([]news{n}, g.news...) // to be told again, with the counts as they are then
-			g.after(retryReport)
+	for first := true; g.untold(); first = false {
+		if !first && g.mayWait() {
+			g.after(batch)
 			return
 		}
-		if n.done != nil {
-			n.done <- err
-		}
-		if err != nil {
+		if err := g.reportOne(); err != nil && g.again(err) {
+			g.after(retryReport)
+			return
+		} else if err != nil {
 			g.drop(err)
-			g.client.options.logger.LogAttrs(ctx, slog.LevelWarn, "report not sent",
+			c.options.logger.LogAttrs(context.Background(), slog.LevelWarn, "report not sent",
 				slog.String("pool", g.resp.GetPool()), slog.String("key", g.resp.GetKeyId()), slog.String("error", err.Error()))
-			break
-		}
-		g.toldLast = g.toldLast || m.GetNoMoreRequests()
-		g.toldEnd = g.toldEnd || m.GetFinal()
-		if ttl := resp.GetTtl().AsDuration(); ttl > 0 {
-			g.expires = time.Now().Add(ttl)
 		}
 	}
 	g.reporting = false
-	if g.toldEnd {
-		g.client.forget(g)
+	if g.closed {
+		c.forget(g)
 	}
+	c.pending.Done()
+}
+
+// again reports whether the broker may still hear what it could not be told.
+func (g *grant) again(err error) bool {
+	return (errors.Is(err, ErrUnavailable) || errors.Is(err, context.DeadlineExceeded)) &&
+		time.Now().Before(g.expires) && g.client.ending.Err() == nil
+}
+
+// reportOne sends the first news with the counts as they are. The lock is not held
+// meanwhile. If that fails, the news is in line as before.
+func (g *grant) reportOne() error {
+	var n news
+	some := len(g.news) > 0
+	if some {
+		n, g.news = g.news[0], g.news[1:]
+	}
+	m := g.message(&n)
+	unused := m.GetFinal() && g.sent == 0
+	g.mu.Unlock()
+	began := time.Now()
+	ttl, err := g.client.send(m, unused)
+	g.mu.Lock()
+	n.answer(err)
+	if err != nil && some {
+		g.news = append([]news{n}, g.news...)
+	}
+	if err != nil {
+		g.answer(err) // who waits need not wait until it is tried again
+		return err
+	}
+	g.toldLast = g.toldLast || m.GetNoMoreRequests()
+	g.toldEnd = g.toldEnd || m.GetFinal()
+	if ttl > 0 {
+		g.expires = began.Add(ttl)
+	}
+	return nil
 }
 
 // message is a report of the counts as they are.
 func (g *grant) message(n *news) *keybrokerv1.ReportUsageRequest {
 	m := &keybrokerv1.ReportUsageRequest{
 		LeaseId: g.resp.GetLeaseId(), StatusCode: int32(n.status), NoMoreRequests: g.shared() && g.closed,
-		Final:     g.closed && g.open == 0 && len(g.news) == 0,
-		ErrorBody: n.errorBody[:min(len(n.errorBody), mostErrorBody)], Usage: &keybrokerv1.Usage{},
+		Final:   g.closed && g.open == 0 && len(g.news) == 0,
+		Headers: n.header, ErrorBody: n.errorBody, Usage: &keybrokerv1.Usage{},
 	}
 	if g.shared() {
 		sent := g.sent
@@ -224,28 +326,12 @@ func (g *grant) message(n *news) *keybrokerv1.ReportUsageRequest {
 	}
 	for i, p := range []**int64{&m.Usage.InputTokens, &m.Usage.CacheCreationInputTokens, &m.Usage.CacheReadInputTokens, &m.Usage.OutputTokens} {
 		if g.stated[i] {
-			used := g.used[i]
+			used := min(g.used[i], mostReported)
 			*p = &used
-		}
-	}
-	for name, values := range n.header {
-		if provider.Forward(name) {
-			if m.Headers == nil {
-				m.Headers = make(map[string]string, 8)
-			}
-			m.Headers[name] = strings.Join(values, ", ")
 		}
 	}
 	return m
 }
 
-// send makes the call. A lease of which nothing was ever sent is released.
-func (g *grant) send(ctx context.Context, m *keybrokerv1.ReportUsageRequest) (*keybrokerv1.ReportUsageResponse, error) {
-	ctx = g.client.options.outgoing(ctx)
-	if m.GetFinal() && m.GetUsage().Requests != nil && m.GetUsage().GetRequests() == 0 {
-		_, err := g.client.broker.ReleaseKey(ctx, &keybrokerv1.ReleaseKeyRequest{LeaseId: m.GetLeaseId(), Unused: true})
-		return nil, fromStatus(ctx, err)
-	}
-	resp, err := g.client.broker.ReportUsage(ctx, m)
-	return resp, fromStatus(ctx, err)
-}
+// mostReported is the most tokens that a report can state.
+const mostReported = 1e15

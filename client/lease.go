@@ -7,10 +7,10 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
-	keybrokerv1 "github.com/keybroker/keybroker/gen/keybroker/v1"
 	"github.com/keybroker/keybroker/internal/provider"
 )
 
@@ -22,10 +22,6 @@ type Lease struct {
 	asked [4]int64 // as Usage: what was asked for
 	used  [4]int64 // what has been reported, or was asked for if nobody knows
 	ended bool     // both under the grant's lock
-
-	// refusal hears when the broker has been told of an answer that another key
-	// may not get; nil if it was none.
-	refusal chan error
 }
 
 // Key is the key itself. It is not to be logged, stored or passed on.
@@ -63,7 +59,7 @@ func (l *Lease) TimeLeft() time.Duration {
 
 // Authorize sets the key on a request, in place of all other credentials. The
 // request is changed, so it should be a clone of what others still use. It is an
-// error to do so for a host that is not the provider's, or too late.
+// error to do so for a host that is not the provider's, or too late: ErrLate.
 func (l *Lease) Authorize(r *http.Request) error {
 	if err := l.allows(r.URL); err != nil {
 		return err
@@ -71,10 +67,16 @@ func (l *Lease) Authorize(r *http.Request) error {
 	if l.StartLeft() <= 0 {
 		return fmt.Errorf("keybroker: %w", ErrLate)
 	}
-	for _, name := range provider.CredentialHeaders {
-		r.Header.Del(name)
+	for name := range r.Header { // as they are written: not all who set them ask net/http how
+		if slices.Contains(provider.CredentialHeaders[:], http.CanonicalHeaderKey(name)) {
+			delete(r.Header, name)
+		}
 	}
 	stripQuery(r.URL)
+	r.URL.User = nil
+	if r.Header == nil {
+		r.Header = http.Header{}
+	}
 	name, value := l.Header()
 	r.Header.Set(name, value)
 	return nil
@@ -94,18 +96,15 @@ func (l *Lease) allows(u *url.URL) error {
 // stripQuery drops the parameters that carry credentials, and leaves the order of
 // the others.
 func stripQuery(u *url.URL) {
-	if u.RawQuery == "" {
-		return
-	}
-	var kept []string
-	for _, pair := range strings.FieldsFunc(u.RawQuery, func(c rune) bool { return c == '&' || c == ';' }) { // some servers split at both
+	pairs := strings.FieldsFunc(u.RawQuery, func(c rune) bool { return c == '&' || c == ';' }) // some servers split at both
+	kept := slices.DeleteFunc(slices.Clone(pairs), func(pair string) bool {
 		name, _, _ := strings.Cut(pair, "=")
 		name, err := url.QueryUnescape(name)
-		if err != nil || !isCredential(name) {
-			kept = append(kept, pair)
-		}
+		return err == nil && isCredential(name)
+	})
+	if len(kept) < len(pairs) {
+		u.RawQuery = strings.Join(kept, "&")
 	}
-	u.RawQuery = strings.Join(kept, "&")
 }
 
 func isCredential(parameter string) bool {
@@ -139,30 +138,38 @@ type Report struct {
 // lease. After the lease has ended it does nothing. A request of a lease that is
 // shared with others is reported together with them, a moment later, and the
 // error is always nil.
+//
+// The errors are ErrUnavailable, ErrDenied if the broker does not know the lease,
+// ErrInvalid, ErrClosed and the context's. While no broker can be reached, and
+// after the context has ended, the client goes on trying as long as the lease
+// lives: there is no need to repeat a report.
 func (l *Lease) Report(ctx context.Context, r Report) error {
-	n := &news{status: r.Status, header: r.Header, errorBody: r.ErrorBody}
+	n := newNews(r.Status, r.Header, r.ErrorBody)
 	if l.grant.shared() {
 		l.note(n, r.Usage, r.Final)
 		return nil
 	}
-	n.done = make(chan error, 1)
+	done := make(chan error, 1)
+	n.done = done
 	if !l.note(n, r.Usage, r.Final) {
 		return nil
 	}
+	return heard(ctx, done)
+}
+
+func heard(ctx context.Context, done <-chan error) error {
 	select {
-	case err := <-n.done:
+	case err := <-done:
 		return err
 	case <-ctx.Done():
 		return fmt.Errorf("keybroker: %w", ctx.Err())
 	}
 }
 
-// mostErrorBody is how much of an error's body is sent.
-const mostErrorBody = 16 << 10
-
 // note adds what is known of the request to its grant, and has it told. It reports
 // false if the lease has ended.
 func (l *Lease) note(n *news, u Usage, final bool) bool {
+	n.rests = n.refusal() && l.signal(n).Scope != provider.NoScope
 	g := l.grant
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -173,7 +180,9 @@ func (l *Lease) note(n *news, u Usage, final bool) bool {
 		switch {
 		case p != nil:
 			g.count(l, i, *p)
-		case !final || i == outputTokens && wroteNothing(n.status):
+		case !final:
+		case i == outputTokens && wroteNothing(n.status):
+			g.count(l, i, 0)
 		case g.shared(): // nobody knows: as much as was asked for
 			g.count(l, i, l.asked[i])
 		default: // and what was reported so far is not all
@@ -184,11 +193,25 @@ func (l *Lease) note(n *news, u Usage, final bool) bool {
 		l.ended = true
 		g.open--
 	}
-	if n.refusal() && !g.closed { // the others would fare no better
-		g.closed, g.left = true, 0
+	if n.rests && !g.closed { // the others would fare no better
+		g.stop()
 	}
-	g.tell(n, n.refusal() || g.closed && g.open == 0)
+	g.tell(n)
 	return true
+}
+
+// signal is what an answer means. A provider that this client does not know is
+// taken for an ordinary one.
+func (l *Lease) signal(n *news) provider.Signal {
+	d, ok := provider.Lookup(l.Provider())
+	if !ok {
+		d, _ = provider.Lookup("generic")
+	}
+	header := make(http.Header, len(n.header))
+	for name, value := range n.header {
+		header.Set(name, value)
+	}
+	return d.Read(provider.Response{Status: n.status, Header: header, Body: n.errorBody})
 }
 
 const outputTokens = 3 // in the order of Usage's fields
@@ -201,7 +224,7 @@ func wroteNothing(status int) bool {
 
 // count takes in what a request has used so far, which never falls.
 func (g *grant) count(l *Lease, i int, n int64) {
-	if n > l.used[i] {
+	if n = min(n, mostReported); n > l.used[i] {
 		g.used[i] += n - l.used[i]
 		l.used[i] = n
 	}
@@ -209,45 +232,37 @@ func (g *grant) count(l *Lease, i int, n int64) {
 }
 
 // Release ends the lease without a report: what it reserved stays counted. With
-// unused, the provider was never called, and what was reserved comes back.
+// unused, the provider was never called, and what was reserved comes back. The
+// errors are those of Report.
 func (l *Lease) Release(ctx context.Context, unused bool) error {
 	if !unused {
 		return l.Report(ctx, Report{Final: true})
 	}
-	g := l.grant
-	if g.shared() || g.offline {
-		l.unsent()
+	if l.grant.shared() {
+		l.unsent(nil)
 		return nil
 	}
-	g.mu.Lock()
-	ended := l.ended
-	l.ended, g.toldEnd = true, true
-	g.mu.Unlock()
-	if ended {
+	done := make(chan error, 1)
+	if !l.unsent(&news{done: done}) {
 		return nil
 	}
-	g.client.forget(g)
-	_, err := g.client.broker.ReleaseKey(g.client.options.outgoing(ctx), &keybrokerv1.ReleaseKeyRequest{
-		LeaseId: g.resp.GetLeaseId(), Unused: true,
-	})
-	return fromStatus(ctx, err)
+	return heard(ctx, done)
 }
 
-// unsent ends the lease of a request that was never sent, in the background.
-func (l *Lease) unsent() {
+// unsent ends the lease of a request that was never sent. It reports false if it
+// has ended before.
+func (l *Lease) unsent(n *news) bool {
 	g := l.grant
-	if !g.shared() {
-		g.client.background(func(ctx context.Context) { _ = l.Release(ctx, true) }, func() {})
-		return
-	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if !l.ended {
-		l.ended = true
-		g.sent--
-		g.open--
-		g.tell(nil, g.closed && g.open == 0)
+	if l.ended {
+		return false
 	}
+	l.ended = true
+	g.sent--
+	g.open--
+	g.tell(n)
+	return true
 }
 
 // String names the lease without its key.

@@ -27,6 +27,7 @@ type line struct {
 	next    *fetch                          // that is on its way; nil if there is none
 	horizon time.Duration                   // for which a lease is asked, by what the last one allowed
 	alone   time.Time                       // until then each request is leased by itself
+	again   time.Time                       // until then nothing is asked for ahead
 	latest  *keybrokerv1.AcquireKeyResponse // the last lease, for when no broker is in reach
 	spare   float64                         // requests that may be sent without one
 	spareAt time.Time
@@ -45,17 +46,25 @@ const (
 	memory = time.Second
 	// fewest is the requests that are worth leasing together.
 	fewest = 4
-	// safety is the part of a lease's time to start that is left unused, so that
-	// whoever gets a share has the time to use it.
-	safety = 0.2
 	// firstHorizon is for how long requests are leased before it is known how
 	// long the broker allows.
 	firstHorizon = time.Second
 	// aloneFor is how long each request is leased by itself after the broker has
-	// given fewer than asked for.
+	// given too few for sharing.
 	aloneFor = 2 * time.Second
 	// ahead is the part of a lease that is left when the next one is asked for.
 	ahead = 0.4
+	// unlike is how many times as large as the others a request is that is leased by
+	// itself.
+	unlike = 4
+	// aheadAgain is how long after a failure that is tried again.
+	aheadAgain = 250 * time.Millisecond
+	// most is the tokens that a request is taken to ask for at most, so that sums
+	// stay in range.
+	most = 1e12
+	// answerTime is how long before the caller's deadline it stops to wait for
+	// others, so that the broker can still tell it why.
+	answerTime = 100 * time.Millisecond
 )
 
 func (c *Client) line(r *Request) *line {
@@ -63,6 +72,9 @@ func (c *Client) line(r *Request) *line {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	l := c.lines[name]
+	if l == nil && len(c.lines) >= maxLines {
+		clear(c.lines) // what they hold goes back by itself
+	}
 	if l == nil {
 		l = &line{client: c, name: name, horizon: firstHorizon}
 		c.lines[name] = l
@@ -74,36 +86,84 @@ func (c *Client) line(r *Request) *line {
 // one request alone.
 func (l *line) acquire(ctx context.Context, r *Request) (*Lease, error) {
 	now := time.Now()
+	patience := patience(ctx, now, r)
 	l.mu.Lock()
 	l.note(now, r)
-	for {
+	for joined := true; ; joined = false {
 		if lease := l.take(now, r); lease != nil {
 			l.mu.Unlock()
 			return lease, nil
 		}
-		want := l.want()
-		if want < fewest || now.Before(l.alone) || r.MaxWait != 0 || float64(r.InputTokens) > 4*l.input || float64(r.MaxOutputTokens) > 4*l.output {
+		if l.stranger(now, r) {
 			l.mu.Unlock()
 			return l.one(ctx, r)
 		}
 		f := l.next
 		if f == nil {
-			f = l.fetch(want)
+			f, joined = l.fetch(), false
 		}
 		l.mu.Unlock()
-		select {
-		case <-f.done:
-		case <-ctx.Done():
-			return nil, fmt.Errorf("keybroker: %w", ctx.Err())
+		if !f.wait(ctx, time.Until(patience)) {
+			if ctx.Err() != nil {
+				return nil, fmt.Errorf("keybroker: %w", ctx.Err())
+			}
+			alone := *r
+			if r.MaxWait != 0 { // it has waited for so long
+				alone.MaxWait = NoWait
+			}
+			return l.one(ctx, &alone)
 		}
 		now = time.Now()
 		l.mu.Lock()
-		if f.err != nil {
-			lease, err := l.without(now, r, f.err)
+		if f.err != nil && !joined { // an ask that began before this one may have met other times
 			l.mu.Unlock()
-			return lease, err
+			return l.failed(ctx, r, f.err)
 		}
 	}
+}
+
+// patience is until when a request waits for what others have asked for.
+func patience(ctx context.Context, now time.Time, r *Request) time.Time {
+	until := now.Add(longestWait)
+	if r.MaxWait != 0 {
+		until = now.Add(r.MaxWait)
+	}
+	if deadline, ok := ctx.Deadline(); ok && deadline.Add(-answerTime).Before(until) {
+		until = deadline.Add(-answerTime)
+	}
+	return until
+}
+
+// stranger reports whether a request is to be leased by itself: there are too few
+// to share with, or it is unlike them.
+func (l *line) stranger(now time.Time, r *Request) bool {
+	return l.want() < fewest || now.Before(l.alone) ||
+		l.now != nil || // which has room for others
+		float64(r.InputTokens) > unlike*l.input || float64(r.MaxOutputTokens) > unlike*l.output
+}
+
+// wait reports whether the answer came in time.
+func (f *fetch) wait(ctx context.Context, patience time.Duration) bool {
+	t := time.NewTimer(patience)
+	defer t.Stop()
+	select {
+	case <-f.done:
+		return true
+	case <-t.C:
+	case <-ctx.Done():
+	}
+	return false
+}
+
+// failed is what becomes of a request when what it waited for was refused: if that
+// may be for what the others asked, it asks for itself.
+func (l *line) failed(ctx context.Context, r *Request, err error) (*Lease, error) {
+	if !errors.Is(err, ErrUnavailable) && !errors.Is(err, ErrExhausted) && !errors.Is(err, ErrClosed) {
+		return l.one(ctx, r)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.without(time.Now(), r, err)
 }
 
 // one leases for a single request.
@@ -132,22 +192,28 @@ func (l *line) without(now time.Time, r *Request, err error) (*Lease, error) {
 	}
 	l.spare--
 	g := newGrant(l.client, l.latest, now)
-	g.offline, g.left = true, 1
+	g.gone, g.left = true, 1 // the broker never knows
 	return g.share(r.InputTokens, r.MaxOutputTokens), nil
 }
 
 // note takes in how requests come: their rate, and what they ask for, both fading
 // with time.
 func (l *line) note(now time.Time, r *Request) {
-	keep := math.Exp(-float64(now.Sub(l.last)) / float64(memory))
-	l.last = now
-	l.rate = l.rate*keep + 1/memory.Seconds()
-	const part = 1.0 / 16
-	l.input = max(l.input+(float64(r.InputTokens)-l.input)*part, min(l.input, 1))
-	l.output += (float64(r.MaxOutputTokens) - l.output) * part
-	if l.rate <= 1/memory.Seconds() { // the first in a while
-		l.input, l.output = float64(r.InputTokens), float64(r.MaxOutputTokens)
+	const once = 1 / float64(memory/time.Second)
+	input, output := float64(min(r.InputTokens, most)), float64(min(r.MaxOutputTokens, most))
+	past := l.rate * math.Exp(-float64(max(now.Sub(l.last), 0))/float64(memory))
+	l.rate, l.last = past+once, now
+	if past < once/10 { // the first in a while
+		l.input, l.output = input, output
+		return
 	}
+	approach(&l.input, input)
+	approach(&l.output, output)
+}
+
+// approach moves a mean to a value, by less if that is out of the ordinary.
+func approach(mean *float64, value float64) {
+	*mean += (min(value, unlike**mean+1) - *mean) / 16
 }
 
 // want is how many requests will come while a lease may be used.
@@ -163,71 +229,76 @@ func (l *line) take(now time.Time, r *Request) *Lease {
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.closed || !now.Before(g.startBy.Add(-l.margin(g))) {
+	if g.closed || !now.Before(g.useBy) || l.spent(g, 0) {
 		l.now = nil
-		if !g.closed { // what was not needed goes back
-			g.closed, g.left = true, 0
-			g.tell(nil, true)
-		}
+		g.retire()
 		return nil
 	}
 	if r.InputTokens > g.input || r.MaxOutputTokens > g.output {
 		return nil
 	}
 	lease := g.share(r.InputTokens, r.MaxOutputTokens)
-	if l.next == nil && float64(g.left) < ahead*float64(g.resp.GetRequests()) {
-		if want := l.want(); want >= fewest {
-			l.fetch(want)
-		}
+	if l.next == nil && !now.Before(l.again) && l.spent(g, ahead) && l.want() >= fewest {
+		l.fetch()
 	}
 	return lease
 }
 
-// margin is how long before its end a lease is no longer shared out.
-func (l *line) margin(g *grant) time.Duration {
-	return time.Duration(safety * float64(g.resp.GetStartWithin().AsDuration()))
+// spent reports whether no more than a part of a grant is left, by what requests
+// ask for lately.
+func (l *line) spent(g *grant, part float64) bool {
+	n := max(1, part*float64(g.resp.GetRequests()))
+	return float64(g.left) < n || float64(g.input) < n*math.Floor(l.input) || float64(g.output) < n*math.Floor(l.output)
 }
 
-// fetch asks the broker for so many requests, in the background.
-func (l *line) fetch(want int) *fetch {
+// fetch asks the broker for what will be wanted, in the background.
+func (l *line) fetch() *fetch {
 	f := &fetch{done: make(chan struct{})}
+	if !l.client.begin() {
+		f.err = ErrClosed
+		close(f.done)
+		return f
+	}
 	l.next = f
+	want := l.want()
 	r := &Request{
 		Pool: l.name.pool, Model: l.name.model,
 		InputTokens: int64(math.Ceil(l.input)), MaxOutputTokens: int64(math.Ceil(l.output)),
 	}
-	l.client.background(func(context.Context) {
-		g, err := l.client.ask(l.client.asking, r, want)
+	go func() {
+		defer l.client.pending.Done()
+		g, err := l.client.ask(context.Background(), r, want)
 		l.mu.Lock()
 		defer l.mu.Unlock()
-		switch l.next = nil; {
-		case l.client.asking.Err() != nil:
-			f.err = ErrClosed
-			if err == nil {
-				g.close()
-			}
-		case err != nil:
-			f.err = err
-		default:
-			l.latest = g.resp
-			n := int64(max(g.resp.GetRequests(), 1))
-			if n < int64(want) { // there is little, and others want it too
-				l.alone = time.Now().Add(aloneFor)
-			}
-			g.input, g.output = n*r.InputTokens, n*r.MaxOutputTokens
-			l.horizon = time.Duration((1 - safety) * float64(g.resp.GetStartWithin().AsDuration()))
-			if old := l.now; old != nil {
-				old.close()
-			}
-			l.now = g
-			time.AfterFunc(time.Until(g.startBy)-l.margin(g), g.close)
+		defer close(f.done)
+		l.next, f.err = nil, err
+		if err != nil {
+			l.again = time.Now().Add(aheadAgain)
+			return
 		}
-		close(f.done)
-	}, func() {
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		l.next, f.err = nil, ErrClosed
-		close(f.done)
-	})
+		l.replace(g, r)
+	}()
 	return f
+}
+
+// replace shares out a new grant from now on.
+func (l *line) replace(g *grant, r *Request) {
+	n := int64(g.left)
+	if n < fewest { // it is not worth it
+		l.alone = time.Now().Add(aloneFor)
+	}
+	l.latest = g.resp
+	l.horizon = time.Duration((1 - safety) * float64(startTime(g.resp)))
+	if l.now != nil {
+		l.now.close()
+	}
+	l.now = g
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.input, g.output = n*r.InputTokens, n*r.MaxOutputTokens
+	g.ends = time.AfterFunc(time.Until(g.useBy), g.close)
+	l.client.remember(g)
+	if l.client.asking.Err() != nil { // Close may have looked before
+		g.retire()
+	}
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	_ "google.golang.org/grpc/health" // whether a broker serves
@@ -24,19 +25,13 @@ import (
 type Option func(*options)
 
 type options struct {
-	tls           *tls.Config
-	plaintext     bool
-	token         string
-	holder        string
-	logger        *slog.Logger
-	safeRate      float64
-	dial          []grpc.DialOption
-	closeTimeout  time.Duration
-	reportTimeout time.Duration
-}
-
-func defaults() options {
-	return options{logger: slog.New(slog.DiscardHandler), closeTimeout: 5 * time.Second, reportTimeout: 30 * time.Second}
+	tls       *tls.Config
+	plaintext bool
+	token     string
+	holder    string
+	logger    *slog.Logger
+	safeRate  float64
+	dial      []grpc.DialOption
 }
 
 // WithTLS connects by TLS with a configuration of the caller's own: certificates,
@@ -87,10 +82,18 @@ const serviceConfig = `{
 	}]
 }`
 
+// reconnect is soon: a broker that was away is to be found again before what is
+// held runs out.
+var reconnect = grpc.ConnectParams{
+	Backoff:           backoff.Config{BaseDelay: 200 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 3 * time.Second},
+	MinConnectTimeout: 5 * time.Second,
+}
+
 func dial(target string, o *options) (*grpc.ClientConn, error) {
 	opts := []grpc.DialOption{
 		grpc.WithDefaultServiceConfig(serviceConfig),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 30 * time.Second, Timeout: 10 * time.Second, PermitWithoutStream: true}),
+		grpc.WithConnectParams(reconnect),
 	}
 	local := true
 	hosts := strings.Split(target, ",")
@@ -101,10 +104,10 @@ func dial(target string, o *options) (*grpc.ClientConn, error) {
 	if len(hosts) > 1 {
 		var addrs []resolver.Address
 		for _, h := range hosts {
-			if strings.Contains(h, "://") || h == "" {
+			if _, _, err := net.SplitHostPort(h); err != nil || strings.Contains(h, "/") {
 				return nil, fmt.Errorf("keybroker: %q in a list of targets: use host:port", h)
 			}
-			addrs = append(addrs, resolver.Address{Addr: h})
+			addrs = append(addrs, resolver.Address{Addr: h, ServerName: h}) // each proves its own name
 		}
 		list := manual.NewBuilderWithScheme("keybroker")
 		list.InitialState(resolver.State{Addresses: addrs})
@@ -131,11 +134,14 @@ func dial(target string, o *options) (*grpc.ClientConn, error) {
 
 // isLoopback reports whether a target is surely on this machine.
 func isLoopback(target string) bool {
-	if i := strings.LastIndex(target, "/"); i >= 0 {
-		if strings.HasPrefix(target, "unix:") {
-			return true
+	if strings.HasPrefix(target, "unix:") || strings.HasPrefix(target, "unix-abstract:") {
+		return true
+	}
+	for _, scheme := range [...]string{"dns:///", "dns:", "passthrough:///"} { // not by another's name server
+		if rest, ok := strings.CutPrefix(target, scheme); ok {
+			target = rest
+			break
 		}
-		target = target[i+1:]
 	}
 	host, _, err := net.SplitHostPort(target)
 	if err != nil {

@@ -2,11 +2,15 @@ package client
 
 import (
 	"bytes"
+	"cmp"
 	"context"
+	"encoding/json"
 	"io"
+	"math"
 	"net/http"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 )
 
 // Hint says what a request will use, where the caller knows better than its body
@@ -30,20 +34,11 @@ func WithHint(ctx context.Context, h Hint) context.Context {
 func demand(r *http.Request, body []byte) Request {
 	h, _ := r.Context().Value(hintKey{}).(Hint)
 	said := readBody(body)
-	d := Request{Pool: h.Pool, Model: h.Model, InputTokens: h.InputTokens, MaxOutputTokens: h.MaxOutputTokens}
-	if d.Model == "" {
-		d.Model = said.model
+	return Request{
+		Pool: h.Pool, Model: cmp.Or(h.Model, deployment(r.URL.Path), said.model, modelIn(r.URL.Path)),
+		InputTokens:     cmp.Or(h.InputTokens, estimate(r, body)),
+		MaxOutputTokens: cmp.Or(h.MaxOutputTokens, said.maxOutput*max(said.choices, 1)),
 	}
-	if d.Model == "" {
-		d.Model = modelIn(r.URL.Path)
-	}
-	if d.InputTokens == 0 {
-		d.InputTokens = estimate(r, body)
-	}
-	if d.MaxOutputTokens == 0 {
-		d.MaxOutputTokens = said.maxOutput * max(said.choices, 1)
-	}
-	return d
 }
 
 // bytesPerToken is few, so that the estimate is rather high: JSON around the text
@@ -51,21 +46,28 @@ func demand(r *http.Request, body []byte) Request {
 const bytesPerToken = 4
 
 func estimate(r *http.Request, body []byte) int64 {
-	return max(int64(len(body)), r.ContentLength, 0) / bytesPerToken
+	return min(max(int64(len(body)), r.ContentLength, 0)/bytesPerToken, mostSaid)
 }
 
-// modelIn finds the model in a path: Gemini's and Vertex's "/models/m:generate…",
-// Bedrock's "/model/m/converse", Azure's "/deployments/d/…".
+// deployment is Azure's name for a model, which the body does not change.
+func deployment(path string) string {
+	_, rest, _ := strings.Cut(path, "/deployments/")
+	name, _, _ := strings.Cut(rest, "/")
+	return strings.ToValidUTF8(name, "?")
+}
+
+// modelIn finds the model in a path: Gemini's and Vertex's "/models/m:generate…"
+// and Bedrock's "/model/m/converse", where m may have colons, and slashes too.
 func modelIn(path string) string {
-	for _, mark := range [...]string{"/models/", "/model/", "/deployments/"} {
-		if _, rest, ok := strings.Cut(path, mark); ok {
-			if i := strings.IndexAny(rest, "/:"); i > 0 {
-				rest = rest[:i]
-			}
-			return rest
+	name := ""
+	if _, rest, ok := strings.Cut(path, "/models/"); ok {
+		if name, _, ok = strings.Cut(rest, ":"); !ok && strings.Contains(rest, "/") {
+			name = "" // "/models/chat/completions"
 		}
+	} else if _, rest, ok := strings.Cut(path, "/model/"); ok {
+		name = rest[:max(strings.LastIndexByte(rest, '/'), 0)]
 	}
-	return ""
+	return strings.ToValidUTF8(name, "?")
 }
 
 // said is what the body of a request says of its size.
@@ -81,20 +83,20 @@ func readBody(body []byte) (s said) {
 	members(body, func(name string, value []byte) {
 		switch name {
 		case "model", "modelId":
-			if len(value) > 1 && value[0] == '"' {
-				s.model = string(value[1 : len(value)-1])
+			if value[0] == '"' {
+				s.model = text(value)
 			}
 		case "max_tokens", "max_completion_tokens", "max_output_tokens":
 			s.maxOutput = max(s.maxOutput, number(value))
 		case "n", "best_of":
-			s.choices = max(s.choices, number(value))
+			s.choices = max(s.choices, min(number(value), mostChoices))
 		case "generationConfig", "generation_config", "inferenceConfig":
 			members(value, func(name string, value []byte) {
 				switch name {
 				case "maxOutputTokens", "max_output_tokens", "maxTokens":
 					s.maxOutput = max(s.maxOutput, number(value))
 				case "candidateCount", "candidate_count":
-					s.choices = max(s.choices, number(value))
+					s.choices = max(s.choices, min(number(value), mostChoices))
 				}
 			})
 		}
@@ -102,16 +104,32 @@ func readBody(body []byte) (s said) {
 	return s
 }
 
+// What a body may say at most, so that products stay in range.
+const (
+	mostSaid    = 1e12
+	mostChoices = 1000
+)
+
+// number is a JSON number that is a count; 0 if it is none.
 func number(value []byte) int64 {
-	n, err := strconv.ParseInt(string(value), 10, 64)
-	if err != nil || n < 0 {
+	f, err := strconv.ParseFloat(string(value), 64)
+	if err != nil || !(f > 0) {
 		return 0
 	}
-	return min(n, 1e12)
+	return int64(math.Ceil(min(f, mostSaid)))
 }
 
-// members calls f for the members of a JSON object, in their order, with names and
-// values as they are written. It stops where the JSON makes no sense, or ends.
+// text is what a JSON string says; empty if it is none.
+func text(quoted []byte) (s string) {
+	if bytes.IndexByte(quoted, '\\') < 0 && utf8.Valid(quoted) {
+		return string(quoted[1 : len(quoted)-1])
+	}
+	_ = json.Unmarshal(quoted, &s) // fails for what is no string
+	return s
+}
+
+// members calls f for the members of a JSON object, in their order, with values as
+// they are written. It stops where the JSON makes no sense, or ends.
 func members(object []byte, f func(name string, value []byte)) {
 	p := bytes.TrimLeft(object, blanks)
 	if len(p) == 0 || p[0] != '{' {
@@ -123,7 +141,7 @@ func members(object []byte, f func(name string, value []byte)) {
 		if n < 2 || p[0] != '"' {
 			return
 		}
-		name := string(p[1 : n-1])
+		name := text(p[:n])
 		p = bytes.TrimLeft(p[n:], blanks)
 		if len(p) == 0 || p[0] != ':' {
 			return
@@ -190,25 +208,47 @@ func quoted(p []byte) int {
 	return 0
 }
 
-// peek gives the beginning of a request's body, up to most bytes, and what the
-// request is to send in its place. Whole means that this is all of it, so that it
-// can be sent again. The caller's request is not changed; its body is read, as
-// that is a transport's to do.
-func peek(r *http.Request, most int64) (body []byte, rest io.ReadCloser, whole bool, err error) {
+// peek gives the beginning of a request's body, up to most bytes, and the rest, nil
+// if that is all: then it can be sent again. The caller's request is not changed;
+// its body is read, as that is a transport's to do, and closed unless there is a
+// rest.
+func peek(r *http.Request, most int64) (body []byte, rest io.ReadCloser, err error) {
 	if r.Body == nil || r.Body == http.NoBody {
-		return nil, http.NoBody, true, nil
+		return nil, nil, nil
 	}
-	body, err = io.ReadAll(io.LimitReader(r.Body, most+1))
-	if err != nil {
+	if body, err = readSome(r, most+1); err != nil || int64(len(body)) <= most {
 		_ = r.Body.Close()
-		return nil, nil, false, err
-	}
-	if int64(len(body)) <= most {
-		_ = r.Body.Close()
-		return body, nil, true, nil
+		return body, nil, err
 	}
 	return body, struct {
 		io.Reader
 		io.Closer
-	}{io.MultiReader(bytes.NewReader(body), r.Body), r.Body}, false, nil
+	}{io.MultiReader(bytes.NewReader(body), r.Body), r.Body}, nil
+}
+
+// readSome reads no longer than the request's context lasts.
+func readSome(r *http.Request, most int64) ([]byte, error) {
+	read := func() ([]byte, error) {
+		b := bytes.NewBuffer(make([]byte, 0, min(max(r.ContentLength, 0), most)+bytes.MinRead))
+		_, err := b.ReadFrom(io.LimitReader(r.Body, most))
+		return b.Bytes(), err
+	}
+	if r.GetBody != nil || r.Context().Done() == nil { // it is in memory, or there is no hurry
+		return read()
+	}
+	type result struct {
+		body []byte
+		err  error
+	}
+	done := make(chan result, 1)
+	go func() {
+		body, err := read()
+		done <- result{body, err}
+	}()
+	select {
+	case got := <-done:
+		return got.body, got.err
+	case <-r.Context().Done():
+		return nil, r.Context().Err()
+	}
 }

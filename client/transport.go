@@ -2,13 +2,17 @@ package client
 
 import (
 	"bytes"
+	"cmp"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptrace"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/keybroker/keybroker/internal/provider"
@@ -43,147 +47,257 @@ func (c *Client) Transport(pool string) *Transport { return &Transport{Client: c
 // HTTP makes an http.Client of a Transport for a pool.
 func (c *Client) HTTP(pool string) *http.Client { return &http.Client{Transport: c.Transport(pool)} }
 
-var defaultBase = sync.OnceValue(func() http.RoundTripper {
-	t := http.DefaultTransport.(*http.Transport).Clone()
+// newBase makes the base of transports that have none.
+func newBase() http.RoundTripper {
+	t, ok := http.DefaultTransport.(*http.Transport)
+	if !ok { // somebody knows better
+		return http.DefaultTransport
+	}
+	t = t.Clone()
 	t.ResponseHeaderTimeout = 10 * time.Minute // as the providers' own SDKs have it
 	t.MaxIdleConnsPerHost = 100                // all requests go to few hosts
 	return t
-})
+}
 
-// errorPart is how much of an error's body is read.
-const errorPart = 64 << 10
+const (
+	// errorPart is how much of an error's body is read before it is passed on, and
+	// errorTime how long that may take: what comes later is lost.
+	errorPart = 64 << 10
+	errorTime = 10 * time.Second
+	// tellTime is how long it may take to tell the broker of a refusal, before
+	// another key is asked for.
+	tellTime = time.Second
+	// mostLate is how often a request is leased for again because it could not be
+	// sent in time.
+	mostLate = 2
+)
 
 // RoundTrip leases, sends and reports. Where no key has room in time, it answers
 // in the provider's stead with a 429 that says when to try again. Its errors are
-// those of Acquire but ErrExhausted, and those of the base.
+// those of Acquire but ErrExhausted, ErrLate, and those of the base.
 func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
-	body, rest, whole, err := peek(r, t.peekBytes())
+	body, rest, err := peek(r, cmp.Or(max(t.PeekBytes, 0), 1<<20))
 	if err != nil {
 		return nil, err
 	}
 	ask := demand(r, body)
-	if ask.Pool == "" {
-		ask.Pool = t.Pool
-	}
+	ask.Pool = cmp.Or(ask.Pool, t.Pool)
 	ask.MaxWait = t.MaxWait
 	var last *http.Response // refused, but better than nothing
-	for attempt := 1; ; attempt++ {
-		lease, err := t.Client.Acquire(r.Context(), ask)
+	for attempt, late := 1, 0; ; attempt++ {
+		resp, x, err := t.attempt(r, body, rest, &ask)
+		if errors.Is(err, ErrLate) && !x.connected.Load() && rest == nil && late < mostLate {
+			late++
+			attempt--
+			continue
+		}
+		if err != nil && last != nil {
+			return last, nil
+		}
 		if err != nil {
-			if rest != nil {
-				_ = rest.Close()
-			}
-			return t.without(r, last, err)
+			return without(r, err)
 		}
-		if whole && len(body) > 0 { // else it stays http.NoBody, which the base may send again by itself
-			rest = io.NopCloser(bytes.NewReader(body))
-		}
-		resp, err := t.send(r, rest, lease)
 		if last != nil {
 			_ = last.Body.Close()
 		}
-		if err != nil {
-			return nil, err
-		}
-		if !whole || attempt >= t.attempts() || lease.refusal == nil {
+		if rest != nil || attempt >= cmp.Or(max(t.Attempts, 0), 3) || x.refusal == nil {
 			return resp, nil
 		}
-		select { // or the broker may give another key of the same limit
-		case <-lease.refusal:
-		case <-r.Context().Done():
-		}
+		x.told(r.Context()) // or the broker may give another key of the same limit
 		last = resp
-		ask.Exclude = append(ask.Exclude, lease.KeyID())
+		ask.Exclude = append(ask.Exclude, x.lease.KeyID())
 		ask.MaxWait = NoWait // another key now, or the answer there is
 	}
 }
 
-func (t *Transport) peekBytes() int64 {
-	if t.PeekBytes > 0 {
-		return t.PeekBytes
+// attempt leases and sends once. The rest of the body, if there is any, is closed
+// sooner or later.
+func (t *Transport) attempt(r *http.Request, body []byte, rest io.ReadCloser, ask *Request) (*http.Response, *exchange, error) {
+	lease, err := t.Client.Acquire(r.Context(), *ask)
+	if err != nil {
+		if rest != nil {
+			_ = rest.Close()
+		}
+		return nil, nil, err
 	}
-	return 1 << 20
+	x := &exchange{lease: lease}
+	resp, err := x.send(cmp.Or(t.Base, t.Client.base), r, body, rest)
+	return resp, x, err
 }
 
-func (t *Transport) attempts() int {
-	if t.Attempts > 0 {
-		return t.Attempts
-	}
-	return 3
-}
-
-// without answers a request for which there is no key: with the refusal that
-// another key met, or with one of our own.
-func (t *Transport) without(r *http.Request, last *http.Response, err error) (*http.Response, error) {
+// without answers a request for which there is no key.
+func without(r *http.Request, err error) (*http.Response, error) {
 	var exhausted *ExhaustedError
-	switch {
-	case last != nil:
-		return last, nil
-	case errors.As(err, &exhausted):
+	if errors.As(err, &exhausted) {
 		return tooMany(r, exhausted), nil
 	}
 	return nil, err
 }
 
+// exchange is a request under a lease, and the body of its answer, which is
+// reported as it is read.
+type exchange struct {
+	lease  *Lease
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+
+	// Whether the base has begun to look for a connection, and has found one, for
+	// bases that tell.
+	seeking, connected atomic.Bool
+
+	// refusal hears when the broker has been told of an answer that another key may
+	// not get; nil if it was none.
+	refusal chan error
+
+	io.ReadCloser
+	mu     sync.Mutex
+	timer  *time.Timer // of the next report
+	status int
+	body   provider.Body
+	ended  bool
+}
+
+// send sends a clone of a request. The lease is reported whatever comes of it.
+func (x *exchange) send(base http.RoundTripper, r *http.Request, body []byte, rest io.ReadCloser) (*http.Response, error) {
+	x.ctx, x.cancel = context.WithCancelCause(r.Context())
+	late := time.AfterFunc(x.lease.StartLeft(), x.tooLate)
+	defer late.Stop()
+	out := r.Clone(httptrace.WithClientTrace(x.ctx, &httptrace.ClientTrace{
+		GetConn: func(string) { x.seeking.Store(true) },
+		GotConn: func(httptrace.GotConnInfo) {
+			x.connected.Store(true)
+			late.Stop()
+		},
+	}))
+	setBody(out, body, rest)
+	if err := x.lease.Authorize(out); err != nil {
+		if rest != nil {
+			_ = rest.Close()
+		}
+		x.lease.unsent(nil)
+		x.cancel(nil)
+		return nil, err
+	}
+	x.mu.Lock()
+	x.timer = time.AfterFunc(partEvery, x.part)
+	x.mu.Unlock()
+	resp, err := base.RoundTrip(out)
+	if err != nil {
+		return nil, x.failed(err)
+	}
+	resp.Request = r // not the one with the key
+	if resp.Body == nil {
+		resp.Body = http.NoBody
+	}
+	if resp.StatusCode >= 400 {
+		x.refused(resp)
+	} else {
+		x.watch(resp)
+	}
+	return resp, nil
+}
+
+// setBody gives a clone what has been read of the body. The base may send it again
+// by itself, if that is all.
+func setBody(out *http.Request, body []byte, rest io.ReadCloser) {
+	switch {
+	case rest != nil:
+		out.Body = rest
+	case len(body) == 0:
+		out.Body, out.GetBody = http.NoBody, nil
+	default:
+		out.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }
+		out.Body, _ = out.GetBody()
+		if out.ContentLength <= 0 {
+			out.ContentLength = int64(len(body))
+		}
+	}
+}
+
+// tooLate gives up a request that waits for a connection.
+func (x *exchange) tooLate() {
+	if x.seeking.Load() && !x.connected.Load() {
+		x.cancel(ErrLate)
+	}
+}
+
+// failed reports a request that got no answer: perhaps it was sent.
+func (x *exchange) failed(err error) error {
+	if context.Cause(x.ctx) == ErrLate { // not the caller's cancellation, then
+		err = fmt.Errorf("keybroker: %w", ErrLate)
+	}
+	x.stop()
+	if x.connected.Load() || !x.seeking.Load() {
+		x.lease.note(&news{}, Usage{}, true)
+	} else {
+		x.lease.unsent(nil)
+	}
+	return err
+}
+
+// stop ends the reports on the way. It gives false if they had ended before.
+func (x *exchange) stop() bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.ended {
+		return false
+	}
+	x.ended = true
+	x.timer.Stop()
+	x.cancel(nil)
+	return true
+}
+
+// told waits until the broker knows of a refusal.
+func (x *exchange) told(ctx context.Context) {
+	late := time.NewTimer(tellTime)
+	defer late.Stop()
+	select {
+	case <-x.refusal:
+	case <-late.C:
+	case <-ctx.Done():
+	}
+}
+
+// refused reports an error with the beginning of its body, which it puts back.
+func (x *exchange) refused(resp *http.Response) {
+	late := time.AfterFunc(errorTime, func() { _ = resp.Body.Close() })
+	part, err := io.ReadAll(io.LimitReader(resp.Body, errorPart))
+	late.Stop()
+	n := newNews(resp.StatusCode, resp.Header, part)
+	if worthAnother(x.lease.signal(n).Class) {
+		x.refusal = make(chan error, 1)
+		n.done = x.refusal
+	}
+	x.lease.note(n, Usage{}, true)
+	resp.Body = &restored{io.MultiReader(bytes.NewReader(part), &failing{resp.Body, err}), resp.Body, x}
+	if err != nil || len(part) < errorPart {
+		x.stop() // nothing is to come
+	}
+}
+
 // worthAnother reports whether another key may be answered differently: not if
 // the provider is busy, or the request wrong. Statuses do not tell: Gemini answers
 // 400 to a wrong key, and Vertex 429 when it is busy.
-func (l *Lease) worthAnother(r provider.Response) bool {
-	d, ok := provider.Lookup(l.Provider())
-	if !ok {
-		d, _ = provider.Lookup("generic")
-	}
-	switch d.Read(r).Class {
+func worthAnother(c provider.Class) bool {
+	switch c {
 	case provider.RateLimited, provider.ConcurrencyLimited, provider.QuotaExhausted, provider.AuthInvalid, provider.Forbidden:
 		return true
 	}
 	return false
 }
 
-// send makes one attempt with a lease, which is reported whatever comes of it.
-func (t *Transport) send(r *http.Request, body io.ReadCloser, l *Lease) (*http.Response, error) {
-	out := r.Clone(r.Context())
-	if out.Body = body; body != nil && r.ContentLength > 0 {
-		out.ContentLength = r.ContentLength
-	}
-	if err := l.Authorize(out); err != nil {
-		if body != nil {
-			_ = body.Close()
-		}
-		l.unsent()
-		return nil, err
-	}
-	base := t.Base
-	if base == nil {
-		base = defaultBase()
-	}
-	resp, err := base.RoundTrip(out)
-	if err != nil { // perhaps it was sent, perhaps not
-		l.note(&news{}, Usage{}, true)
-		return nil, err
-	}
-	resp.Request = r // not the one with the key
-	if resp.StatusCode >= 400 {
-		return resp, l.refused(resp)
-	}
-	l.watch(resp)
-	return resp, nil
+// restored is the body of an error of which the beginning has been read.
+type restored struct {
+	io.Reader
+	body io.Closer
+	x    *exchange
 }
 
-// refused reports an error with the beginning of its body, which it puts back.
-func (l *Lease) refused(resp *http.Response) error {
-	part, err := io.ReadAll(io.LimitReader(resp.Body, errorPart))
-	resp.Body = struct {
-		io.Reader
-		io.Closer
-	}{io.MultiReader(bytes.NewReader(part), &failing{resp.Body, err}), resp.Body}
-	n := &news{status: resp.StatusCode, header: resp.Header, errorBody: part}
-	if l.worthAnother(provider.Response{Status: n.status, Header: n.header, Body: part}) {
-		l.refusal = make(chan error, 1)
-		n.done = l.refusal
-	}
-	l.note(n, Usage{}, true)
-	return nil
+func (b *restored) Close() error {
+	err := b.body.Close()
+	b.x.stop()
+	return err
 }
 
 // failing reads on where the beginning ended, or fails as it did.
@@ -199,73 +313,72 @@ func (f *failing) Read(p []byte) (int, error) {
 	return f.r.Read(p)
 }
 
-// partEvery is how often an answer under way is reported: well within the half
-// minute for which the broker holds what may still come.
+// partEvery is how often a request under way is reported, so that its lease lives:
+// well within the half minute for which the broker holds what may still come.
 const partEvery = 10 * time.Second
 
 // watch reports the headers of an answer at once and its use as it is read.
-func (l *Lease) watch(resp *http.Response) {
-	w := &watched{ReadCloser: resp.Body, lease: l, status: resp.StatusCode}
-	l.note(&news{status: w.status, header: resp.Header}, Usage{}, false)
-	w.timer = time.AfterFunc(partEvery, w.part)
-	resp.Body = w
+func (x *exchange) watch(resp *http.Response) {
+	n := newNews(resp.StatusCode, resp.Header, nil)
+	if resp.Body == http.NoBody || resp.StatusCode == http.StatusSwitchingProtocols { // nothing that can be read here
+		x.stop()
+		x.lease.note(n, Usage{}, true)
+		return
+	}
+	x.lease.note(n, Usage{}, false)
+	x.mu.Lock()
+	x.status, x.ReadCloser = resp.StatusCode, resp.Body
+	x.mu.Unlock()
+	resp.Body = x
 }
 
-// watched is the body of an answer that is being read.
-type watched struct {
-	io.ReadCloser
-	lease  *Lease
-	status int
-	timer  *time.Timer
-
-	mu    sync.Mutex
-	body  provider.Body
-	ended bool
-}
-
-func (w *watched) Read(p []byte) (int, error) {
-	n, err := w.ReadCloser.Read(p)
-	w.mu.Lock()
-	_, _ = w.body.Write(p[:n])
-	w.mu.Unlock()
+// Read reads the answer.
+func (x *exchange) Read(p []byte) (int, error) {
+	n, err := x.ReadCloser.Read(p)
+	x.mu.Lock()
+	_, _ = x.body.Write(p[:n])
+	x.mu.Unlock()
 	if err != nil {
-		w.end(err == io.EOF)
+		x.end(err == io.EOF)
 	}
 	return n, err
 }
 
-func (w *watched) Close() error {
-	err := w.ReadCloser.Close()
-	w.end(false)
+// Close closes the answer, read or not.
+func (x *exchange) Close() error {
+	err := x.ReadCloser.Close()
+	x.end(false)
 	return err
 }
 
-// part reports what has been used so far.
-func (w *watched) part() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.ended {
+// part reports what has been used so far, for as long as there is anybody to read.
+func (x *exchange) part() {
+	if x.ctx.Err() != nil {
+		x.end(false)
 		return
 	}
-	w.lease.note(&news{status: w.status}, usage(w.body.Usage()), false)
-	w.timer.Reset(partEvery)
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.ended {
+		return
+	}
+	x.lease.note(&news{status: x.status}, usage(x.body.Usage()), false)
+	x.timer.Reset(partEvery)
 }
 
 // end makes the last report. An answer that was not read to its end may have used
 // more than it has said.
-func (w *watched) end(complete bool) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.ended {
+func (x *exchange) end(complete bool) {
+	if !x.stop() {
 		return
 	}
-	w.ended = true
-	w.timer.Stop()
-	n, used := news{status: w.status, errorBody: w.body.Error()}, usage(w.body.Usage())
-	if !complete && !w.body.Ended() || n.errorBody != nil {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	n, used := newNews(x.status, nil, x.body.Error()), usage(x.body.Usage())
+	if !complete && !x.body.Ended() || len(n.errorBody) > 0 {
 		used.OutputTokens = nil
 	}
-	w.lease.note(&n, used, true)
+	x.lease.note(n, used, true)
 }
 
 func usage(u provider.Usage) Usage {

@@ -1,0 +1,157 @@
+package client_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/keybroker/keybroker/client"
+	"github.com/keybroker/keybroker/internal/app"
+	"github.com/keybroker/keybroker/internal/config"
+	"github.com/keybroker/keybroker/internal/sandbox"
+)
+
+// A broker that goes and comes back, for ten seconds, and fifty callers. Whatever
+// the provider would have answered is answered; an error is the caller's own, or
+// says that the broker was away while it was.
+func TestChaos(t *testing.T) {
+	before := runtime.NumGoroutine()
+	var front atomic.Value
+	provider := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		front.Load().(*sandbox.Server).ServeHTTP(rw, r)
+	}))
+	parse := func(listen string) *config.Config {
+		cfg, err := config.Parse("chaos.yaml", fmt.Appendf(nil, `
+server: {listen: %q, drain_timeout: 200ms}
+providers:
+  - name: many
+    type: openai
+    base_url: %s/v1
+    keys:
+      - {id: k1, key: sk-secret-1, rpm_limit: 1000000, tpm_limit: 1000000000}
+      - {id: k2, key: sk-secret-2, rpm_limit: 1000000, tpm_limit: 1000000000}
+`, listen, provider.URL), app.ConfigOptions())
+		require.NoError(t, err)
+		return cfg
+	}
+	front.Store(sandbox.New(app.SandboxAccounts(parse("127.0.0.1:0")), sandbox.Options{OutputTokens: 100, TokensPerSecond: 4000}))
+
+	var out syncBuffer
+	log := slog.New(slog.NewJSONHandler(&out, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	run := func(listen string) (addr string, stop func()) {
+		a, err := app.New(t.Context(), parse(listen), log, nil)
+		require.NoError(t, err)
+		ctx, cancel := context.WithCancel(context.Background())
+		done := make(chan error, 1)
+		go func() { done <- a.Run(ctx) }()
+		return a.Addr().String(), func() {
+			cancel()
+			assert.NoError(t, <-done)
+		}
+	}
+	target, stop := run("127.0.0.1:0")
+	c, err := client.New(target, client.WithLogger(log), client.WithHolder("chaos"))
+	require.NoError(t, err)
+
+	// When the broker is away, and for as long after as it takes to find it again.
+	var away struct {
+		sync.Mutex
+		from, to []time.Time
+	}
+	wasAway := func(from, to time.Time) bool {
+		away.Lock()
+		defer away.Unlock()
+		for i, f := range away.from {
+			if to.After(f) && (i >= len(away.to) || from.Before(away.to[i].Add(4*time.Second))) {
+				return true
+			}
+		}
+		return false
+	}
+	var answered, unavailable, own atomic.Int64
+	until := time.Now().Add(10 * time.Second)
+	h := c.HTTP("many")
+	var all sync.WaitGroup
+	for range 50 {
+		all.Go(func() {
+			for time.Now().Before(until) {
+				time.Sleep(rand.N(40 * time.Millisecond))
+				ctx, cancel := context.WithCancel(t.Context())
+				if rand.N(20) == 0 {
+					time.AfterFunc(rand.N(30*time.Millisecond), cancel)
+				}
+				stream := rand.N(2) == 0
+				r, err := http.NewRequestWithContext(ctx, http.MethodPost, provider.URL+chat,
+					strings.NewReader(fmt.Sprintf(`{"model": "gpt-4o", "max_tokens": 200, "stream": %v, "messages": [{"role": "user", "content": "Hello"}]}`, stream)))
+				if !assert.NoError(t, err) {
+					cancel()
+					return
+				}
+				start := time.Now()
+				resp, err := h.Do(r)
+				switch {
+				case err == nil && rand.N(10) == 0: // leaves early
+					assert.NoError(t, resp.Body.Close())
+				case err == nil:
+					if assert.Equal(t, 200, resp.StatusCode) {
+						answered.Add(1)
+					}
+					if _, err := io.Copy(io.Discard, resp.Body); err != nil {
+						assert.ErrorIs(t, err, context.Canceled)
+					}
+					assert.NoError(t, resp.Body.Close())
+				case errors.Is(err, context.Canceled):
+					own.Add(1)
+					assert.Error(t, ctx.Err())
+				default:
+					unavailable.Add(1)
+					assert.ErrorIs(t, err, client.ErrUnavailable)
+					assert.True(t, wasAway(start, time.Now()), "the broker was there: %v", err)
+				}
+				if err != nil {
+					_, _ = fmt.Fprintf(&out, "%v %+v %#v\n", err, err, errors.Unwrap(err))
+				}
+				cancel()
+			}
+		})
+	}
+	for _, down := range []time.Duration{300, 3000, 0, 800} { // longer than what is held lasts, once
+		time.Sleep(time.Second)
+		away.Lock()
+		away.from = append(away.from, time.Now())
+		away.Unlock()
+		stop()
+		time.Sleep(down * time.Millisecond)
+		_, stop = run(target)
+		away.Lock()
+		away.to = append(away.to, time.Now())
+		away.Unlock()
+	}
+	all.Wait()
+	start := time.Now()
+	require.NoError(t, c.Close())
+	assert.Less(t, time.Since(start), 2*time.Second)
+	stop()
+	provider.Close()
+	t.Logf("%d answered, %d met no broker, %d were canceled", answered.Load(), unavailable.Load(), own.Load())
+	assert.Greater(t, answered.Load(), int64(2000))
+	assert.Positive(t, unavailable.Load())
+	assert.NotContains(t, out.String(), "sk-secret")
+	if n := goroutines(before); n > before {
+		t.Errorf("%d goroutines, %d before:\n%s", n, before, stacks())
+	}
+}
