@@ -30,8 +30,8 @@ import (
 // scene is a client of a fake broker.
 type scene struct {
 	*testing.T
-	fake
 	*Client
+	broker atomic.Pointer[fake] // what it does now
 
 	down atomic.Bool // the broker answers UNAVAILABLE
 
@@ -53,9 +53,9 @@ func (s *scene) gone() error {
 func play(t *testing.T, f func(*testing.T, *scene), opts ...Option) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &scene{T: t}
-		s.acquire = func(_ context.Context, r *keybrokerv1.AcquireKeyRequest) (*keybrokerv1.AcquireKeyResponse, error) {
+		s.acquires(func(_ context.Context, r *keybrokerv1.AcquireKeyRequest) (*keybrokerv1.AcquireKeyResponse, error) {
 			return lease(r.GetRequests()), nil
-		}
+		})
 		l := bufconn.Listen(1 << 16)
 		srv := grpc.NewServer(grpc.WaitForHandlers(true))
 		keybrokerv1.RegisterKeyBrokerServiceServer(srv, &recorder{scene: s})
@@ -85,7 +85,7 @@ func (s *recorder) AcquireKey(ctx context.Context, r *keybrokerv1.AcquireKeyRequ
 	s.mu.Lock()
 	s.asks = append(s.asks, r)
 	s.mu.Unlock()
-	return s.acquire(ctx, r)
+	return s.broker.Load().AcquireKey(ctx, r)
 }
 
 func (s *recorder) ReportUsage(ctx context.Context, r *keybrokerv1.ReportUsageRequest) (*keybrokerv1.ReportUsageResponse, error) {
@@ -95,7 +95,7 @@ func (s *recorder) ReportUsage(ctx context.Context, r *keybrokerv1.ReportUsageRe
 	s.mu.Lock()
 	s.reports = append(s.reports, r)
 	s.mu.Unlock()
-	return s.fake.ReportUsage(ctx, r)
+	return s.broker.Load().ReportUsage(ctx, r)
 }
 
 func (s *recorder) ReleaseKey(ctx context.Context, r *keybrokerv1.ReleaseKeyRequest) (*keybrokerv1.ReleaseKeyResponse, error) {
@@ -105,7 +105,16 @@ func (s *recorder) ReleaseKey(ctx context.Context, r *keybrokerv1.ReleaseKeyRequ
 	s.mu.Lock()
 	s.releases = append(s.releases, r)
 	s.mu.Unlock()
-	return s.fake.ReleaseKey(ctx, r)
+	return s.broker.Load().ReleaseKey(ctx, r)
+}
+
+// acquires and hears say what the broker does from now on.
+func (s *scene) acquires(f func(context.Context, *keybrokerv1.AcquireKeyRequest) (*keybrokerv1.AcquireKeyResponse, error)) {
+	s.broker.Store(&fake{acquire: f})
+}
+
+func (s *scene) hears(f func(*keybrokerv1.ReportUsageRequest) error) {
+	s.broker.Store(&fake{acquire: s.broker.Load().acquire, report: f})
 }
 
 func (s *scene) lease(r Request) *Lease {
@@ -189,7 +198,7 @@ func TestSharedReports(t *testing.T) {
 // Slow answers do not make reports follow one another.
 func TestReportsAreInBatches(t *testing.T) {
 	play(t, func(t *testing.T, s *scene) {
-		s.report = func(*keybrokerv1.ReportUsageRequest) error { time.Sleep(20 * time.Millisecond); return nil }
+		s.hears(func(*keybrokerv1.ReportUsageRequest) error { time.Sleep(20 * time.Millisecond); return nil })
 		s.warm(small)
 		before, start := len(s.reported()), time.Now()
 		for time.Since(start) < 4*time.Second {
@@ -206,12 +215,12 @@ func TestWaitInLine(t *testing.T) {
 		s.warm(small)
 		time.Sleep(100 * time.Millisecond)
 		s.shared(small).close()
-		s.acquire = func(_ context.Context, r *keybrokerv1.AcquireKeyRequest) (*keybrokerv1.AcquireKeyResponse, error) {
+		s.acquires(func(_ context.Context, r *keybrokerv1.AcquireKeyRequest) (*keybrokerv1.AcquireKeyResponse, error) {
 			time.Sleep(20 * time.Second)
 			l := lease(r.GetRequests())
 			l.Waited, l.StartWithin = durationpb.New(20*time.Second), durationpb.New(22*time.Second)
 			return l, nil
-		}
+		})
 		asks := len(s.asked())
 		for range 3 {
 			l := s.lease(small)
@@ -230,14 +239,14 @@ func TestFetchFails(t *testing.T) {
 		s.shared(small).close()
 		refused := status.Error(codes.ResourceExhausted, "no")
 		first := true
-		s.acquire = func(_ context.Context, r *keybrokerv1.AcquireKeyRequest) (*keybrokerv1.AcquireKeyResponse, error) {
+		s.acquires(func(_ context.Context, r *keybrokerv1.AcquireKeyRequest) (*keybrokerv1.AcquireKeyResponse, error) {
 			if first {
 				first = false
 				time.Sleep(time.Second)
 				return nil, refused
 			}
 			return lease(r.GetRequests()), nil
-		}
+		})
 		var all sync.WaitGroup
 		all.Go(func() {
 			_, err := s.Acquire(t.Context(), small)
@@ -261,14 +270,14 @@ func TestPatience(t *testing.T) {
 	play(t, func(t *testing.T, s *scene) {
 		s.warm(small)
 		s.shared(small).close()
-		s.acquire = func(ctx context.Context, r *keybrokerv1.AcquireKeyRequest) (*keybrokerv1.AcquireKeyResponse, error) {
+		s.acquires(func(ctx context.Context, r *keybrokerv1.AcquireKeyRequest) (*keybrokerv1.AcquireKeyResponse, error) {
 			wait := r.GetMaxWait().AsDuration()
 			if deadline, ok := ctx.Deadline(); ok {
 				wait = min(wait, time.Until(deadline)-50*time.Millisecond)
 			}
 			time.Sleep(min(wait, 30*time.Second))
 			return nil, status.Error(codes.ResourceExhausted, "no")
-		}
+		})
 		go func() { _, _ = s.Acquire(t.Context(), small) }()
 		synctest.Wait()
 		deadline, cancel := context.WithTimeout(t.Context(), 2*time.Second)
@@ -390,7 +399,7 @@ func TestUnknownLease(t *testing.T) {
 	play(t, func(t *testing.T, s *scene) {
 		s.warm(small)
 		g := s.shared(small)
-		s.report = func(*keybrokerv1.ReportUsageRequest) error { return status.Error(codes.NotFound, "lease is unknown") }
+		s.hears(func(*keybrokerv1.ReportUsageRequest) error { return status.Error(codes.NotFound, "lease is unknown") })
 		l := s.lease(small)
 		require.NoError(t, l.Report(t.Context(), Report{Status: 200}))
 		time.Sleep(time.Second)
@@ -460,10 +469,10 @@ func TestCloseEndsWaits(t *testing.T) {
 	play(t, func(t *testing.T, s *scene) {
 		s.warm(small)
 		s.shared(small).close()
-		s.acquire = func(ctx context.Context, _ *keybrokerv1.AcquireKeyRequest) (*keybrokerv1.AcquireKeyResponse, error) {
+		s.acquires(func(ctx context.Context, _ *keybrokerv1.AcquireKeyRequest) (*keybrokerv1.AcquireKeyResponse, error) {
 			<-ctx.Done()
 			return nil, ctx.Err()
-		}
+		})
 		var all sync.WaitGroup
 		for _, r := range []Request{small, small, {Pool: "p", TTL: time.Minute}, {Pool: "q"}} {
 			all.Go(func() {
@@ -481,10 +490,10 @@ func TestCloseEndsWaits(t *testing.T) {
 // Many callers, few requests: each gets its turn.
 func TestHammer(t *testing.T) {
 	play(t, func(t *testing.T, s *scene) {
-		s.acquire = func(_ context.Context, r *keybrokerv1.AcquireKeyRequest) (*keybrokerv1.AcquireKeyResponse, error) {
+		s.acquires(func(_ context.Context, r *keybrokerv1.AcquireKeyRequest) (*keybrokerv1.AcquireKeyResponse, error) {
 			time.Sleep(5 * time.Millisecond)
 			return lease(min(r.GetRequests(), 7)), nil
-		}
+		})
 		var got [30]int
 		var all sync.WaitGroup
 		for i := range got {

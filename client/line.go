@@ -50,7 +50,7 @@ const (
 	// long the broker allows.
 	firstHorizon = time.Second
 	// aloneFor is how long each request is leased by itself after the broker has
-	// given too few for sharing.
+	// given fewer than asked for.
 	aloneFor = 2 * time.Second
 	// ahead is the part of a lease that is left when the next one is asked for.
 	ahead = 0.4
@@ -276,15 +276,15 @@ func (l *line) fetch() *fetch {
 			l.again = time.Now().Add(aheadAgain)
 			return
 		}
-		l.replace(g, r)
+		l.replace(g, r, want)
 	}()
 	return f
 }
 
 // replace shares out a new grant from now on.
-func (l *line) replace(g *grant, r *Request) {
+func (l *line) replace(g *grant, r *Request, want int) {
 	n := int64(g.left)
-	if n < fewest { // it is not worth it
+	if n < int64(want) { // there is little, and others want it too
 		l.alone = time.Now().Add(aloneFor)
 	}
 	l.latest = g.resp

@@ -56,7 +56,6 @@ type fake struct {
 	keybrokerv1.UnimplementedKeyBrokerServiceServer
 	acquire func(context.Context, *keybrokerv1.AcquireKeyRequest) (*keybrokerv1.AcquireKeyResponse, error)
 	report  func(*keybrokerv1.ReportUsageRequest) error
-	release func(*keybrokerv1.ReleaseKeyRequest) error
 	health  *health.Server
 }
 
@@ -81,12 +80,7 @@ func (f *fake) ReportUsage(_ context.Context, r *keybrokerv1.ReportUsageRequest)
 	return &keybrokerv1.ReportUsageResponse{Ttl: durationpb.New(time.Minute)}, nil
 }
 
-func (f *fake) ReleaseKey(_ context.Context, r *keybrokerv1.ReleaseKeyRequest) (*keybrokerv1.ReleaseKeyResponse, error) {
-	if f.release != nil {
-		if err := f.release(r); err != nil {
-			return nil, err
-		}
-	}
+func (f *fake) ReleaseKey(context.Context, *keybrokerv1.ReleaseKeyRequest) (*keybrokerv1.ReleaseKeyResponse, error) {
 	return &keybrokerv1.ReleaseKeyResponse{}, nil
 }
 
