@@ -65,6 +65,7 @@ bench: ## speed, side by side with a bare grpc-go echo
 	go test -run '^$$' -bench . -benchmem ./pool
 	go test -run '^$$' -bench . -benchtime 1x ./server
 	go test -run '^$$' -bench 'ReadHeaders|Stream' ./internal/provider
+	go test -run '^$$' -bench . -benchmem ./client
 
 .PHONY: fuzz
 fuzz: ## every fuzz target for FUZZTIME (default 30s)

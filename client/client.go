@@ -186,6 +186,16 @@ const longestWait = 24 * time.Hour
 // Under load, requests for one pool and model share leases that are good for many,
 // so that few of them wait for the broker.
 func (c *Client) Acquire(ctx context.Context, r Request) (*Lease, error) {
+	if c.options.hooks.Acquired == nil {
+		return c.acquire(ctx, &r)
+	}
+	began := time.Now()
+	l, err := c.acquire(ctx, &r)
+	c.options.hooks.acquired(ctx, &r, l, began, err)
+	return l, err
+}
+
+func (c *Client) acquire(ctx context.Context, r *Request) (*Lease, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("keybroker: %w", err)
 	}
@@ -193,9 +203,9 @@ func (c *Client) Acquire(ctx context.Context, r Request) (*Lease, error) {
 		return nil, ErrClosed
 	}
 	if r.TTL != 0 || len(r.Exclude) > 0 {
-		return c.one(ctx, &r)
+		return c.one(ctx, r)
 	}
-	return c.line(&r).acquire(ctx, &r)
+	return c.line(r).acquire(ctx, r)
 }
 
 // one leases for a single request.

@@ -3,6 +3,7 @@ package client_test
 import (
 	"context"
 	"errors"
+	"expvar"
 	"fmt"
 	"io"
 	"log"
@@ -87,4 +88,22 @@ func ExampleWithHint() {
 	}
 	fmt.Println(req.URL)
 	// Output: https://api.openai.com/v1/audio/transcriptions
+}
+
+// Hooks feed metrics, of whatever kind.
+func ExampleWithHooks() {
+	requests := expvar.NewMap("llm_requests")
+	tokens := expvar.NewMap("llm_tokens")
+	c, err := client.New("127.0.0.1:7070", client.WithHooks(client.Hooks{
+		Answered: func(_ context.Context, a client.Answered) { requests.Add(a.Pool+" "+a.Outcome, 1) },
+		Finished: func(_ context.Context, f client.Finished) {
+			if n := f.Usage.OutputTokens; n != nil {
+				tokens.Add(f.Model, *n)
+			}
+		},
+	}))
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer c.Close()
 }

@@ -219,7 +219,7 @@ const outputTokens = 3 // in the order of Usage's fields
 // wroteNothing reports whether a status means that there was no answer to count.
 // A gateway in between does not know.
 func wroteNothing(status int) bool {
-	return status >= 400 && status != http.StatusBadGateway && status != http.StatusGatewayTimeout
+	return status >= 300 && status != http.StatusBadGateway && status != http.StatusGatewayTimeout
 }
 
 // count takes in what a request has used so far, which never falls.

@@ -31,6 +31,7 @@ type options struct {
 	holder    string
 	logger    *slog.Logger
 	safeRate  float64
+	hooks     Hooks
 	dial      []grpc.DialOption
 }
 
@@ -61,7 +62,14 @@ func WithSafeRate(perSecond float64) Option { return func(o *options) { o.safeRa
 // sent. No key is ever logged. Default: nothing is.
 func WithLogger(l *slog.Logger) Option { return func(o *options) { o.logger = l } }
 
-// WithDialOptions adds options of gRPC, such as the interceptors of a tracer.
+// WithHooks has what happens told to hooks. Default: to none.
+func WithHooks(h Hooks) Option { return func(o *options) { o.hooks = h } }
+
+// WithDialOptions adds options of gRPC, such as the interceptors of a tracer:
+//
+//	client.WithDialOptions(grpc.WithStatsHandler(otelgrpc.NewClientHandler()))
+//
+// An interceptor sees the messages, and so the keys in AcquireKey's answers.
 func WithDialOptions(opts ...grpc.DialOption) Option {
 	return func(o *options) { o.dial = append(o.dial, opts...) }
 }

@@ -41,14 +41,6 @@ func demand(r *http.Request, body []byte) Request {
 	}
 }
 
-// bytesPerToken is few, so that the estimate is rather high: JSON around the text
-// adds bytes, and text in other scripts has fewer to a token.
-const bytesPerToken = 4
-
-func estimate(r *http.Request, body []byte) int64 {
-	return min(max(int64(len(body)), r.ContentLength, 0)/bytesPerToken, mostSaid)
-}
-
 // deployment is Azure's name for a model, which the body does not change.
 func deployment(path string) string {
 	_, rest, _ := strings.Cut(path, "/deployments/")

@@ -4,13 +4,11 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptrace"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -32,9 +30,15 @@ type Transport struct {
 	Base http.RoundTripper
 	// Attempts is how many keys are tried. Default 3; 1 never tries another.
 	Attempts int
+	// SDKRetries leaves trying another key to the retries of the caller's SDK, and
+	// Attempts at 1: the headers of a refusal say whether and when that is of use,
+	// by X-Should-Retry, Retry-After and Retry-After-Ms, which the SDKs of Anthropic
+	// and OpenAI obey. Those that the provider sent are kept as X-Broker-Orig-….
+	// Without it, the SDK's own retries should be 0, or they multiply.
+	SDKRetries bool
 	// PeekBytes is how much of a request's body is read for its model and size,
-	// and kept to send again. Default 1 MiB. What is larger goes out as it comes,
-	// once.
+	// and kept to send again. Default 32 MiB, the largest request that Anthropic
+	// takes. What is larger goes out as it comes, once.
 	PeekBytes int64
 	// MaxWait is how long a request may stand in the broker's line. Default: its
 	// context's deadline, or as long as the pool allows.
@@ -76,16 +80,20 @@ const (
 // in the provider's stead with a 429 that says when to try again. Its errors are
 // those of Acquire but ErrExhausted, ErrLate, and those of the base.
 func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
-	body, rest, err := peek(r, cmp.Or(max(t.PeekBytes, 0), 1<<20))
+	body, rest, err := peek(r, cmp.Or(max(t.PeekBytes, 0), 32<<20))
 	if err != nil {
 		return nil, err
 	}
 	ask := demand(r, body)
 	ask.Pool = cmp.Or(ask.Pool, t.Pool)
 	ask.MaxWait = t.MaxWait
+	attempts := cmp.Or(max(t.Attempts, 0), 3)
+	if t.SDKRetries || rest != nil {
+		attempts = 1
+	}
 	var last *http.Response // refused, but better than nothing
 	for attempt, late := 1, 0; ; attempt++ {
-		resp, x, err := t.attempt(r, body, rest, &ask)
+		resp, x, err := t.attempt(r, body, rest, &ask, attempt)
 		if errors.Is(err, ErrLate) && !x.connected.Load() && rest == nil && late < mostLate {
 			late++
 			attempt--
@@ -100,7 +108,10 @@ func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 		if last != nil {
 			_ = last.Body.Close()
 		}
-		if rest != nil || attempt >= cmp.Or(max(t.Attempts, 0), 3) || x.refusal == nil {
+		if t.SDKRetries {
+			t.advise(r, resp, x, ask)
+		}
+		if attempt >= attempts || x.refusal == nil {
 			return resp, nil
 		}
 		x.told(r.Context()) // or the broker may give another key of the same limit
@@ -112,7 +123,7 @@ func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 
 // attempt leases and sends once. The rest of the body, if there is any, is closed
 // sooner or later.
-func (t *Transport) attempt(r *http.Request, body []byte, rest io.ReadCloser, ask *Request) (*http.Response, *exchange, error) {
+func (t *Transport) attempt(r *http.Request, body []byte, rest io.ReadCloser, ask *Request, attempt int) (*http.Response, *exchange, error) {
 	lease, err := t.Client.Acquire(r.Context(), *ask)
 	if err != nil {
 		if rest != nil {
@@ -120,8 +131,8 @@ func (t *Transport) attempt(r *http.Request, body []byte, rest io.ReadCloser, as
 		}
 		return nil, nil, err
 	}
-	x := &exchange{lease: lease}
-	resp, err := x.send(cmp.Or(t.Base, t.Client.base), r, body, rest)
+	x := &exchange{lease: lease, hooks: &t.Client.options.hooks, labels: lease.labels(ask.Model)}
+	resp, err := x.send(cmp.Or(t.Base, t.Client.base), r, body, rest, attempt)
 	return resp, x, err
 }
 
@@ -140,10 +151,15 @@ type exchange struct {
 	lease  *Lease
 	ctx    context.Context
 	cancel context.CancelCauseFunc
+	hooks  *Hooks
+	labels Labels
+	began  time.Time
 
 	// Whether the base has begun to look for a connection, and has found one, for
 	// bases that tell.
 	seeking, connected atomic.Bool
+
+	class provider.Class // of the answer
 
 	// refusal hears when the broker has been told of an answer that another key may
 	// not get; nil if it was none.
@@ -154,11 +170,12 @@ type exchange struct {
 	timer  *time.Timer // of the next report
 	status int
 	body   provider.Body
+	read   time.Time // when anybody last did
 	ended  bool
 }
 
 // send sends a clone of a request. The lease is reported whatever comes of it.
-func (x *exchange) send(base http.RoundTripper, r *http.Request, body []byte, rest io.ReadCloser) (*http.Response, error) {
+func (x *exchange) send(base http.RoundTripper, r *http.Request, body []byte, rest io.ReadCloser, attempt int) (*http.Response, error) {
 	x.ctx, x.cancel = context.WithCancelCause(r.Context())
 	late := time.AfterFunc(x.lease.StartLeft(), x.tooLate)
 	defer late.Stop()
@@ -181,20 +198,28 @@ func (x *exchange) send(base http.RoundTripper, r *http.Request, body []byte, re
 	x.mu.Lock()
 	x.timer = time.AfterFunc(partEvery, x.part)
 	x.mu.Unlock()
+	x.began = time.Now()
 	resp, err := base.RoundTrip(out)
-	if err != nil {
-		return nil, x.failed(err)
-	}
-	resp.Request = r // not the one with the key
-	if resp.Body == nil {
-		resp.Body = http.NoBody
-	}
-	if resp.StatusCode >= 400 {
+	answer := Answered{Labels: x.labels, Attempt: attempt, Took: time.Since(x.began)}
+	switch {
+	case err != nil:
+		resp, err = nil, x.failed(err)
+		x.class = provider.NoAnswer
+	case resp.StatusCode >= 400:
 		x.refused(resp)
-	} else {
+	default:
 		x.watch(resp)
 	}
-	return resp, nil
+	if x.hooks.Answered != nil {
+		if answer.Outcome, answer.Err = x.class.String(), err; resp != nil {
+			answer.Status = resp.StatusCode
+		}
+		x.hooks.Answered(r.Context(), answer)
+	}
+	if resp != nil {
+		resp.Request = r // not the one with the key
+	}
+	return resp, err
 }
 
 // setBody gives a clone what has been read of the body. The base may send it again
@@ -261,15 +286,18 @@ func (x *exchange) told(ctx context.Context) {
 
 // refused reports an error with the beginning of its body, which it puts back.
 func (x *exchange) refused(resp *http.Response) {
+	if resp.Body == nil {
+		resp.Body = http.NoBody
+	}
 	late := time.AfterFunc(errorTime, func() { _ = resp.Body.Close() })
 	part, err := io.ReadAll(io.LimitReader(resp.Body, errorPart))
 	late.Stop()
 	n := newNews(resp.StatusCode, resp.Header, part)
-	if worthAnother(x.lease.signal(n).Class) {
+	if x.class = x.lease.signal(n).Class; worthAnother(x.class) {
 		x.refusal = make(chan error, 1)
 		n.done = x.refusal
 	}
-	x.lease.note(n, Usage{}, true)
+	x.finish(n, Usage{}, true)
 	resp.Body = &restored{io.MultiReader(bytes.NewReader(part), &failing{resp.Body, err}), resp.Body, x}
 	if err != nil || len(part) < errorPart {
 		x.stop() // nothing is to come
@@ -320,14 +348,17 @@ const partEvery = 10 * time.Second
 // watch reports the headers of an answer at once and its use as it is read.
 func (x *exchange) watch(resp *http.Response) {
 	n := newNews(resp.StatusCode, resp.Header, nil)
+	if resp.Body == nil {
+		resp.Body = http.NoBody
+	}
 	if resp.Body == http.NoBody || resp.StatusCode == http.StatusSwitchingProtocols { // nothing that can be read here
 		x.stop()
-		x.lease.note(n, Usage{}, true)
+		x.finish(n, Usage{}, true)
 		return
 	}
 	x.lease.note(n, Usage{}, false)
 	x.mu.Lock()
-	x.status, x.ReadCloser = resp.StatusCode, resp.Body
+	x.status, x.ReadCloser, x.read = resp.StatusCode, resp.Body, time.Now()
 	x.mu.Unlock()
 	resp.Body = x
 }
@@ -337,6 +368,7 @@ func (x *exchange) Read(p []byte) (int, error) {
 	n, err := x.ReadCloser.Read(p)
 	x.mu.Lock()
 	_, _ = x.body.Write(p[:n])
+	x.read = time.Now()
 	x.mu.Unlock()
 	if err != nil {
 		x.end(err == io.EOF)
@@ -351,9 +383,16 @@ func (x *exchange) Close() error {
 	return err
 }
 
+// forgotten is how long an answer may wait for its reader before it is taken for
+// one that nobody will close.
+const forgotten = 10 * time.Minute
+
 // part reports what has been used so far, for as long as there is anybody to read.
 func (x *exchange) part() {
-	if x.ctx.Err() != nil {
+	x.mu.Lock()
+	unread := x.ReadCloser != nil && time.Since(x.read) > forgotten
+	x.mu.Unlock()
+	if unread || x.ctx.Err() != nil {
 		x.end(false)
 		return
 	}
@@ -373,12 +412,23 @@ func (x *exchange) end(complete bool) {
 		return
 	}
 	x.mu.Lock()
-	defer x.mu.Unlock()
 	n, used := newNews(x.status, nil, x.body.Error()), usage(x.body.Usage())
-	if !complete && !x.body.Ended() || len(n.errorBody) > 0 {
+	complete = complete || x.body.Ended()
+	if !complete || len(n.errorBody) > 0 {
 		used.OutputTokens = nil
 	}
+	x.mu.Unlock()
+	x.finish(n, used, complete)
+}
+
+// finish makes the last report.
+func (x *exchange) finish(n *news, used Usage, complete bool) {
 	x.lease.note(n, used, true)
+	if x.hooks.Finished != nil {
+		x.hooks.Finished(context.WithoutCancel(x.ctx), Finished{
+			Labels: x.labels, Status: n.status, Usage: used, Complete: complete, Took: time.Since(x.began),
+		})
+	}
 }
 
 func usage(u provider.Usage) Usage {
@@ -389,44 +439,4 @@ func usage(u provider.Usage) Usage {
 		return &n
 	}
 	return Usage{known(u.Input), known(u.CacheWrite), known(u.CacheRead), known(u.Output)}
-}
-
-// tooMany is a 429 as the provider would have worded it.
-func tooMany(r *http.Request, e *ExhaustedError) *http.Response {
-	text := strings.TrimPrefix(e.Error(), "keybroker: ")
-	header := http.Header{"Content-Type": {"application/json"}, "X-Keybroker": {"exhausted"}}
-	if e.Retry > 0 {
-		header.Set("Retry-After", fmt.Sprint(int64((e.Retry+time.Second-1)/time.Second)))
-		header.Set("Retry-After-Ms", fmt.Sprint(e.Retry.Milliseconds()))
-	} else {
-		header.Set("X-Should-Retry", "false")
-	}
-	body := errorShape(r, text, e.Retry)
-	return &http.Response{
-		Status: "429 Too Many Requests", StatusCode: http.StatusTooManyRequests,
-		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
-		Header: header, Body: io.NopCloser(bytes.NewReader(body)), ContentLength: int64(len(body)), Request: r,
-	}
-}
-
-// errorShape is an error as the provider of a request words it.
-func errorShape(r *http.Request, text string, retry time.Duration) []byte {
-	path := r.URL.Path
-	var e any
-	switch {
-	case strings.HasSuffix(path, "/messages"):
-		e = map[string]any{"type": "error", "error": map[string]any{"type": "rate_limit_error", "message": text}}
-	case strings.Contains(path, ":generateContent"), strings.Contains(path, ":streamGenerateContent"):
-		inner := map[string]any{"code": http.StatusTooManyRequests, "message": text, "status": "RESOURCE_EXHAUSTED"}
-		if retry > 0 { // its SDK shows no headers
-			inner["details"] = []any{map[string]any{"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": fmt.Sprintf("%.3fs", retry.Seconds())}}
-		}
-		e = map[string]any{"error": inner}
-	case strings.Contains(path, "/converse"), strings.HasPrefix(path, "/v2/"):
-		e = map[string]any{"message": text}
-	default:
-		e = map[string]any{"error": map[string]any{"message": text, "type": "rate_limit_exceeded", "param": nil, "code": "rate_limit_exceeded"}}
-	}
-	b, _ := json.Marshal(e) // of strings and numbers only
-	return b
 }

@@ -49,13 +49,13 @@ func TestAnthropic(t *testing.T) {
 			}
 			return &failure{e.StatusCode, string(e.Type()), body.Error.Message, e.Response.Header.Get("Retry-After")}
 		},
-		busy: 529, limited: "rate_limit_error", refusals: "This request would exceed the rate limit", output: "otpm",
+		busy: 529, limited: "rate_limit_error", refusals: "This request would exceed the rate limit", output: "otpm", obeys: true,
 	})
 }
 
 func newAnthropic(w *world) *anthropic.Client {
 	opts := []option.RequestOption{
-		option.WithAPIKey(placeholder), option.WithBaseURL(w.url), option.WithHTTPClient(w.http()), option.WithMaxRetries(0),
+		option.WithAPIKey(placeholder), option.WithBaseURL(w.url), option.WithHTTPClient(w.http()), option.WithMaxRetries(w.retries),
 	}
 	if !w.fromEnv {
 		opts = append(opts, option.WithoutEnvironmentDefaults())

@@ -39,7 +39,7 @@ func TestOpenAIChat(t *testing.T) {
 			return s.Err()
 		},
 		failure: openAIFailure,
-		busy:    503, limited: "rate_limit_exceeded", refusals: "Rate limit reached for gpt-4o", output: "tpm", staysHome: true,
+		busy:    503, limited: "rate_limit_exceeded", refusals: "Rate limit reached for gpt-4o", output: "tpm", staysHome: true, obeys: true,
 	})
 }
 
@@ -69,7 +69,7 @@ func TestOpenAIResponses(t *testing.T) {
 			return s.Err()
 		},
 		failure: openAIFailure,
-		busy:    503, limited: "rate_limit_exceeded", refusals: "Rate limit reached for gpt-4o-mini", output: "tpm", staysHome: true,
+		busy:    503, limited: "rate_limit_exceeded", refusals: "Rate limit reached for gpt-4o-mini", output: "tpm", staysHome: true, obeys: true,
 	})
 }
 
@@ -77,7 +77,7 @@ var openAIVariables = []string{"OPENAI_API_KEY", "OPENAI_ADMIN_KEY", "OPENAI_ORG
 
 func newOpenAI(w *world) *openai.Client {
 	c := openai.NewClient(
-		option.WithAPIKey(placeholder), option.WithBaseURL(w.url+"/v1"), option.WithHTTPClient(w.http()), option.WithMaxRetries(0),
+		option.WithAPIKey(placeholder), option.WithBaseURL(w.url+"/v1"), option.WithHTTPClient(w.http()), option.WithMaxRetries(w.retries),
 	)
 	return &c
 }

@@ -40,6 +40,7 @@ type sdk struct {
 	busy      int    // the status of an overload
 	limited   string // the type of a 429 in the provider's words
 	refusals  string // how its own 429 begins
+	obeys     bool   // it retries as the headers of a refusal say
 	staysHome bool   // it follows to no other host by itself
 	inputOnly bool   // its limit on tokens is one of the input
 	output    string // the limit that output counts against; empty if it is not limited
@@ -144,21 +145,27 @@ func anotherKey(t *testing.T, s *sdk) {
 		"revoked":       func(w *world) { w.provider.Revoke(firstKey) },
 		"not permitted": func(w *world) { w.provider.Forbid(firstKey, s.model, true) },
 	} {
-		t.Run(name, func(t *testing.T) {
-			w := begin(t, s, setup{})
+		test := func(t *testing.T, with setup) {
+			w := begin(t, s, with)
 			trouble(w)
 			text, err := s.plain(t.Context(), w)
 			require.NoError(t, err)
 			assert.Len(t, strings.Fields(text), answered)
-			w.settled(2)
+			if with.retries == 0 { // else another key is asked for, and given back
+				w.settled(2)
+			}
 			assert.EqualValues(t, 2, w.requests.Load())
 			assert.EqualValues(t, 1, w.classes()["second"].Admitted)
 
 			err = s.stream(t.Context(), w, func(string) bool { return true })
 			require.NoError(t, err)
 			assert.EqualValues(t, 3, w.requests.Load(), "the broker has been told")
-			w.settled(3)
-		})
+			w.quiet()
+		}
+		t.Run(name, func(t *testing.T) { test(t, setup{}) })
+		if s.obeys {
+			t.Run(name+", retried by the SDK", func(t *testing.T) { test(t, setup{retries: 2}) })
+		}
 	}
 }
 

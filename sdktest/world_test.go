@@ -85,6 +85,7 @@ type setup struct {
 	slow     time.Duration   // how long a report is on its way
 	maxWait  time.Duration   // of the transport
 	fromEnv  bool            // the SDK takes what the environment has, too
+	retries  int             // of the SDK, which does the failover if there are any
 }
 
 type world struct {
@@ -171,7 +172,7 @@ providers:
 // http is the client that an SDK is given.
 func (w *world) http() *http.Client {
 	t := w.client.Transport("pool")
-	t.Base, t.MaxWait = w.base, w.maxWait
+	t.Base, t.MaxWait, t.SDKRetries = w.base, w.maxWait, w.retries > 0
 	return &http.Client{Transport: t}
 }
 

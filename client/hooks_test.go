@@ -1,0 +1,93 @@
+package client_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/keybroker/keybroker/client"
+)
+
+// Hooks hear of every lease, attempt and end, in order, and never of a key.
+func TestHooks(t *testing.T) {
+	type mark struct{}
+	var mu sync.Mutex
+	var heard []string
+	hear := func(ctx context.Context, l client.Labels, format string, args ...any) {
+		mu.Lock()
+		defer mu.Unlock()
+		assert.Equal(t, true, ctx.Value(mark{}), "the request's own context")
+		assert.NoError(t, ctx.Err())
+		assert.Equal(t, "gpt-4o", l.Model)
+		heard = append(heard, fmt.Sprintf(format, args...)+fmt.Sprintf(" of %s %s", l.Provider, l.Pool))
+		assert.NotContains(t, fmt.Sprintf("%+v", l), "sk-secret")
+	}
+	number := func(n *int64) string {
+		if n == nil {
+			return "?"
+		}
+		return fmt.Sprint(*n)
+	}
+	hooks := client.WithHooks(client.Hooks{
+		Acquired: func(ctx context.Context, e client.Acquired) {
+			hear(ctx, e.Labels, "acquired %v", e.Err)
+			assert.Positive(t, e.Took)
+			assert.Equal(t, e.Err == nil, e.KeyID != "")
+		},
+		Answered: func(ctx context.Context, e client.Answered) {
+			hear(ctx, e.Labels, "answered %d: %d %s %v", e.Attempt, e.Status, e.Outcome, e.Err)
+			assert.Positive(t, e.Took)
+		},
+		Finished: func(ctx context.Context, e client.Finished) {
+			hear(ctx, e.Labels, "finished %d %v in %s out %s", e.Status, e.Complete, number(e.Usage.InputTokens), number(e.Usage.OutputTokens))
+			assert.Positive(t, e.Took)
+		},
+	})
+	w := begin(t, many)
+	c := w.client(hooks)
+	for name, s := range map[string]struct {
+		provider http.HandlerFunc
+		broken   bool
+		want     []string
+	}{
+		"answer": {provider: func(rw http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(rw, answer) }, want: []string{
+			"acquired <nil>", "answered 1: 200 ok <nil>", "finished 200 true in 7 out 5",
+		}},
+		"revoked": {provider: func(rw http.ResponseWriter, _ *http.Request) { rw.WriteHeader(401) }, want: []string{
+			"acquired <nil>", "finished 401 true in ? out ?", "answered 1: 401 auth_invalid <nil>",
+			"acquired <nil>", "finished 401 true in ? out ?", "answered 2: 401 auth_invalid <nil>",
+		}},
+		"no answer": {broken: true, want: []string{"acquired <nil>", "answered 1: 0 no_answer unexpected EOF"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			heard = nil
+			w.answers(s.provider)
+			tr := c.Transport("many")
+			tr.Attempts = 2
+			if s.broken {
+				tr.Base = failing{}
+			}
+			r := request(t, w.url+chat, strings.NewReader(ask))
+			if resp, err := tr.RoundTrip(r.WithContext(context.WithValue(r.Context(), mark{}, true))); err == nil {
+				bodyOf(t, resp)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			for i := range s.want {
+				s.want[i] += " of openai many"
+			}
+			assert.Equal(t, s.want, heard)
+		})
+	}
+	heard = nil
+	_, err := c.Acquire(context.WithValue(t.Context(), mark{}, true), client.Request{Pool: "none", Model: "gpt-4o"})
+	require.ErrorIs(t, err, client.ErrDenied)
+	assert.Equal(t, []string{fmt.Sprintf("acquired %v of  none", err)}, heard)
+}
