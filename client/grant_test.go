@@ -175,6 +175,14 @@ func (s *scene) counted() (requests, input int64) {
 
 var small = Request{Pool: "p", Model: "m", InputTokens: 10, MaxOutputTokens: 10}
 
+// What was fades as e to the power of its age, and is forgotten in the end.
+func TestFade(t *testing.T) {
+	for d := time.Duration(-1); d < 10*memory; d += memory / 16 {
+		assert.InDelta(t, min(1, math.Exp(-d.Seconds()/memory.Seconds())), fade(d), 0.08, d)
+	}
+	assert.Zero(t, fade(4*memory))
+}
+
 // What requests of a shared lease have used is added up, in few reports.
 func TestSharedReports(t *testing.T) {
 	play(t, func(t *testing.T, s *scene) {

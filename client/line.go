@@ -85,8 +85,8 @@ func (c *Client) line(r *Request) *line {
 // acquire shares out what there is, waits for what is on its way, or leases for
 // one request alone.
 func (l *line) acquire(ctx context.Context, r *Request) (*Lease, error) {
-	now := time.Now()
-	patience := patience(ctx, now, r)
+	start := time.Now()
+	now := start
 	l.mu.Lock()
 	l.note(now, r)
 	for joined := true; ; joined = false {
@@ -103,7 +103,7 @@ func (l *line) acquire(ctx context.Context, r *Request) (*Lease, error) {
 			f, joined = l.fetch(), false
 		}
 		l.mu.Unlock()
-		if !f.wait(ctx, time.Until(patience)) {
+		if !f.wait(ctx, patience(ctx, start, r)) {
 			if ctx.Err() != nil {
 				return nil, fmt.Errorf("keybroker: %w", ctx.Err())
 			}
@@ -123,10 +123,10 @@ func (l *line) acquire(ctx context.Context, r *Request) (*Lease, error) {
 }
 
 // patience is until when a request waits for what others have asked for.
-func patience(ctx context.Context, now time.Time, r *Request) time.Time {
-	until := now.Add(longestWait)
+func patience(ctx context.Context, start time.Time, r *Request) time.Time {
+	until := start.Add(longestWait)
 	if r.MaxWait != 0 {
-		until = now.Add(r.MaxWait)
+		until = start.Add(r.MaxWait)
 	}
 	if deadline, ok := ctx.Deadline(); ok && deadline.Add(-answerTime).Before(until) {
 		until = deadline.Add(-answerTime)
@@ -143,8 +143,8 @@ func (l *line) stranger(now time.Time, r *Request) bool {
 }
 
 // wait reports whether the answer came in time.
-func (f *fetch) wait(ctx context.Context, patience time.Duration) bool {
-	t := time.NewTimer(patience)
+func (f *fetch) wait(ctx context.Context, until time.Time) bool {
+	t := time.NewTimer(time.Until(until))
 	defer t.Stop()
 	select {
 	case <-f.done:
@@ -201,7 +201,7 @@ func (l *line) without(now time.Time, r *Request, err error) (*Lease, error) {
 func (l *line) note(now time.Time, r *Request) {
 	const once = 1 / float64(memory/time.Second)
 	input, output := float64(min(r.InputTokens, most)), float64(min(r.MaxOutputTokens, most))
-	past := l.rate * math.Exp(-float64(max(now.Sub(l.last), 0))/float64(memory))
+	past := l.rate * fade(now.Sub(l.last))
 	l.rate, l.last = past+once, now
 	if past < once/10 { // the first in a while
 		l.input, l.output = input, output
@@ -209,6 +209,15 @@ func (l *line) note(now time.Time, r *Request) {
 	}
 	approach(&l.input, input)
 	approach(&l.output, output)
+}
+
+// fade is how much of what was is still remembered after a time: nearly
+// e^(-d/memory), and nothing after four times that. It is reckoned for each request,
+// and math.Exp would take a tenth of what a request does.
+func fade(d time.Duration) float64 {
+	f := 1 - min(max(float64(d)/float64(4*memory), 0), 1)
+	f *= f
+	return f * f
 }
 
 // approach moves a mean to a value, by less if that is out of the ordinary.

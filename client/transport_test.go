@@ -240,7 +240,6 @@ func TestDemand(t *testing.T) {
     keys: [{id: one, key: sk-one}]
 `)
 	w.answers(func(rw http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(rw, answer) })
-	tr := w.client().Transport("openai")
 	for name, c := range map[string]struct {
 		path, body    string
 		hint          client.Hint
@@ -263,6 +262,7 @@ func TestDemand(t *testing.T) {
 		"not UTF-8": {path: chat, body: "{\"model\":\"m\xff\"}", model: "m\uFFFD", input: 3},
 	} {
 		t.Run(name, func(t *testing.T) {
+			tr := w.client().Transport("openai") // one that has seen no other requests
 			r := request(t, w.url+c.path, strings.NewReader(c.body))
 			resp, err := tr.RoundTrip(r.WithContext(client.WithHint(r.Context(), c.hint)))
 			require.NoError(t, err)
