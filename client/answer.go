@@ -2,11 +2,13 @@ package client
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"path"
 	"strings"
 	"time"
 
@@ -28,12 +30,14 @@ func (t *Transport) advise(r *http.Request, resp *http.Response, x *exchange, as
 	case x.class == provider.RequestTooLarge:
 		sayWhen(resp.Header, -1)
 	case x.refusal != nil:
-		x.told(r.Context()) // or the broker may give the same key again
+		ctx, cancel := context.WithTimeout(r.Context(), tellTime)
+		defer cancel()
+		x.told(ctx) // or the broker may give the same key again
 		ask.MaxWait = NoWait
 		var exhausted *ExhaustedError
-		switch lease, err := t.Client.one(r.Context(), &ask); {
+		switch lease, err := t.Client.one(ctx, &ask); {
 		case err == nil:
-			lease.unsent(nil)
+			_ = lease.Release(ctx, true)
 			sayWhen(resp.Header, 0)
 		case errors.As(err, &exhausted) && exhausted.Retry > 0:
 			sayWhen(resp.Header, exhausted.Retry)
@@ -62,40 +66,69 @@ func sayWhen(h http.Header, wait time.Duration) {
 
 func ceil(d, unit time.Duration) int64 { return int64((d + unit - 1) / unit) }
 
-// tooMany is a 429 as the provider would have worded it.
-func tooMany(r *http.Request, e *ExhaustedError) *http.Response {
-	text := strings.TrimPrefix(e.Error(), "keybroker: ")
-	header := http.Header{"Content-Type": {"application/json"}, "X-Keybroker": {"exhausted"}}
-	if e.Retry > 0 {
-		sayWhen(header, e.Retry)
-	} else {
-		sayWhen(header, -1)
+// refusal is an answer in the provider's stead, as each kind of them words it.
+type refusal struct {
+	status                    int
+	anthropic, openai, google string
+}
+
+var (
+	tooMany = refusal{http.StatusTooManyRequests, "rate_limit_error", "rate_limit_exceeded", "RESOURCE_EXHAUSTED"}
+	// What trying again does not cure.
+	hopeless = map[error]refusal{
+		ErrTooLarge: {http.StatusRequestEntityTooLarge, "request_too_large", "request_too_large", "INVALID_ARGUMENT"},
+		ErrInvalid:  {http.StatusBadRequest, "invalid_request_error", "invalid_request_error", "INVALID_ARGUMENT"},
+		ErrDenied:   {http.StatusForbidden, "permission_error", "permission_denied", "PERMISSION_DENIED"},
 	}
-	body := errorShape(r, text, e.Retry)
+)
+
+// own answers a request for which there is no key, where an answer serves the
+// caller better than an error: SDKs try again after any error.
+func (t *Transport) own(r *http.Request, err error) (*http.Response, error) {
+	var exhausted *ExhaustedError
+	if errors.As(err, &exhausted) {
+		wait := exhausted.Retry
+		if wait <= 0 {
+			wait = -1
+		}
+		return tooMany.answer(r, err, wait), nil
+	}
+	for kind, f := range hopeless {
+		if t.SDKRetries && errors.Is(err, kind) {
+			return f.answer(r, err, -1), nil
+		}
+	}
+	return nil, err
+}
+
+func (f refusal) answer(r *http.Request, err error, wait time.Duration) *http.Response {
+	header := http.Header{"Content-Type": {"application/json"}, "X-Keybroker": {"refused"}}
+	sayWhen(header, wait)
+	body := f.shape(r.URL.Path, strings.TrimPrefix(err.Error(), "keybroker: "), wait)
 	return &http.Response{
-		Status: "429 Too Many Requests", StatusCode: http.StatusTooManyRequests,
+		Status: fmt.Sprint(f.status, " ", http.StatusText(f.status)), StatusCode: f.status,
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
 		Header: header, Body: io.NopCloser(bytes.NewReader(body)), ContentLength: int64(len(body)), Request: r,
 	}
 }
 
-// errorShape is an error as the provider of a request words it.
-func errorShape(r *http.Request, text string, retry time.Duration) []byte {
-	path := r.URL.Path
+// shape is an error as the provider of a path words it.
+func (f refusal) shape(at, text string, wait time.Duration) []byte {
 	var e any
+	method := path.Base(at)
 	switch {
-	case strings.HasSuffix(path, "/messages"):
-		e = map[string]any{"type": "error", "error": map[string]any{"type": "rate_limit_error", "message": text}}
-	case strings.Contains(path, ":generateContent"), strings.Contains(path, ":streamGenerateContent"):
-		inner := map[string]any{"code": http.StatusTooManyRequests, "message": text, "status": "RESOURCE_EXHAUSTED"}
-		if retry > 0 { // its SDK shows no headers
-			inner["details"] = []any{map[string]any{"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": fmt.Sprintf("%.3fs", retry.Seconds())}}
+	case strings.Contains(at, "/messages"):
+		e = map[string]any{"type": "error", "error": map[string]any{"type": f.anthropic, "message": text}}
+	case strings.Contains(method, ":") && !strings.Contains(at, "/model/"):
+		inner := map[string]any{"code": f.status, "message": text, "status": f.google}
+		if wait > 0 { // its SDK shows no headers
+			inner["details"] = []any{map[string]any{"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": fmt.Sprintf("%.3fs", wait.Seconds())}}
 		}
 		e = map[string]any{"error": inner}
-	case strings.Contains(path, "/converse"), strings.HasPrefix(path, "/v2/"):
+	case strings.Contains(at, "/chat/completions"), strings.HasPrefix(at, "/v1/"), strings.Contains(at, "/openai/"):
+		e = map[string]any{"error": map[string]any{"message": text, "type": f.openai, "param": nil, "code": f.openai}}
+	default: // Bedrock, Cohere, GitHub
 		e = map[string]any{"message": text}
-	default:
-		e = map[string]any{"error": map[string]any{"message": text, "type": "rate_limit_exceeded", "param": nil, "code": "rate_limit_exceeded"}}
 	}
 	b, _ := json.Marshal(e) // of strings and numbers only
 	return b

@@ -22,6 +22,8 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	keybrokerv1 "github.com/keybroker/keybroker/gen/keybroker/v1"
@@ -61,8 +63,9 @@ const (
 	maxLines = 10_000
 )
 
-// New makes a client of the broker at target: "host:port", several of them
-// separated by commas, or a name that gRPC resolves, such as "dns:///host:port".
+// New makes a client of the broker at target: "host:port" (or "host", for port
+// 7070), several of them separated by commas, or a name that gRPC resolves, such as
+// "dns:///host:port".
 // It does not connect yet; that happens with the first call, and again whenever
 // it has to. The error is about the options only.
 func New(target string, opts ...Option) (*Client, error) {
@@ -262,10 +265,20 @@ func duration(d time.Duration) *durationpb.Duration {
 func (c *Client) send(m *keybrokerv1.ReportUsageRequest, unused bool) (time.Duration, error) {
 	ctx, cancel := context.WithTimeout(c.ending, reportTimeout)
 	defer cancel()
+	var ttl time.Duration
+	var err error
 	if unused {
-		_, err := c.broker.ReleaseKey(c.options.outgoing(ctx), &keybrokerv1.ReleaseKeyRequest{LeaseId: m.GetLeaseId(), Unused: true})
-		return 0, fromStatus(ctx, err)
+		_, err = c.broker.ReleaseKey(c.options.outgoing(ctx), &keybrokerv1.ReleaseKeyRequest{LeaseId: m.GetLeaseId(), Unused: true})
+	} else {
+		var resp *keybrokerv1.ReportUsageResponse
+		resp, err = c.broker.ReportUsage(c.options.outgoing(ctx), m)
+		ttl = resp.GetTtl().AsDuration()
 	}
-	resp, err := c.broker.ReportUsage(c.options.outgoing(ctx), m)
-	return resp.GetTtl().AsDuration(), fromStatus(ctx, err)
+	switch {
+	case err != nil && c.ending.Err() != nil:
+		return 0, ErrClosed
+	case ctx.Err() != nil && err != nil, status.Code(err) == codes.DeadlineExceeded:
+		return 0, fmt.Errorf("keybroker: %w: no answer to a report within %v", ErrUnavailable, reportTimeout)
+	}
+	return ttl, fromStatus(c.ending, err)
 }

@@ -36,6 +36,9 @@ var (
 	// ErrClosed says that the client has been closed.
 	ErrClosed = errors.New("client closed")
 
+	// ErrHost says that a request is not for the provider whose key is leased.
+	ErrHost = errors.New("not the provider's host")
+
 	// ErrLate says that the time in which a lease's request may be sent is over.
 	ErrLate = errors.New("too late to use the lease")
 )

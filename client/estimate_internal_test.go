@@ -20,15 +20,16 @@ func TestEstimate(t *testing.T) {
 	}{
 		"nothing":         {"", 0, 0},
 		"text":            {wrap(strings.Repeat("word ", 4000)), 0, 5000 + frame},
-		"no spaces":       {wrap(strings.Repeat("a.b", 4000)), 0, 3000 + frame},
+		"no spaces":       {wrap(strings.Repeat("0123456789", 1200)), 0, 3000 + frame},
 		"one quote":       {`{"` + strings.Repeat("a", 500), 0, 125},
 		"small picture":   {wrap("iVBORw0KGgo" + strings.Repeat("A", 1989)), 0, 500 + frame},
 		"large picture":   {wrap("/9j/" + strings.Repeat("A", 6<<20)), 0, imageTokens + frame},
 		"data URL":        {wrap("data:image/webp;base64," + strings.Repeat("A", 6<<20)), 0, imageTokens + frame},
-		"PDF":             {wrap("JVBERi0x" + strings.Repeat("A", 4_000_000)), 0, 100_000 + frame},
+		"PDF":             {wrap("JVBERi0x" + strings.Repeat("A", 640_000)), 0, 10_000 + frame},
+		"large PDF":       {wrap("data:application/pdf;base64," + strings.Repeat("A", 9<<20)), 0, fileTokens + frame},
 		"two pictures":    {wrap("/9j/"+strings.Repeat("A", 1<<20)) + wrap("R0lGOD"+strings.Repeat("A", 1<<20)), 0, 2 * (imageTokens + frame)},
 		"cut in text":     {`{"x": "` + strings.Repeat("word ", 1000), 40_000, 10_000},
-		"cut in a file":   {`{"x": "` + strings.Repeat("A", 5000), 4_000_000, 100_000},
+		"cut in a file":   {`{"x": "SUQz` + strings.Repeat("A", 5000), 640_000, 10_000},
 		"a file, no JSON": {strings.Repeat("A", 5000), 4_000_000, 0},
 	} {
 		got := estimate(&http.Request{ContentLength: c.length}, []byte(c.body))

@@ -73,7 +73,8 @@ func ExampleClient_Acquire() {
 		log.Fatal(err)
 	}
 	defer resp.Body.Close()
-	err = l.Report(ctx, client.Report{Status: resp.StatusCode, Header: resp.Header, Final: true})
+	body, _ := io.ReadAll(resp.Body)
+	err = l.Report(ctx, client.Report{Status: resp.StatusCode, Header: resp.Header, Usage: client.UsageOf(body), Final: true})
 	if err != nil {
 		log.Print(err)
 	}

@@ -279,7 +279,7 @@ func (g *grant) report() {
 
 // again reports whether the broker may still hear what it could not be told.
 func (g *grant) again(err error) bool {
-	return (errors.Is(err, ErrUnavailable) || errors.Is(err, context.DeadlineExceeded)) &&
+	return errors.Is(err, ErrUnavailable) &&
 		time.Now().Before(g.expires) && g.client.ending.Err() == nil
 }
 

@@ -6,18 +6,18 @@ import (
 )
 
 // Hooks hear what a client does, for metrics and traces. A hook that is nil is not
-// called; the others are called on the goroutine of the request that they are
-// about, with its context, and hold it up for as long as they take. No hook is
+// called; the others are called with the context of the request that they are about,
+// on any goroutine, and hold the request up for as long as they take. No hook is
 // ever given a key. Calls to the broker are traced by gRPC's own means: see
 // [WithDialOptions].
 type Hooks struct {
 	// Acquired hears of every Acquire, a Transport's too.
 	Acquired func(context.Context, Acquired)
-	// Answered hears of every request that a Transport has sent, as soon as the
-	// headers of its answer are there.
+	// Answered hears of every request that a Transport has sent, when the headers of
+	// its answer are there, or of an error its body's beginning.
 	Answered func(context.Context, Answered)
-	// Finished hears of every answer that a Transport has passed on, when it has
-	// been read to its end or closed.
+	// Finished hears, after Answered, of every answer when the broker is told the
+	// last of it: when it has been read to its end or closed, and of an error at once.
 	Finished func(context.Context, Finished)
 }
 

@@ -61,8 +61,8 @@ func TestHooks(t *testing.T) {
 			"acquired <nil>", "answered 1: 200 ok <nil>", "finished 200 true in 7 out 5",
 		}},
 		"revoked": {provider: func(rw http.ResponseWriter, _ *http.Request) { rw.WriteHeader(401) }, want: []string{
-			"acquired <nil>", "finished 401 true in ? out ?", "answered 1: 401 auth_invalid <nil>",
-			"acquired <nil>", "finished 401 true in ? out ?", "answered 2: 401 auth_invalid <nil>",
+			"acquired <nil>", "answered 1: 401 auth_invalid <nil>", "finished 401 true in ? out ?",
+			"acquired <nil>", "answered 2: 401 auth_invalid <nil>", "finished 401 true in ? out ?",
 		}},
 		"no answer": {broken: true, want: []string{"acquired <nil>", "answered 1: 0 no_answer unexpected EOF"}},
 	} {

@@ -59,7 +59,8 @@ func (l *Lease) TimeLeft() time.Duration {
 
 // Authorize sets the key on a request, in place of all other credentials. The
 // request is changed, so it should be a clone of what others still use. It is an
-// error to do so for a host that is not the provider's, or too late: ErrLate.
+// error to do so for a host that is not the provider's, ErrHost, or too late:
+// ErrLate.
 func (l *Lease) Authorize(r *http.Request) error {
 	if err := l.allows(r.URL); err != nil {
 		return err
@@ -67,13 +68,7 @@ func (l *Lease) Authorize(r *http.Request) error {
 	if l.StartLeft() <= 0 {
 		return fmt.Errorf("keybroker: %w", ErrLate)
 	}
-	for name := range r.Header { // as they are written: not all who set them ask net/http how
-		if slices.Contains(provider.CredentialHeaders[:], http.CanonicalHeaderKey(name)) {
-			delete(r.Header, name)
-		}
-	}
-	stripQuery(r.URL)
-	r.URL.User = nil
+	strip(r)
 	if r.Header == nil {
 		r.Header = http.Header{}
 	}
@@ -82,13 +77,28 @@ func (l *Lease) Authorize(r *http.Request) error {
 	return nil
 }
 
+// strip takes all credentials off a request, and a host that is not its URL's.
+func strip(r *http.Request) {
+	for name := range r.Header { // as they are written: not all who set them ask net/http how
+		if isCredentialHeader(name) {
+			delete(r.Header, name)
+		}
+	}
+	stripQuery(r.URL)
+	r.URL.User, r.Host = nil, ""
+}
+
+func isCredentialHeader(name string) bool {
+	return slices.Contains(provider.CredentialHeaders[:], http.CanonicalHeaderKey(name))
+}
+
 func (l *Lease) allows(u *url.URL) error {
 	d, ok := provider.Lookup(l.Provider())
 	if !ok { // a broker newer than this client: its own address and nothing else
 		d = &provider.Dialect{}
 	}
 	if !d.Allows(u, l.BaseURL()) {
-		return fmt.Errorf("keybroker: a key of pool %q must not go to %q: its provider is at %s", l.Pool(), u.Host, l.BaseURL())
+		return fmt.Errorf("keybroker: %w: a key of pool %q must not go to %q; its provider is at %s", ErrHost, l.Pool(), u.Host, l.BaseURL())
 	}
 	return nil
 }
@@ -120,6 +130,14 @@ func isCredential(parameter string) bool {
 // nil is not known.
 type Usage struct {
 	InputTokens, CacheCreationInputTokens, CacheReadInputTokens, OutputTokens *int64
+}
+
+// UsageOf reads what the body of an answer says of its use: JSON, or a stream of
+// events.
+func UsageOf(body []byte) Usage {
+	var b provider.Body
+	_, _ = b.Write(body)
+	return usage(b.Usage())
 }
 
 // Report is what the provider answered, as far as it is known.

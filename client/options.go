@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -26,6 +27,7 @@ type Option func(*options)
 
 type options struct {
 	tls       *tls.Config
+	wantsTLS  bool
 	plaintext bool
 	token     string
 	holder    string
@@ -38,7 +40,7 @@ type options struct {
 // WithTLS connects by TLS with a configuration of the caller's own: certificates,
 // CAs, server name. Default: TLS with the system's CAs, unless the broker is on
 // this machine.
-func WithTLS(c *tls.Config) Option { return func(o *options) { o.tls = c } }
+func WithTLS(c *tls.Config) Option { return func(o *options) { o.tls, o.wantsTLS = c, true } }
 
 // WithPlaintext connects without TLS. That is the default for a broker on this
 // machine, and it hands keys to whoever listens anywhere else.
@@ -103,12 +105,20 @@ func dial(target string, o *options) (*grpc.ClientConn, error) {
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 30 * time.Second, Timeout: 10 * time.Second, PermitWithoutStream: true}),
 		grpc.WithConnectParams(reconnect),
 	}
+	if err := o.check(); err != nil {
+		return nil, err
+	}
 	local := true
 	hosts := strings.Split(target, ",")
 	for i, h := range hosts {
-		hosts[i] = strings.TrimSpace(h)
-		local = local && isLoopback(hosts[i])
+		h = strings.TrimSpace(h)
+		if h == "" || strings.HasPrefix(h, "http://") || strings.HasPrefix(h, "https://") {
+			return nil, fmt.Errorf("keybroker: target %q: use host:port, without http://", target)
+		}
+		hosts[i] = withPort(h)
+		local = local && isLoopback(h)
 	}
+	target = hosts[0]
 	if len(hosts) > 1 {
 		var addrs []resolver.Address
 		for _, h := range hosts {
@@ -138,6 +148,36 @@ func dial(target string, o *options) (*grpc.ClientConn, error) {
 		return nil, fmt.Errorf("keybroker: %w", err)
 	}
 	return conn, nil
+}
+
+// defaultPort is where a broker listens.
+const defaultPort = "7070"
+
+// withPort adds the default port to a plain host.
+func withPort(host string) string {
+	if strings.Contains(host, "/") || strings.HasPrefix(host, "unix") {
+		return host
+	}
+	if _, _, err := net.SplitHostPort(host); err == nil || strings.Count(host, ":") == 1 {
+		return host
+	}
+	return net.JoinHostPort(strings.Trim(host, "[]"), defaultPort)
+}
+
+// check refuses what would make every call fail, and what gRPC would wait for
+// for ever.
+func (o *options) check() error {
+	for option, value := range map[string]string{"WithToken": o.token, "WithHolder": o.holder} {
+		for _, c := range []byte(value) {
+			if c < ' ' || c > '~' {
+				return fmt.Errorf("keybroker: %s: a character that no header can carry (%#x); a token from a file often ends in a new line", option, c)
+			}
+		}
+	}
+	if o.wantsTLS && o.tls == nil {
+		return errors.New("keybroker: WithTLS(nil): give a configuration; without this option, brokers elsewhere are reached by TLS with the system's CAs")
+	}
+	return nil
 }
 
 // isLoopback reports whether a target is surely on this machine.

@@ -40,14 +40,28 @@ func TestIsLoopback(t *testing.T) {
 
 func TestNewRefuses(t *testing.T) {
 	for target, opts := range map[string][]Option{
-		"a:1,":         nil,
-		"a:1,b":        nil,
-		"a:1,dns:///b": nil,
-		"127.0.0.1:1":  {WithPlaintext(), WithTLS(&tls.Config{})},
-		"far:1":        {WithPlaintext(), WithToken("t")},
+		"a:1,":           nil,
+		"a:1,dns:///b":   nil,
+		"":               nil,
+		"http://a:7070":  nil,
+		"https://a:7070": nil,
+		"127.0.0.1:1":    {WithPlaintext(), WithTLS(&tls.Config{})},
+		"127.0.0.1:2":    {WithTLS(nil)},
+		"far:1":          {WithPlaintext(), WithToken("t")},
+		"localhost:1":    {WithToken("from a file\n")},
+		"localhost:2":    {WithHolder("Büro")},
 	} {
 		_, err := New(target, opts...)
 		assert.Error(t, err, target)
+	}
+}
+
+func TestDefaultPort(t *testing.T) {
+	for host, want := range map[string]string{
+		"localhost": "localhost:7070", "10.0.0.1": "10.0.0.1:7070", "::1": "[::1]:7070", "[::1]": "[::1]:7070", "[::1]:1": "[::1]:1",
+		"a:1": "a:1", "dns:///a": "dns:///a", "unix:/run/kb": "unix:/run/kb", "dns:a": "dns:a",
+	} {
+		assert.Equal(t, want, withPort(host))
 	}
 }
 

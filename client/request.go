@@ -7,10 +7,14 @@ import (
 	"encoding/json"
 	"io"
 	"math"
+	"mime"
+	"mime/multipart"
 	"net/http"
 	"strconv"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/keybroker/keybroker/internal/provider"
 )
 
 // Hint says what a request will use, where the caller knows better than its body
@@ -34,8 +38,12 @@ func WithHint(ctx context.Context, h Hint) context.Context {
 func demand(r *http.Request, body []byte) Request {
 	h, _ := r.Context().Value(hintKey{}).(Hint)
 	said := readBody(body)
+	if said.model == "" && len(body) > 0 {
+		said.model = modelField(r.Header.Get("Content-Type"), body)
+	}
 	return Request{
-		Pool: h.Pool, Model: cmp.Or(h.Model, deployment(r.URL.Path), said.model, modelIn(r.URL.Path)),
+		Pool:            h.Pool,
+		Model:           cmp.Or(h.Model, deployment(r.URL.Path), strings.TrimPrefix(said.model, "models/"), modelIn(r.URL.Path), provider.NoModel),
 		InputTokens:     cmp.Or(h.InputTokens, estimate(r, body)),
 		MaxOutputTokens: cmp.Or(h.MaxOutputTokens, said.maxOutput*max(said.choices, 1)),
 	}
@@ -60,6 +68,25 @@ func modelIn(path string) string {
 		name = rest[:max(strings.LastIndexByte(rest, '/'), 0)]
 	}
 	return strings.ToValidUTF8(name, "?")
+}
+
+// modelField finds the model in a form with files, as calls for transcriptions are.
+func modelField(contentType string, body []byte) string {
+	kind, params, err := mime.ParseMediaType(contentType)
+	if err != nil || kind != "multipart/form-data" {
+		return ""
+	}
+	form := multipart.NewReader(bytes.NewReader(body), params["boundary"])
+	for {
+		part, err := form.NextPart()
+		if err != nil {
+			return ""
+		}
+		if part.FormName() == "model" {
+			name, _ := io.ReadAll(io.LimitReader(part, 256))
+			return strings.ToValidUTF8(string(name), "?")
+		}
+	}
 }
 
 // said is what the body of a request says of its size.

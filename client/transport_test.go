@@ -8,9 +8,11 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"mime/multipart"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httptrace"
 	"net/http/httputil"
 	"runtime"
 	"strings"
@@ -259,6 +261,8 @@ func TestDemand(t *testing.T) {
 		"escapes":   {path: chat, body: `{"mod\u0065l":"a\/b"}`, model: "a/b", input: 5},
 		"hint":      {path: chat, body: `{"model":"m","max_tokens":30}`, hint: client.Hint{Model: "h", InputTokens: 1, MaxOutputTokens: 2}, model: "h", input: 1, output: 2},
 		"half hint": {path: chat, body: `{"model":"m","max_tokens":30}`, hint: client.Hint{InputTokens: 1}, model: "m", input: 1, output: 30},
+		"embedding": {path: "/v1beta/models/e:embedContent", body: `{"model":"models/e"}`, model: "e", input: 5},
+		"none":      {path: "/v1/models", model: "-"},
 		"not UTF-8": {path: chat, body: "{\"model\":\"m\xff\"}", model: "m\uFFFD", input: 3},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -275,6 +279,68 @@ func TestDemand(t *testing.T) {
 			w.settled()
 		})
 	}
+}
+
+// A form with a file names its model in a field.
+func TestDemandOfAForm(t *testing.T) {
+	w := begin(t, many)
+	w.answers(func(rw http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(rw, answer) })
+	var b bytes.Buffer
+	form := multipart.NewWriter(&b)
+	file, err := form.CreateFormFile("file", "a.mp3")
+	require.NoError(t, err)
+	_, _ = file.Write(make([]byte, 1<<20))
+	require.NoError(t, form.WriteField("model", "whisper-1"))
+	require.NoError(t, form.Close())
+	resp, err := w.client().HTTP("many").Post(w.url+"/v1/audio/transcriptions", form.FormDataContentType(), &b)
+	require.NoError(t, err)
+	bodyOf(t, resp)
+	asks := told[*keybrokerv1.AcquireKeyRequest](w)
+	assert.Equal(t, "whisper-1", asks[0].GetModel())
+	assert.Zero(t, asks[0].GetInputTokens())
+	w.settled()
+}
+
+// A download that the provider redirects to another host is followed there
+// without a key; a request with a body is not.
+func TestRedirectAway(t *testing.T) {
+	elsewhere := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		head, _ := httputil.DumpRequest(r, true)
+		assert.NotContains(t, string(head), "secret")
+		assert.NotContains(t, string(head), "stranger")
+		_, _ = io.WriteString(rw, "the archive")
+	}))
+	defer elsewhere.Close()
+	w := begin(t, many)
+	w.answers(func(rw http.ResponseWriter, r *http.Request) {
+		http.Redirect(rw, r, strings.Replace(elsewhere.URL, "127.0.0.1", "localhost", 1)+"/zip", http.StatusTemporaryRedirect)
+	})
+	h := w.client().HTTP("many")
+	r := request(t, w.url+"/v1/files/1/content", nil)
+	r.Method = http.MethodGet
+	r.Header.Set("X-Goog-User-Project", "stranger")
+	resp, err := h.Do(r)
+	require.NoError(t, err)
+	assert.Equal(t, "the archive", bodyOf(t, resp))
+	_, err = h.Post(w.url+chat, "application/json", strings.NewReader(ask))
+	require.ErrorIs(t, err, client.ErrHost)
+	w.settled()
+}
+
+// A caller that has the headers of its request traced is not shown the key.
+func TestKeyIsNotTraced(t *testing.T) {
+	w := begin(t, many)
+	w.answers(func(rw http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(rw, answer) })
+	var traced []string
+	r := request(t, w.url+chat, strings.NewReader(ask))
+	r = r.WithContext(httptrace.WithClientTrace(r.Context(), &httptrace.ClientTrace{
+		WroteHeaderField: func(name string, values []string) { traced = append(traced, name+": "+strings.Join(values, ",")) },
+	}))
+	resp, err := w.client().Transport("many").RoundTrip(r)
+	require.NoError(t, err)
+	bodyOf(t, resp)
+	assert.Contains(t, traced, "Authorization: (leased)")
+	assert.NotContains(t, strings.Join(traced, "\n"), "secret")
 }
 
 // No credential but the leased one reaches the provider.
@@ -368,7 +434,8 @@ func TestFailover(t *testing.T) {
 		"429":             {limited, 1, 0, false, 2, 200},
 		"401":             {status(401), 1, 0, false, 2, 200},
 		"402":             {status(402), 1, 0, false, 2, 200},
-		"403":             {status(403), 2, 0, false, 3, 200},
+		"403":             {status(403), 1, 0, false, 2, 200},
+		"403 again":       {status(403), 99, 0, false, 2, 403},
 		"always":          {status(401), 99, 0, false, 3, 401},
 		"as often":        {limited, 99, 4, false, 4, 429},
 		"never":           {limited, 99, 1, false, 1, 429},
@@ -499,6 +566,9 @@ func TestOwnRefusals(t *testing.T) {
 		chat:                                    `"code":"rate_limit_exceeded"`,
 		"/v1/messages":                          `"type":"rate_limit_error"`,
 		"/v1beta/models/gemini:generateContent": `"status":"RESOURCE_EXHAUSTED"`,
+		"/v1beta/models/gemini:countTokens":     `"retryDelay"`,
+		"/v1/messages/count_tokens":             `"type":"rate_limit_error"`,
+		"/repos/a/b/issues":                     `{"message":"pool`,
 		"/model/claude:0/converse":              `{"message":"pool`,
 		"/v2/chat":                              `{"message":"pool`,
 	} {

@@ -76,6 +76,7 @@ const (
 	maxAccounts = 100_000
 	otherModels = "(other models)"
 	allModels   = "(all models)"
+	noModel     = "(no model)"
 )
 
 // Pool holds the accounts of one pool. Its methods must not be called at the
@@ -240,6 +241,11 @@ func (p *Pool) class(model string) (*class, error) {
 	switch {
 	case p.cfg.Flat:
 		return p.classes[allModels], nil
+	case model == provider.NoModel:
+		if c := p.classes[noModel]; c != nil {
+			return c, nil
+		}
+		return p.addClass(Class{Name: noModel}), nil
 	case model == "" && len(p.cfg.Models) == 1:
 		model = p.cfg.Models[0]
 	case model == "":

@@ -260,6 +260,8 @@ func TestModels(t *testing.T) {
 	s.lease("h", model("opus"))
 	s.refused("h", model("opus-old"))
 	s.lease("h", model("haiku"))
+	s.lease("h", model(provider.NoModel)) // beside all models
+	s.refused("h", model(provider.NoModel))
 	_, err := s.Acquire(s.now, ask("h"))
 	require.ErrorIs(t, err, pool.ErrModelRequired)
 	_, err = s.Acquire(s.now, ask("h", model("gpt")))

@@ -19,6 +19,9 @@ const (
 	Fixed                 // from one reset to the next
 )
 
+// NoModel stands for a model in calls that use none, such as lists of files.
+const NoModel = "-"
+
 // Demand is what a caller says of the call it is going to make.
 type Demand struct {
 	InputTokens     int64 // estimated

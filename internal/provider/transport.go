@@ -10,7 +10,7 @@ import (
 // changed.
 var CredentialHeaders = [...]string{
 	"Authorization", "X-Api-Key", "Api-Key", "X-Goog-Api-Key", "X-Amz-Security-Token",
-	"Openai-Organization", "Openai-Project", "Proxy-Authorization", "Cookie",
+	"Openai-Organization", "Openai-Project", "X-Goog-User-Project", "Proxy-Authorization", "Cookie",
 }
 
 // CredentialQuery are the parameters of a URL that carry a key: Gemini takes

@@ -35,6 +35,8 @@ type AcquireKeyRequest struct {
 	Pool string `protobuf:"bytes,1,opt,name=pool,proto3" json:"pool,omitempty"`
 	// Model that will be called. Providers count limits per model, so it may be
 	// left out only where the pool lists a single model, or its limits are flat.
+	// "-" is for calls that use no model, such as lists of files: they are counted
+	// beside all models.
 	Model string `protobuf:"bytes,2,opt,name=model,proto3" json:"model,omitempty"`
 	// Input tokens the request is estimated to use. 0 to 10^15.
 	InputTokens int64 `protobuf:"varint,3,opt,name=input_tokens,json=inputTokens,proto3" json:"input_tokens,omitempty"`
