@@ -28,7 +28,7 @@ const original = "X-Broker-Orig-"
 func (t *Transport) advise(r *http.Request, resp *http.Response, x *exchange, ask Request) {
 	switch {
 	case x.class == provider.RequestTooLarge:
-		sayWhen(resp.Header, -1)
+		sayWhen(r.Context(), resp.Header, never)
 	case x.refusal != nil:
 		ctx, cancel := context.WithTimeout(r.Context(), tellTime)
 		defer cancel()
@@ -38,18 +38,22 @@ func (t *Transport) advise(r *http.Request, resp *http.Response, x *exchange, as
 		switch lease, err := t.Client.one(ctx, &ask); {
 		case err == nil:
 			_ = lease.Release(ctx, true)
-			sayWhen(resp.Header, 0)
+			sayWhen(r.Context(), resp.Header, 0)
 		case errors.As(err, &exhausted) && exhausted.Retry > 0:
-			sayWhen(resp.Header, exhausted.Retry)
+			sayWhen(r.Context(), resp.Header, exhausted.Retry)
 		default:
-			sayWhen(resp.Header, -1)
+			sayWhen(r.Context(), resp.Header, never)
 		}
 	}
 }
 
+// never is a wait that is of no use.
+const never = -1
+
 // sayWhen says when a request is to be tried again, in the headers that SDKs
-// read; negative is never.
-func sayWhen(h http.Header, wait time.Duration) {
+// read. Not after the end of its context: who sleeps until then hears nothing of the
+// refusal.
+func sayWhen(ctx context.Context, h http.Header, wait time.Duration) {
 	const should, millis, seconds = "X-Should-Retry", "Retry-After-Ms", "Retry-After"
 	for _, name := range [...]string{should, millis, seconds} {
 		if v := h.Values(name); len(v) > 0 {
@@ -61,7 +65,11 @@ func sayWhen(h http.Header, wait time.Duration) {
 		h.Set(millis, fmt.Sprint(ceil(wait, time.Millisecond)))
 		h.Set(seconds, fmt.Sprint(ceil(wait, time.Second)))
 	}
-	h.Set(should, fmt.Sprint(0 <= wait && wait <= longestSleep))
+	most := longestSleep
+	if deadline, ok := ctx.Deadline(); ok {
+		most = min(most, time.Until(deadline))
+	}
+	h.Set(should, fmt.Sprint(0 <= wait && wait <= most))
 }
 
 func ceil(d, unit time.Duration) int64 { return int64((d + unit - 1) / unit) }
@@ -78,6 +86,7 @@ var (
 	hopeless = map[error]refusal{
 		ErrTooLarge: {http.StatusRequestEntityTooLarge, "request_too_large", "request_too_large", "INVALID_ARGUMENT"},
 		ErrInvalid:  {http.StatusBadRequest, "invalid_request_error", "invalid_request_error", "INVALID_ARGUMENT"},
+		ErrHost:     {http.StatusForbidden, "permission_error", "permission_denied", "PERMISSION_DENIED"},
 		ErrDenied:   {http.StatusForbidden, "permission_error", "permission_denied", "PERMISSION_DENIED"},
 	}
 )
@@ -89,13 +98,13 @@ func (t *Transport) own(r *http.Request, err error) (*http.Response, error) {
 	if errors.As(err, &exhausted) {
 		wait := exhausted.Retry
 		if wait <= 0 {
-			wait = -1
+			wait = never
 		}
 		return tooMany.answer(r, err, wait), nil
 	}
 	for kind, f := range hopeless {
 		if t.SDKRetries && errors.Is(err, kind) {
-			return f.answer(r, err, -1), nil
+			return f.answer(r, err, never), nil
 		}
 	}
 	return nil, err
@@ -103,7 +112,7 @@ func (t *Transport) own(r *http.Request, err error) (*http.Response, error) {
 
 func (f refusal) answer(r *http.Request, err error, wait time.Duration) *http.Response {
 	header := http.Header{"Content-Type": {"application/json"}, "X-Keybroker": {"refused"}}
-	sayWhen(header, wait)
+	sayWhen(r.Context(), header, wait)
 	body := f.shape(r.URL.Path, strings.TrimPrefix(err.Error(), "keybroker: "), wait)
 	return &http.Response{
 		Status: fmt.Sprint(f.status, " ", http.StatusText(f.status)), StatusCode: f.status,

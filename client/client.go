@@ -13,6 +13,7 @@ package client
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -243,7 +244,10 @@ func (c *Client) ask(ctx context.Context, r *Request, requests int) (*grant, err
 		return nil, ErrClosed
 	}
 	if err != nil {
-		return nil, fromStatus(ctx, err)
+		if err = fromStatus(ctx, err); errors.Is(err, ErrDenied) { // the broker does not say what there is
+			err = fmt.Errorf("%w: pool %q, model %q", err, r.Pool, r.Model)
+		}
+		return nil, err
 	}
 	g := newGrant(c, resp, asked)
 	if c.asking.Err() != nil {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
@@ -19,8 +20,8 @@ var (
 	// *ExhaustedError.
 	ErrExhausted = errors.New("keys exhausted")
 
-	// ErrTooLarge says that the ask is above every limit: it will never fit. The
-	// error is a *TooLargeError.
+	// ErrTooLarge says that the ask is above every limit that is configured: it will
+	// never fit. The error is a *TooLargeError.
 	ErrTooLarge = errors.New("ask too large")
 
 	// ErrDenied says that the broker does not know the caller, the pool, or the
@@ -76,8 +77,6 @@ func (e *TooLargeError) Is(target error) bool { return target == ErrTooLarge }
 // Unwrap gives the gRPC status.
 func (e *TooLargeError) Unwrap() error { return e.cause }
 
-func message(err error) string { return status.Convert(err).Message() }
-
 // fromStatus turns what gRPC gives into this package's errors. ctx is the
 // caller's: if it has ended, that is the reason.
 func fromStatus(ctx context.Context, err error) error {
@@ -100,9 +99,24 @@ func fromStatus(ctx context.Context, err error) error {
 		return &TooLargeError{Pool: about["pool"], Dimension: about["dimension"], Limit: limit, cause: err}
 	}
 	if kind := kinds[s.Code()]; kind != nil {
-		return fmt.Errorf("keybroker: %w: %s", kind, s.Message())
+		return fmt.Errorf("keybroker: %w: %s", kind, message(err))
 	}
 	return fmt.Errorf("keybroker: %w", err)
+}
+
+// message is what a status says, without what gRPC says of its own tries.
+func message(err error) string {
+	text := status.Convert(err).Message()
+	if _, last, ok := strings.Cut(text, " attempts: "); ok {
+		text = last
+		if _, last, ok = strings.Cut(last, " desc = "); ok {
+			text = last
+		}
+	}
+	if strings.Contains(text, "first record does not look like a TLS handshake") {
+		text += " (does the broker speak TLS? If not: WithPlaintext)"
+	}
+	return text
 }
 
 var kinds = map[codes.Code]error{

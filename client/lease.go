@@ -59,13 +59,19 @@ func (l *Lease) TimeLeft() time.Duration {
 
 // Authorize sets the key on a request, in place of all other credentials. The
 // request is changed, so it should be a clone of what others still use. It is an
-// error to do so for a host that is not the provider's, ErrHost, or too late:
-// ErrLate.
+// error to do so for a host that is not the provider's, ErrHost, or too late or
+// after the lease has ended, ErrLate.
 func (l *Lease) Authorize(r *http.Request) error {
 	if err := l.allows(r.URL); err != nil {
 		return err
 	}
-	if l.StartLeft() <= 0 {
+	l.grant.mu.Lock()
+	ended := l.ended
+	l.grant.mu.Unlock()
+	switch {
+	case ended:
+		return fmt.Errorf("keybroker: %w: it has ended", ErrLate)
+	case l.StartLeft() <= 0:
 		return fmt.Errorf("keybroker: %w", ErrLate)
 	}
 	strip(r)

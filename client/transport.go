@@ -67,9 +67,9 @@ const tellTime = time.Second
 // those of Acquire but ErrExhausted, ErrLate, and those of the base. A request with a
 // body that is written while the answer is read is not for it.
 func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
-	if r.URL == nil {
+	if r.URL == nil || t.Client == nil {
 		closeBody(r.Body)
-		return nil, errors.New("keybroker: a request without a URL")
+		return nil, errors.New("keybroker: a request without a URL, or a Transport without a Client")
 	}
 	body, rest, err := peek(r, cmp.Or(min(max(t.PeekBytes, 0), 1<<40), 32<<20))
 	if err != nil {

@@ -131,8 +131,9 @@ func exhaustedStatus(e *broker.ExhaustedError) error {
 		{Subject: "pool:" + e.Pool, Description: subject},
 	}}}
 	if e.Retry > 0 {
-		details = append(details, retryIn(e.Retry))
-		text = fmt.Sprintf("%s; retry in %v", text, e.Retry.Round(time.Millisecond))
+		retry := retryIn(e.Retry)
+		details = append(details, retry)
+		text = fmt.Sprintf("%s; retry in %v", text, retry.GetRetryDelay().AsDuration().Round(time.Millisecond))
 	}
 	return failure(codes.ResourceExhausted, text, reasonExhausted, about, details...)
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"strings"
 
 	"golang.org/x/sync/errgroup"
 
@@ -62,11 +63,24 @@ func serve(ctx context.Context, env *environment, args []string) error {
 		return err
 	}
 	logger.Info("broker listens", "address", a.Addr().String(), "admin", cfg.Server.AdminListen,
-		"pools", len(cfg.Providers), "version", version())
+		"pools", poolNames(cfg), "version", version())
 	group.Go(func() error { return a.Run(ctx) })
 	err = group.Wait()
 	logger.Info("broker stopped")
 	return err
+}
+
+// poolNames lists the pools, or as many as one likes to read.
+func poolNames(cfg *config.Config) string {
+	const most = 10
+	var names []string
+	for _, p := range cfg.Providers[:min(len(cfg.Providers), most)] {
+		names = append(names, p.Name)
+	}
+	if more := len(cfg.Providers) - most; more > 0 {
+		names = append(names, fmt.Sprintf("and %d more", more))
+	}
+	return strings.Join(names, ", ")
 }
 
 // loadConfig reads the configuration; with a sandbox there is one built in.

@@ -94,6 +94,9 @@ func (b *Broker) Acquire(ctx context.Context, r Request) (Lease, error) {
 	}
 	if err != nil {
 		o.noteRefused(err)
+		if errors.Is(err, pool.ErrModelNotServed) {
+			err = fmt.Errorf("%w: pool %q, model %q", err, o.cfg.Name, r.Model)
+		}
 		return Lease{}, err
 	}
 	if r.Request != "" {

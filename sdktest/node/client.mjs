@@ -5,7 +5,7 @@ import { promisify } from 'node:util';
 import grpc from '@grpc/grpc-js';
 import loader from '@grpc/proto-loader';
 
-const [target = '127.0.0.1:7070', pool = 'anthropic', model = 'claude-haiku-4-5'] = process.argv.slice(2);
+const [target = '127.0.0.1:7070', pool = 'anthropic', model = 'claude-haiku-4-5'] = process.argv.slice(2); // Anthropic's API
 const protos = process.env.KEYBROKER_PROTO ?? fileURLToPath(new URL('../../proto', import.meta.url));
 const definition = loader.loadSync('keybroker/v1/keybroker.proto', { includeDirs: [protos], longs: Number, defaults: true });
 const { KeyBrokerService } = grpc.loadPackageDefinition(definition).keybroker.v1;
