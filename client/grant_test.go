@@ -20,6 +20,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/status"
 	"google.golang.org/grpc/test/bufconn"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -57,7 +58,8 @@ func play(t *testing.T, f func(*testing.T, *scene), opts ...Option) {
 			return lease(r.GetRequests()), nil
 		})
 		l := bufconn.Listen(1 << 16)
-		srv := grpc.NewServer(grpc.WaitForHandlers(true))
+		srv := grpc.NewServer(grpc.WaitForHandlers(true),
+			grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}))
 		keybrokerv1.RegisterKeyBrokerServiceServer(srv, &recorder{scene: s})
 		go func() { _ = srv.Serve(l) }()
 		c, err := New("passthrough:///broker", append(opts, WithPlaintext(), WithDialOptions(
