@@ -1,0 +1,70 @@
+package bolt
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+func BenchmarkSave(b *testing.B) {
+	for _, size := range []int{1 << 10, 100 << 10, 1 << 20} {
+		b.Run(fmt.Sprintf("%dKiB", size>>10), func(b *testing.B) {
+			s := start(b, file(b))
+			epoch, record := claim(b, s, "name"), make([]byte, size)
+			for i := range b.N {
+				record[0] = byte(i)
+				require.NoError(b, s.Save(context.Background(), "name", epoch, record))
+			}
+		})
+	}
+}
+
+// BenchmarkSaveAtOnce is the time that 100 names take together.
+func BenchmarkSaveAtOnce(b *testing.B) {
+	for _, size := range []int{1 << 10, 10 << 10} {
+		b.Run(fmt.Sprintf("100x%dKiB", size>>10), func(b *testing.B) {
+			s := start(b, file(b))
+			for i := range 100 {
+				claim(b, s, fmt.Sprint(i))
+			}
+			b.ResetTimer()
+			for n := range b.N {
+				var all sync.WaitGroup
+				for i := range 100 {
+					all.Go(func() {
+						record := make([]byte, size)
+						record[0] = byte(n)
+						if err := s.Save(context.Background(), fmt.Sprint(i), 1, record); err != nil {
+							b.Error(err)
+						}
+					})
+				}
+				all.Wait()
+			}
+		})
+	}
+}
+
+func BenchmarkLoad(b *testing.B) {
+	s := start(b, file(b))
+	require.NoError(b, s.Save(context.Background(), "name", claim(b, s, "name"), make([]byte, 100<<10)))
+	for b.Loop() {
+		_, _ = s.Load(context.Background(), "name")
+	}
+}
+
+// BenchmarkOpen includes Close.
+func BenchmarkOpen(b *testing.B) {
+	path := file(b)
+	s := start(b, path)
+	require.NoError(b, s.Save(context.Background(), "name", claim(b, s, "name"), make([]byte, 2<<20)))
+	require.NoError(b, s.Close())
+	for b.Loop() {
+		s, err := Open(path)
+		require.NoError(b, err)
+		require.NoError(b, s.Close())
+	}
+}

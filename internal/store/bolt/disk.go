@@ -1,0 +1,211 @@
+package bolt
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"time"
+
+	"go.etcd.io/bbolt"
+	berrors "go.etcd.io/bbolt/errors"
+)
+
+// disk is an open file and what is in it.
+type disk struct {
+	db    *bbolt.DB
+	file  *os.File // the one that bbolt uses
+	names map[string]entry
+	seal  seal
+	size  int64 // of the file
+	live  int64 // bytes of the pages that hold something
+}
+
+// entry is what the file says of a name.
+type entry struct {
+	epoch  uint64
+	record []byte // nil if none was saved
+}
+
+// seal is over all entries, and changes with them in one transaction. bbolt's pages
+// have no checksums; a damaged byte in a name, an epoch or a record, and an entry
+// that has vanished, show by it.
+type seal struct{ count, sum uint64 }
+
+// digest is a name's part of the seal's sum.
+func (e entry) digest(name string) uint64 {
+	h := sha256.New()
+	var b [24]byte
+	binary.BigEndian.PutUint64(b[:], uint64(len(name)))
+	binary.BigEndian.PutUint64(b[8:], e.epoch)
+	if e.record != nil {
+		b[16] = 1
+	}
+	_, _ = h.Write(b[:])
+	_, _ = h.Write([]byte(name))
+	_, _ = h.Write(e.record)
+	return binary.BigEndian.Uint64(h.Sum(nil))
+}
+
+// openDisk checks a file that exists, brings it to the schema of today and reads
+// it. The caller holds the lock.
+func openDisk(path string) (d *disk, err error) {
+	d = &disk{names: map[string]entry{}}
+	err = guard(func() error {
+		if err := d.verify(path); err != nil {
+			return err
+		}
+		if err := d.open(path); err != nil {
+			return err
+		}
+		if err := migrate(d.db, false); err != nil {
+			return err
+		}
+		return d.db.View(d.read)
+	})
+	if err != nil {
+		d.abandon(err)
+		return nil, err
+	}
+	return d, nil
+}
+
+func (d *disk) verify(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = f.Close() }()
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if !info.Mode().IsRegular() {
+		return fmt.Errorf("it is not a file but %s", info.Mode().Type())
+	}
+	d.size = info.Size()
+	d.live, err = verify(f, d.size)
+	return err
+}
+
+func (d *disk) open(path string) (err error) {
+	d.db, err = bbolt.Open(path, 0o600, &bbolt.Options{
+		Timeout:      lockTimeout,
+		FreelistType: bbolt.FreelistMapType,
+		NoStatistics: true,
+		OpenFile: func(name string, flag int, mode os.FileMode) (f *os.File, err error) {
+			d.file, err = os.OpenFile(name, flag, mode)
+			if err == nil && flag&os.O_RDWR != 0 { // a copy may be open to others; it signs lease ids
+				err = d.file.Chmod(mode)
+			}
+			return d.file, err
+		},
+	})
+	if errors.Is(err, berrors.ErrTimeout) {
+		return ErrInUse
+	}
+	return err
+}
+
+// lockTimeout is for a program that has the file open without our lock.
+const lockTimeout = 100 * time.Millisecond
+
+// create makes an empty file. Until it is whole it has another name, so that an
+// empty or half-written state file is always a damaged one.
+func create(path string) error {
+	temp := path + newSuffix
+	err := inNew(temp, func(d *disk) error { return migrate(d.db, true) })
+	if err == nil {
+		err = os.Rename(temp, path)
+	}
+	if err != nil {
+		_ = os.Remove(temp)
+		return err
+	}
+	return syncDir(path)
+}
+
+// inNew fills a file that does not exist yet, and makes it durable.
+func inNew(path string, fill func(*disk) error) error {
+	d := &disk{}
+	err := guard(func() error {
+		if err := d.open(path); err != nil {
+			return err
+		}
+		if err := fill(d); err != nil {
+			return err
+		}
+		return d.close()
+	})
+	if err != nil {
+		d.abandon(err)
+	}
+	return err
+}
+
+// syncDir makes a rename in the directory of a file durable.
+func syncDir(path string) error {
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
+}
+
+// Temporary files, which stand beside the state file.
+const (
+	newSuffix     = ".new"
+	compactSuffix = ".compact"
+)
+
+// tidy removes what a process that was killed has left.
+func tidy(path string) error {
+	for _, suffix := range []string{newSuffix, compactSuffix} {
+		if err := os.Remove(path + suffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}
+
+func (d *disk) close() error {
+	if d.db == nil {
+		return nil
+	}
+	return d.db.Close()
+}
+
+// abandon lets go of a file after an error. A panic may have left bbolt with its
+// locks held: its mapping is given up for lost then, and since that would keep the
+// lock on the file, this is released by hand.
+func (d *disk) abandon(cause error) {
+	if !errors.As(cause, new(panicked)) {
+		_ = guard(d.close)
+	}
+	if d.file != nil {
+		unlock(d.file)
+		_ = d.file.Close()
+	}
+}
+
+// panicked is what bbolt panicked with. To whoever asks, the file is damaged.
+type panicked struct{ value any }
+
+func (p panicked) Error() string { return fmt.Sprintf("%v: %v", ErrCorrupt, p.value) }
+func (p panicked) Unwrap() error { return ErrCorrupt }
+
+// guard turns a panic of bbolt's, also one because a page could not be read from
+// the disk, into an error.
+func guard(f func() error) (err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if p := recover(); p != nil {
+			err = panicked{p}
+		}
+	}()
+	return f()
+}

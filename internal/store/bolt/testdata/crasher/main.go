@@ -1,0 +1,44 @@
+// Crasher uses a store until a failpoint kills it:
+//
+//	KEYBROKER_FAILPOINT=after-save:3 crasher FILE SAVES
+//
+// It prints the number of each save that was acknowledged.
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strconv"
+
+	"github.com/keybroker/keybroker/internal/store/bolt"
+)
+
+func main() {
+	if err := run(os.Args[1], os.Args[2]); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+func run(path, saves string) error {
+	n, err := strconv.Atoi(saves)
+	if err != nil {
+		return err
+	}
+	s, err := bolt.Open(path)
+	if err != nil {
+		return err
+	}
+	for i := range n {
+		epoch, err := s.Claim(context.Background(), "crash")
+		if err != nil {
+			return err
+		}
+		if err := s.Save(context.Background(), "crash", epoch, []byte(strconv.Itoa(i))); err != nil {
+			return err
+		}
+		fmt.Println(i)
+	}
+	return s.Close()
+}

@@ -1,0 +1,131 @@
+package storetest
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/keybroker/keybroker/internal/broker"
+)
+
+func claimsAtOnce(t *testing.T, s broker.Store) {
+	name := fresh("claims")
+	const claimers, each = 8, 5
+	epochs := make([][]uint64, claimers)
+	var all sync.WaitGroup
+	for i := range epochs {
+		all.Go(func() {
+			for range each {
+				epoch, err := s.Claim(t.Context(), name)
+				if !assert.NoError(t, err) {
+					return
+				}
+				epochs[i] = append(epochs[i], epoch)
+			}
+		})
+	}
+	all.Wait()
+	seen, last := map[uint64]bool{}, uint64(0)
+	for _, own := range epochs {
+		require.Len(t, own, each)
+		require.IsIncreasing(t, own)
+		for _, epoch := range own {
+			require.False(t, seen[epoch], "epoch %d was given twice", epoch)
+			seen[epoch] = true
+			last = max(last, epoch)
+		}
+	}
+	require.NoError(t, s.Renew(t.Context(), name, last))
+	require.Greater(t, claim(t, s, name), last)
+}
+
+// stamp fills a record with an epoch and a number, over and over.
+func stamp(epoch, number uint64) []byte {
+	b := binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(nil, epoch), number)
+	return bytes.Repeat(b, 500)
+}
+
+// readStamp gives them back, if the record is of one piece.
+func readStamp(t assert.TestingT, record []byte) (epoch, number uint64) {
+	if len(record) == 0 {
+		return 0, 0
+	}
+	epoch, number = binary.BigEndian.Uint64(record), binary.BigEndian.Uint64(record[8:])
+	assert.True(t, bytes.Equal(stamp(epoch, number), record), "a mix of records")
+	return epoch, number
+}
+
+// accepted is the last record that an owner saved.
+type accepted struct{ epoch, number uint64 }
+
+func saversAtOnce(t *testing.T, s broker.Store) {
+	name := fresh("savers")
+	var mu sync.Mutex
+	var latest accepted
+	var owners sync.WaitGroup
+	for range 4 {
+		owners.Go(func() {
+			for range 5 {
+				a, ok := own(t, s, name)
+				mu.Lock()
+				if ok && a.epoch > latest.epoch {
+					latest = a
+				}
+				mu.Unlock()
+			}
+		})
+	}
+	done, reader := make(chan struct{}), sync.WaitGroup{}
+	reader.Go(func() { inOrder(t, s, name, done) })
+	owners.Wait()
+	close(done)
+	reader.Wait()
+	epoch, number := readStamp(t, load(t, s, name))
+	require.Equal(t, latest, accepted{epoch, number})
+}
+
+// own claims and saves a few times, until it is fenced.
+func own(t *testing.T, s broker.Store, name string) (last accepted, ok bool) {
+	epoch, err := s.Claim(t.Context(), name)
+	if !assert.NoError(t, err) {
+		return last, false
+	}
+	for number := range uint64(3) {
+		err := s.Save(t.Context(), name, epoch, stamp(epoch, number))
+		if errors.Is(err, broker.ErrFenced) {
+			break
+		}
+		if !assert.NoError(t, err) {
+			break
+		}
+		last, ok = accepted{epoch, number}, true
+	}
+	return last, ok
+}
+
+// inOrder loads until it is told to end: no record is older than the one before.
+func inOrder(t *testing.T, s broker.Store, name string, done <-chan struct{}) {
+	var before accepted
+	for {
+		select {
+		case <-done:
+			return
+		default:
+		}
+		record, err := s.Load(t.Context(), name)
+		if !assert.NoError(t, err) {
+			return
+		}
+		epoch, number := readStamp(t, record)
+		now := accepted{epoch, number}
+		if !assert.False(t, now.epoch < before.epoch || now.epoch == before.epoch && now.number < before.number, "%v after %v", now, before) {
+			return
+		}
+		before = now
+	}
+}

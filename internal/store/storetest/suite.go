@@ -1,0 +1,258 @@
+// Package storetest says in full, as tests, how every broker.Store behaves, and has
+// a store with faults to test those who use one.
+package storetest
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/keybroker/keybroker/internal/broker"
+)
+
+// MaxRecord is the size in bytes up to which every store takes records. etcd
+// refuses requests of more than 1.5 MiB.
+const MaxRecord = 1 << 20
+
+// patience is how long an event may take that has no deadline of its own.
+const patience = 20 * time.Second
+
+// Run holds a store against the contract. Each subtest has a store from open, or
+// shares one: it uses names of its own.
+func Run(t *testing.T, open func(t *testing.T) broker.Store) {
+	for _, c := range []struct {
+		name string
+		test func(*testing.T, broker.Store)
+	}{
+		{"epochs rise, for each name", epochsRise},
+		{"nothing was saved", nothingSaved},
+		{"a record comes back as it was", roundTrip},
+		{"memory is not shared", noAlias},
+		{"an owner who was followed is fenced", fenced},
+		{"so is one who never claimed", neverClaimed},
+		{"a claim between load and save", claimBetween},
+		{"names do not meddle with each other", namesApart},
+		{"a watch hears of later claims", watchHears},
+		{"a watch ends with its context", watchEnds},
+		{"a context that has ended", cancelled},
+		{"claims at once", claimsAtOnce},
+		{"savers at once", saversAtOnce},
+		{"any sequence, with faults", likeModel},
+	} {
+		t.Run(c.name, func(t *testing.T) { c.test(t, open(t)) })
+	}
+}
+
+// fresh is a name that no other test, nor an earlier run against the same store, has
+// used.
+func fresh(about string) string { return fmt.Sprintf("%s-%016x", about, rand.Uint64()) }
+
+func claim(t require.TestingT, s broker.Store, name string) uint64 {
+	epoch, err := s.Claim(context.Background(), name)
+	require.NoError(t, err)
+	require.NotZero(t, epoch)
+	return epoch
+}
+
+func load(t require.TestingT, s broker.Store, name string) []byte {
+	record, err := s.Load(context.Background(), name)
+	require.NoError(t, err)
+	return record
+}
+
+func epochsRise(t *testing.T, s broker.Store) {
+	a, b := fresh("a"), fresh("b")
+	var last uint64
+	for range 5 {
+		epoch := claim(t, s, a)
+		require.Greater(t, epoch, last)
+		last = epoch
+	}
+	ofB := claim(t, s, b)
+	require.NoError(t, s.Renew(t.Context(), a, last), "a claim of another name takes nothing away")
+	require.NoError(t, s.Renew(t.Context(), b, ofB))
+}
+
+func nothingSaved(t *testing.T, s broker.Store) {
+	name := fresh("nothing")
+	assert.Nil(t, load(t, s, name))
+	claim(t, s, name)
+	assert.Nil(t, load(t, s, name))
+}
+
+func roundTrip(t *testing.T, s broker.Store) {
+	name := fresh("round")
+	epoch := claim(t, s, name)
+	large := make([]byte, MaxRecord)
+	for i := range large {
+		large[i] = byte(i * 7 >> 3)
+	}
+	for _, record := range [][]byte{{0}, []byte("text"), large, {}, []byte("shorter"), nil, bytes.Repeat([]byte{0xFF}, 5000)} {
+		require.NoError(t, s.Save(t.Context(), name, epoch, record))
+		got := load(t, s, name)
+		require.NotNil(t, got, "an empty record is one")
+		require.True(t, bytes.Equal(record, got), "%d bytes were saved, %d loaded", len(record), len(got))
+	}
+	claim(t, s, name)
+	require.Len(t, load(t, s, name), 5000, "a claim leaves the record")
+}
+
+func noAlias(t *testing.T, s broker.Store) {
+	name := fresh("alias")
+	epoch := claim(t, s, name)
+	record := []byte("saved")
+	require.NoError(t, s.Save(t.Context(), name, epoch, record))
+	copy(record, "XXXXX")
+	loaded := load(t, s, name)
+	require.Equal(t, "saved", string(loaded))
+	copy(loaded, "YYYYY")
+	require.Equal(t, "saved", string(load(t, s, name)))
+}
+
+func fenced(t *testing.T, s broker.Store) {
+	name := fresh("fenced")
+	first := claim(t, s, name)
+	require.NoError(t, s.Save(t.Context(), name, first, []byte("first")))
+	second := claim(t, s, name)
+	require.ErrorIs(t, s.Save(t.Context(), name, first, []byte("late")), broker.ErrFenced)
+	require.ErrorIs(t, s.Renew(t.Context(), name, first), broker.ErrFenced)
+	require.Equal(t, "first", string(load(t, s, name)))
+	require.NoError(t, s.Renew(t.Context(), name, second))
+	require.NoError(t, s.Save(t.Context(), name, second, []byte("second")))
+	require.ErrorIs(t, s.Save(t.Context(), name, first, []byte("late")), broker.ErrFenced)
+	require.Equal(t, "second", string(load(t, s, name)))
+}
+
+func neverClaimed(t *testing.T, s broker.Store) {
+	name := fresh("never")
+	for _, claimed := range []bool{false, true} {
+		var epoch uint64
+		if claimed {
+			epoch = claim(t, s, name)
+		}
+		for _, other := range []uint64{0, epoch + 1, ^uint64(0)} {
+			require.ErrorIs(t, s.Save(t.Context(), name, other, []byte("x")), broker.ErrFenced)
+			require.ErrorIs(t, s.Renew(t.Context(), name, other), broker.ErrFenced)
+		}
+		require.Nil(t, load(t, s, name))
+	}
+}
+
+func claimBetween(t *testing.T, s broker.Store) {
+	name := fresh("between")
+	first := claim(t, s, name)
+	require.NoError(t, s.Save(t.Context(), name, first, []byte("1")))
+	seen := load(t, s, name)
+	second := claim(t, s, name)
+	require.ErrorIs(t, s.Save(t.Context(), name, first, append(seen, '2')), broker.ErrFenced)
+	require.NoError(t, s.Save(t.Context(), name, second, append(load(t, s, name), '3')))
+	require.Equal(t, "13", string(load(t, s, name)))
+}
+
+func namesApart(t *testing.T, s broker.Store) {
+	base := fresh("apart")
+	names := []string{base, base + "/", base + "/a", base + "\x00", "ü " + base, strings.Repeat("n", 1024-len(base)) + base}
+	epochs := map[string]uint64{}
+	for _, name := range names {
+		epochs[name] = claim(t, s, name)
+		require.NoError(t, s.Save(t.Context(), name, epochs[name], []byte(name)))
+	}
+	for _, name := range names {
+		require.Equal(t, name, string(load(t, s, name)))
+		require.NoError(t, s.Renew(t.Context(), name, epochs[name]))
+	}
+}
+
+// hears waits for an epoch; earlier ones may come before it.
+func hears(t *testing.T, c <-chan uint64, epoch uint64) {
+	t.Helper()
+	limit := time.After(patience)
+	for {
+		select {
+		case got, open := <-c:
+			require.True(t, open, "the watch has ended")
+			require.LessOrEqual(t, got, epoch)
+			if got == epoch {
+				return
+			}
+		case <-limit:
+			require.Fail(t, "the watch has not told of the claim", "epoch %d", epoch)
+		}
+	}
+}
+
+func watchHears(t *testing.T, s broker.Store) {
+	name, other := fresh("watch"), fresh("other")
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	claim(t, s, name)
+	one, err := s.Watch(ctx, name)
+	require.NoError(t, err)
+	two, err := s.Watch(ctx, name)
+	require.NoError(t, err)
+	claim(t, s, other)
+	epoch := claim(t, s, name)
+	hears(t, one, epoch)
+	require.NoError(t, s.Save(ctx, name, epoch, []byte("x")))
+	for range 10 { // which nobody takes meanwhile
+		epoch = claim(t, s, name)
+	}
+	hears(t, one, epoch)
+	hears(t, two, epoch)
+}
+
+func watchEnds(t *testing.T, s broker.Store) {
+	name := fresh("ends")
+	claim(t, s, name)
+	before := runtime.NumGoroutine()
+	ctx, cancel := context.WithCancel(t.Context())
+	var watches []<-chan uint64
+	for range 20 {
+		c, err := s.Watch(ctx, name)
+		require.NoError(t, err)
+		watches = append(watches, c)
+	}
+	claim(t, s, name)
+	cancel()
+	for _, c := range watches {
+		for open, limit := true, time.After(patience); open; {
+			select {
+			case _, open = <-c:
+			case <-limit:
+				require.Fail(t, "the watch goes on")
+			}
+		}
+	}
+	claim(t, s, name) // into no channel that is closed
+	require.Eventually(t, func() bool { return runtime.NumGoroutine() <= before+2 }, patience, time.Millisecond)
+}
+
+func cancelled(t *testing.T, s broker.Store) {
+	name := fresh("cancelled")
+	epoch := claim(t, s, name)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err := s.Claim(ctx, name)
+	require.ErrorIs(t, err, context.Canceled)
+	_, err = s.Load(ctx, name)
+	require.ErrorIs(t, err, context.Canceled)
+	require.ErrorIs(t, s.Save(ctx, name, epoch, []byte("x")), context.Canceled)
+	require.ErrorIs(t, s.Renew(ctx, name, epoch), context.Canceled)
+	if c, err := s.Watch(ctx, name); err == nil { // it may have ended already instead
+		select {
+		case _, open := <-c:
+			require.False(t, open)
+		case <-time.After(patience):
+			require.Fail(t, "the watch goes on")
+		}
+	}
+	require.Greater(t, claim(t, s, name), epoch, "the store goes on")
+}
