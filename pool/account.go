@@ -22,8 +22,9 @@ type group struct {
 	keys     []*key
 	seats    []*seat // one a priority that its keys have
 	limits   []Limit
-	shared   []*bucket  // limits for all models together
-	shares   bool       // there are such, of the group or of a key
+	shared   []*bucket // limits for all models together
+	shares   bool      // there are such, of the group or of a key
+	ghosts   []*ghost
 	accounts []*account // one a class, in the order of the pool's
 	rest     rest       // of all of them
 }
@@ -101,6 +102,9 @@ func (p *Pool) newBuckets(now Time, limits ...Limit) []*bucket {
 	out := make([]*bucket, len(limits))
 	for i, l := range limits {
 		side[i].init(now, l, p.cfg.Dialect.Held[l.Dimension], p.cfg.StartWithin)
+		if p.keeps && long(l.Window) { // nothing of it is written down yet
+			side[i].escrow = &escrow{dirty: &p.dirty}
+		}
 		out[i] = &side[i]
 	}
 	return out
@@ -293,9 +297,14 @@ func (a *account) learn(now Time, p *Pool, l *lease, s *provider.Signal) (freed 
 	if s.Cached { // it tells of another time
 		return false
 	}
+	if !s.Date.IsZero() {
+		for _, b := range a.buckets {
+			freed = b.renew(now, l, s.Date) || freed
+		}
+	}
 	for i := range s.Windows {
 		if w := &s.Windows[i]; !w.Aside {
-			freed = a.learnWindow(now, p, l, w) || freed
+			freed = a.learnWindow(now, p, l, w, s.Date) || freed
 		}
 	}
 	if r := s.Refused; r != nil && r.Limit > 0 && r.Length > 0 && r.Dimension < provider.NumDimensions {
@@ -306,12 +315,12 @@ func (a *account) learn(now Time, p *Pool, l *lease, s *provider.Signal) (freed 
 		if r.Used >= 0 {
 			w.Remaining = max(0, r.Limit-r.Used)
 		}
-		freed = a.learnWindow(now, p, l, &w) || freed
+		freed = a.learnWindow(now, p, l, &w, s.Date) || freed
 	}
 	return freed
 }
 
-func (a *account) learnWindow(now Time, p *Pool, l *lease, w *provider.Window) (freed bool) {
+func (a *account) learnWindow(now Time, p *Pool, l *lease, w *provider.Window, date time.Time) (freed bool) {
 	if w.Limit == 0 || w.Limit > math.MaxInt64/8 {
 		return false
 	}
@@ -323,8 +332,12 @@ func (a *account) learnWindow(now Time, p *Pool, l *lease, w *provider.Window) (
 		if w.Limit < 0 || w.Length == 0 || len(a.buckets) == ownBit-1 {
 			return false
 		}
-		b = p.learned(now, a, w)
+		b = p.learned(now, a, l, w)
+		if w.Kind == provider.Fixed && w.Reset >= 0 {
+			b.resets(now, l, w.Reset, date)
+		}
 		a.buckets = append(a.buckets, b)
+		p.dirty = true
 		a.missing = slices.DeleteFunc(a.missing, a.knows)
 		a.cast(now, &b.unsure, l.holder.name)
 		a.cast(now, &b.unseen, l.holder.name)
@@ -334,9 +347,10 @@ func (a *account) learnWindow(now Time, p *Pool, l *lease, w *provider.Window) (
 	mixed := a.class.name == otherModels // what models nobody declared share, none of them can speak for
 	if w.Limit > 0 && w.Length > 0 && (w.Limit <= b.limit || !mixed) {
 		freed = b.report(now, w.Limit, l, len(p.holders) == 1)
+		p.dirty = p.dirty || b.limit != limit
 	}
-	if f, ok := b.meter.(*fixed); ok && w.Kind == provider.Fixed && w.Reset >= 0 {
-		f.resets(now, w.Reset)
+	if w.Kind == provider.Fixed && w.Reset >= 0 {
+		b.resets(now, l, w.Reset, date)
 	}
 	freed = b.fuse(now, w, l, p.cfg.StartWithin, !mixed) || freed
 	if w.Limit > 0 && b.capped(w.Limit) == b.limit {
@@ -360,13 +374,16 @@ func (a *account) learnWindow(now Time, p *Pool, l *lease, w *provider.Window) (
 // answer may have been counted before anything else that was granted since the
 // account was last idle, so all of that counts beside what the answer says is
 // used.
-func (p *Pool) learned(now Time, a *account, w *provider.Window) *bucket {
+func (p *Pool) learned(now Time, a *account, from *lease, w *provider.Window) *bucket {
 	l := Limit{Dimension: w.Dimension, Name: w.Name, Window: w.Length, Amount: w.Limit, Kind: w.Kind}
 	if w.Kind == provider.Fixed && w.Reset >= 0 {
 		l.Reset = max(1, now.Add(w.Reset))
 	}
 	b := p.newBuckets(now, l)[0]
 	b.ceiling = 0
+	if f, ok := b.meter.(*fixed); ok { // it was stated some time ago
+		f.early = now.Sub(from.granted)
+	}
 	used := w.Limit
 	if w.Remaining >= 0 {
 		used = min(w.Limit, max(0, w.Limit-w.Remaining)+w.Rounding/2+min(a.since[w.Dimension], w.Limit))

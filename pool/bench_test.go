@@ -4,6 +4,7 @@ package pool_test
 // whether any of them has room.
 
 import (
+	"encoding/json"
 	"fmt"
 	"runtime"
 	"testing"
@@ -192,4 +193,63 @@ func heapInUse() uint64 {
 	runtime.GC()
 	runtime.ReadMemStats(&m)
 	return m.HeapAlloc
+}
+
+// BenchmarkAcquireReleaseKept is with limits by the day, beside the same where
+// nobody writes anything down.
+func BenchmarkAcquireReleaseKept(b *testing.B) {
+	for _, keeps := range []bool{false, true} {
+		b.Run(fmt.Sprintf("keeps=%v", keeps), func(b *testing.B) {
+			p := byTheDay(b, 10)
+			if keeps {
+				p.State(0, false)
+				p.Saved()
+			}
+			acquireAndRelease(b, p)
+		})
+	}
+}
+
+// byTheDay is a pool of so many keys, each with three limits by the minute and two by
+// the day.
+func byTheDay(b *testing.B, keys int) *pool.Pool {
+	cfg := pool.Config{Dialect: dialect(b, "anthropic"), Flat: true, StartWithin: 2 * time.Second}
+	for i := range keys {
+		cfg.Keys = append(cfg.Keys, pool.Key{ID: fmt.Sprintf("k%d", i), Limits: append(limits(1e12, 1e15, 1e15),
+			pool.Limit{Dimension: provider.Requests, Window: 24 * time.Hour, Amount: 1e12, Kind: provider.Refilling},
+			pool.Limit{Dimension: provider.InputTokens, Window: 24 * time.Hour, Amount: 1e15, Kind: provider.Refilling},
+		)})
+	}
+	p, err := pool.New(cfg)
+	require.NoError(b, err)
+	return p
+}
+
+func BenchmarkState10000Keys(b *testing.B) {
+	p := byTheDay(b, 10_000)
+	now := pool.Time(time.Hour)
+	p.State(now, false)
+	for range 20_000 {
+		_, err := p.Acquire(now, small)
+		require.NoError(b, err)
+	}
+	for b.Loop() {
+		now++
+		p.State(now, false)
+	}
+	s, _ := p.State(now, false)
+	text, err := json.Marshal(s)
+	require.NoError(b, err)
+	b.ReportMetric(float64(len(text))/10_000, "B/key")
+}
+
+func BenchmarkRecover10000Keys(b *testing.B) {
+	p := byTheDay(b, 10_000)
+	s, _ := p.State(0, false)
+	for b.Loop() {
+		b.StopTimer()
+		p := byTheDay(b, 10_000)
+		b.StartTimer()
+		p.Recover(0, s, after)
+	}
 }

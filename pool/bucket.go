@@ -36,6 +36,13 @@ type meter interface {
 	// fuse takes in a reading, and gives what others have used beside us, and
 	// whether it gave room back.
 	fuse(now Time, r *reading, h *history) (foreign int64, freed bool)
+	// kind is how it counts, and amounts what is charged, as others may restore it.
+	// limit is what theirs was.
+	kind() provider.Kind
+	amounts(now Time) Amounts
+	restore(now Time, a *Amounts, limit int64)
+	// empty takes all of the limit for used, by grants until a moment.
+	empty(until Time)
 }
 
 // bucket is the account of one limit. Beside what its meter has charged it
@@ -53,6 +60,7 @@ type bucket struct {
 	spare      int64     // kept unused since the provider refused where we saw room
 	loosenedAt Time      // when a header last gave room back: what was granted before has been accounted for
 	history    *history  // since a header first spoke of it: nobody else needs one
+	escrow     *escrow   // of a long window, once somebody keeps states
 	refilling  refilling // the usual meter, in the same piece of memory
 
 	name        string  // tells limits on the same thing apart
@@ -71,6 +79,9 @@ type bucket struct {
 	foreign int64 // used by others, as far as headers have shown
 	drift   int64 // what the last header said is used, less what we thought
 	readAt  Time  // when that was
+
+	clock time.Time  // the provider's at our time 0, if it has told when a fixed window ends
+	old   *oldWindow // of a fixed one, when it resets is not known
 }
 
 // newBucket makes a bucket that is full. delta is the time that a request may
@@ -166,9 +177,16 @@ func (b *bucket) reopen(now Time) {
 
 // refund gives back n of what a lease was charged, unless a header has done so.
 func (b *bucket) refund(now, granted Time, n int64) {
-	if granted >= b.loosenedAt {
-		b.meter.refund(now, granted, n)
+	if granted < b.loosenedAt {
+		return
 	}
+	if b.escrow == nil {
+		b.meter.refund(now, granted, n)
+		return
+	}
+	used := b.meter.used(now)
+	b.meter.refund(now, granted, n)
+	b.escrowed(b.meter.used(now) - used)
 }
 
 // tighten takes note that the provider refused where we saw room for n.
@@ -185,6 +203,13 @@ func (b *bucket) charge(now Time, n int64) {
 		b.history.note(now, n)
 	}
 	b.meter.charge(now, n)
+	b.escrowed(n)
+}
+
+// hold sets n aside, or if negative takes it back.
+func (b *bucket) hold(n int64) {
+	b.held += n
+	b.escrowed(n)
 }
 
 // never reports whether n is above a configured limit, so that it will never
@@ -194,7 +219,7 @@ func (b *bucket) never(n int64) bool { return b.ceiling > 0 && n > b.ceiling }
 // take counts n for a lease.
 func (b *bucket) take(now Time, n int64) {
 	if b.holds {
-		b.held += n
+		b.hold(n)
 	} else {
 		b.charge(now, n)
 	}

@@ -36,6 +36,10 @@ func (p *Pool) only(c *class, ask *Ask) (k *key, until Time) {
 func (p *Pool) tick(now Time) Time {
 	p.now = max(p.now, now)
 	p.wakeKeys(p.now)
+	p.exorcise(p.now)
+	if p.old != nil && p.now >= max(p.oldUntil, p.oldEnd) {
+		p.old = nil
+	}
 	for range maxDue {
 		if p.due.len() == 0 {
 			break
@@ -143,6 +147,7 @@ func (l *lease) grant(p *Pool) Grant {
 	return Grant{
 		Lease: l.id, Key: l.key.number, Count: l.count,
 		Granted: l.granted, StartBy: l.granted.Add(p.cfg.StartWithin), Expires: l.expires, Trial: l.trial,
+		Covered: l.covered, Class: l.account.class.name, Reserved: l.reserved,
 	}
 }
 
@@ -195,7 +200,7 @@ func (p *Pool) lease(now Time, s *search, ask *Ask) *lease {
 	if a.doubted && (a.full() || !fits(now, a.buckets, &ask.Amounts)) {
 		l.trial, a.trial, a.tried = true, l.id, now
 	}
-	l.take(now)
+	l.covered = l.take(now) && (!p.keeps || a.class.kept)
 	for _, r := range a.rests() {
 		r.taken(now, l)
 	}
@@ -332,6 +337,7 @@ func (p *Pool) report(now Time, id LeaseID, holder string, s provider.Signal, us
 		}
 	}
 	freed = l.report(now, used, final) || freed
+	p.dirty = p.dirty || !l.reserved.Covers(&l.used) // debt
 	freed = a.learn(now, p, l, &s) || freed
 	p.hear(now, l, &s)
 	p.judge(now, l, &s, final)
@@ -405,4 +411,15 @@ func (p *Pool) forget(l *lease) {
 	p.due.remove(l)
 	delete(p.leases, l.id)
 	p.letGo(l.holder)
+}
+
+// Cover says that what a lease was charged has been written down: it may be given
+// out, and again. It reports whether the lease is open.
+func (p *Pool) Cover(id LeaseID) bool {
+	l := p.leases[id]
+	if l == nil || l.lapsed {
+		return false
+	}
+	l.covered = true
+	return true
 }

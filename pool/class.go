@@ -12,7 +12,8 @@ import (
 type class struct {
 	name   string
 	limits []Limit
-	tiers  []*tier // highest priority first
+	models []string // that it was declared with
+	tiers  []*tier  // highest priority first
 	queue  queue
 
 	largest provider.Amounts // that some key's configured limits let through
@@ -20,6 +21,8 @@ type class struct {
 	index  int     // in the pool's order, and in each group's accounts
 	rest   rest    // of the provider's model, whoever calls it
 	strain float64 // the part of late answers that were overloads
+
+	stated, kept bool // it is in the last State, and that was saved
 }
 
 // tier is the candidates of one priority: those that may have room, in the

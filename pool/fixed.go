@@ -12,9 +12,10 @@ const uncertainty = time.Second
 type fixed struct {
 	limit         int64
 	window, delta time.Duration
-	reset         Time  // the provider's next reset
-	count         int64 // in this window
-	carry         int64 // of it, what may count in the next one
+	reset         Time          // the provider's next reset
+	count         int64         // in this window
+	carry         int64         // of it, what may count in the next one
+	early         time.Duration // so much sooner it may reset, and no later
 }
 
 // advance opens the windows whose reset has surely passed.
@@ -51,7 +52,7 @@ func (b *fixed) charge(now Time, n int64) {
 	b.advance(now)
 	n = min(n, int64(longest)-b.count)
 	b.count += n
-	if now.Add(b.delta+uncertainty) >= b.reset {
+	if now.Add(b.delta+uncertainty+b.early) >= b.reset {
 		b.carry += n
 	}
 }

@@ -134,6 +134,7 @@ func (b *fixed) fuse(now Time, r *reading, h *history) (foreign int64, freed boo
 func (b *fixed) resets(now Time, in time.Duration) {
 	b.advance(now)
 	if at := now.Add(in); at < b.reset && at > b.reset-Time(b.window/2) {
+		b.early = max(0, b.early-b.reset.Sub(at))
 		b.reset = at
 	}
 }

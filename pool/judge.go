@@ -26,7 +26,7 @@ func (p *Pool) judge(now Time, l *lease, s *provider.Signal, final bool) {
 	if l.knows(s.Class) || s.Scope == provider.NoScope {
 		return
 	}
-	l.refused = s.Class
+	l.refused, p.dirty = s.Class, true
 	if s.Source == provider.WindowReset && p.cfg.Dialect.Kind == provider.Refilling {
 		guessed := *s // a bucket that is full then has room long before, as ours knows
 		guessed.Wait, guessed.Source = 0, provider.NotStated
@@ -179,10 +179,12 @@ func (p *Pool) praise(now Time, l *lease, final bool) {
 	a.class.strain -= a.class.strain / 8
 	for i, r := range a.rests() {
 		if r.answered(now, l) {
+			p.dirty = true
 			p.reopened(now, a, i)
 		}
 	}
 	if r := l.key.barred[a.class]; r != nil && r.answered(now, l) {
+		p.dirty = true
 		p.turned(a.group)
 	}
 	if final {
@@ -252,6 +254,7 @@ func (p *Pool) endTrial(now Time, l *lease) {
 // With "", all keys. It reports whether there is such a key.
 func (p *Pool) Restore(now Time, id string) (found bool) {
 	now = p.tick(now)
+	p.dirty = true
 	for _, k := range p.keys {
 		if id != "" && k.id != id {
 			continue

@@ -209,6 +209,7 @@ func (p *Pool) accepted(now Time, k *key, l *lease) {
 // revive takes a key back into use.
 func (p *Pool) revive(now Time, k *key) {
 	k.health, k.accuser, k.until = Healthy, "", now
+	p.dirty = true
 	p.rest(k, now)
 	p.wakeKeys(now)
 }

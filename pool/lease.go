@@ -20,6 +20,12 @@ type Grant struct {
 	// Trial marks a lease beyond what the buckets allow: it finds out whether what
 	// one holder has said of the limits is so.
 	Trial bool
+	// Covered is whether nothing that it was charged need be written down before it
+	// is given out. Else that is so after the next State that is saved. It is always
+	// so while nobody keeps states.
+	Covered  bool
+	Class    string           // of models
+	Reserved provider.Amounts // for all its requests
 }
 
 // lease is one key in somebody's hands. There may be a million of them, so it
@@ -44,6 +50,7 @@ type lease struct {
 
 	refused    provider.Class // the provider's answer, if that was a refusal; else OK
 	trial      bool           // granted in spite of the buckets
+	covered    bool           // as in Grant
 	lapsed     bool           // its time has run out; it is kept for late reports
 	index      int32          // in the pool's heap of leases
 	prev, next *lease         // in the order of their grants
@@ -72,7 +79,8 @@ func (l *lease) list(from int, bs []*bucket, f func(uint32, *bucket)) {
 // take charges the reservation. An ask above a limit that was learned, or
 // lowered, reserves the limit: more would be debt for longer than a window, on
 // nobody's word but the holder's.
-func (l *lease) take(now Time) {
+func (l *lease) take(now Time) (covered bool) {
+	uncovered := false
 	l.charged = 1<<len(l.account.buckets) - 1
 	if l.key.own != nil {
 		l.charged |= (1<<len(l.key.own[l.account.class]) - 1) << ownBit
@@ -89,7 +97,9 @@ func (l *lease) take(now Time) {
 			l.holding |= bit
 		}
 		b.take(now, n)
+		uncovered = uncovered || !b.covered()
 	})
+	return !uncovered
 }
 
 // trim gives back what was reserved for requests beyond so many that were sent. It
@@ -103,7 +113,7 @@ func (l *lease) trim(now Time, sent int64) (freed bool) {
 		before := l.reserved[d]
 		after := max(mulDivUp(before, sent, int64(l.count)), min(l.used[d], before))
 		if l.holding&bit != 0 {
-			b.held -= before - after
+			b.hold(after - before)
 		} else {
 			b.refund(now, l.granted, before-after)
 		}
@@ -152,8 +162,8 @@ func (l *lease) charge(now Time, all bool) (charged bool) {
 		}
 		n := l.left(b.dimension)
 		l.holding &^= bit
-		b.held -= n
 		b.charge(now, n)
+		b.hold(-n)
 		charged = charged || n > 0
 	})
 	return charged
@@ -179,8 +189,8 @@ func (l *lease) report(now Time, used provider.Amounts, final bool) (freed bool)
 				freed = freed || kept > 0
 				kept = 0
 			}
-			b.held -= max(0, reserved-before) - kept
 			b.charge(now, after-before)
+			b.hold(kept - max(0, reserved-before))
 			freed = freed || after > before // it refills from now on
 		case after > reserved:
 			b.charge(now, after-max(before, reserved))
@@ -213,7 +223,7 @@ func (l *lease) end(now Time) (freed bool) {
 	freed = l.charge(now, true)
 	l.buckets(func(bit uint32, b *bucket) {
 		if l.holding&bit != 0 { // a slot
-			b.held -= l.reserved[b.dimension]
+			b.hold(-l.reserved[b.dimension])
 			freed = true
 		}
 	})

@@ -104,6 +104,15 @@ type Pool struct {
 	served   []*Waiter
 	notices  []Notice
 	warnings map[Notice]*Warning
+	keeps    bool // states are written down
+	dirty    bool // something has changed that is to outlive us
+	ghosts   heap[*ghost]
+	before   *recovery // from which we began
+	hashed   map[uint64]*key
+	old      map[oldID]*oldLease
+	oldSince Time // no earlier, as far as we know, was any of them granted
+	oldUntil Time // then none is heard of for the first time
+	oldEnd   Time // then all have ended
 }
 
 // holder is somebody who has leases or waits for one.
@@ -208,7 +217,8 @@ func (g *group) seat(priority int) *seat {
 
 // addClass opens an account for the class with every group.
 func (p *Pool) addClass(cfg Class) *class {
-	c := &class{name: cfg.Name, limits: cfg.Limits, index: len(p.inOrder), strain: strained}
+	p.dirty = true
+	c := &class{name: cfg.Name, limits: cfg.Limits, models: cfg.Models, index: len(p.inOrder), strain: strained}
 	p.classes[c.name] = c
 	p.inOrder = append(p.inOrder, c)
 	for _, m := range cfg.Models {
@@ -218,6 +228,9 @@ func (p *Pool) addClass(cfg Class) *class {
 	for _, g := range p.groups {
 		a := p.newAccount(p.now, g, c)
 		g.accounts = append(g.accounts, a)
+		if p.before != nil {
+			p.before.created(g, a)
+		}
 		c.raise(a)
 		for _, s := range g.seats {
 			t := tiers[s.tier]

@@ -330,16 +330,16 @@ func (w *world) finish() {
 func (w *world) judge() {
 	for d, a := range w.accounts {
 		if d == provider.Concurrency {
-			w.judgeSlots(a)
+			a.judgeSlots(w.T)
 			continue
 		}
 		for _, u := range a.uses {
-			a.judge(w, fmt.Sprintf("%v of %d", d, a.limit.Amount), u.hi)
+			a.judge(w.T, fmt.Sprintf("%v of %d", d, a.limit.Amount), u.hi)
 		}
 	}
 }
 
-func (a *account) judge(w *world, what string, moment pool.Time) {
+func (a *account) judge(t *rapid.T, what string, moment pool.Time) {
 	type arrival struct {
 		at pool.Time
 		n  int64
@@ -366,7 +366,7 @@ func (a *account) judge(w *world, what string, moment pool.Time) {
 		if x.change > 0 {
 			bucket.SetLimit(at, x.change)
 		} else if !bucket.Take(at, x.n) {
-			w.Fatalf("%s: the provider refused %d at %v, has %d; limit %+v, uses %+v, changes %+v",
+			t.Fatalf("%s: the provider refused %d at %v, has %d; limit %+v, uses %+v, changes %+v",
 				what, x.n, at, bucket.Remaining(at), a.limit, a.uses, a.changes)
 		}
 	}
@@ -382,7 +382,7 @@ func (a *account) provider() sim.Limiter {
 	return sim.NewSlidingWindow(a.limit.Amount, a.limit.Window)
 }
 
-func (w *world) judgeSlots(a *account) {
+func (a *account) judgeSlots(t *rapid.T) {
 	for _, u := range a.uses {
 		var open int64
 		for _, v := range a.uses {
@@ -391,7 +391,7 @@ func (w *world) judgeSlots(a *account) {
 			}
 		}
 		if open > a.limit.Amount {
-			w.Fatalf("%d calls at once at %v, limit %d", open, u.lo, a.limit.Amount)
+			t.Fatalf("%d calls at once at %v, limit %d", open, u.lo, a.limit.Amount)
 		}
 	}
 }

@@ -129,6 +129,10 @@ func (p *Pool) Next(now Time) (served []*Waiter, wake Time) {
 		}
 		wake = min(wake, Time(at))
 	}
+	if p.ghosts.len() > 0 && p.waiting > 0 {
+		_, at := p.ghosts.min()
+		wake = min(wake, Time(at))
+	}
 	if p.resting.len() > 0 && p.waiting > 0 {
 		_, at := p.resting.min()
 		wake = min(wake, Time(at))

@@ -1,6 +1,7 @@
 package provider
 
 import (
+	"net/http"
 	"strings"
 	"time"
 )
@@ -35,6 +36,9 @@ func (d *Dialect) Read(r Response) Signal {
 	s.Class, s.Scope = v.class, v.scope
 	s.Windows = a.windows
 	s.Organization = a.organization()
+	if date := a.first("Date"); date != "" && !s.Cached {
+		s.Date, _ = http.ParseTime(date)
+	}
 	if s.Class == OK {
 		return s
 	}

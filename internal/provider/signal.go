@@ -136,6 +136,8 @@ type Signal struct {
 	RampUp bool
 	// Organization is the owner of the limits, as the response names it.
 	Organization string
+	// Date is the provider's time at the response; zero if it is not stated.
+	Date time.Time
 	// Cached is true if a cache has answered: what it says of limits is old.
 	Cached bool
 }

@@ -1,0 +1,303 @@
+package pool
+
+import (
+	"slices"
+	"time"
+
+	"github.com/keybroker/keybroker/internal/provider"
+)
+
+// Recovery is what is known of the owner before.
+type Recovery struct {
+	// Overlap is for how long it may go on granting without knowing of us.
+	Overlap time.Duration
+	// TTL is the longest that a lease of its may live without a report.
+	TTL time.Duration
+	// Wall is the time by the clock on the wall, zero if that is not known. It need
+	// not be right: all that it does is to let a lease try whether a window has ended.
+	Wall time.Time
+}
+
+// Recover begins where the last State of another owner left off; nil if there was
+// none. It comes before the first call. What nobody knows counts as used: short
+// windows are empty, slots are taken until the leases of before have surely ended,
+// and long windows stand as far ahead as may have been granted.
+func (p *Pool) Recover(now Time, s *State, r Recovery) {
+	now = p.tick(now)
+	p.oldSince, p.oldUntil = now.Add(-r.TTL), now.Add(r.Overlap+r.TTL)
+	if s == nil {
+		return
+	}
+	x := &recovery{
+		p: p, now: now, until: now.Add(r.Overlap), ttl: r.TTL, wall: r.Wall, stopped: s.Stopped,
+		groups: map[string]*GroupState{}, keys: map[string]*KeyState{}, classes: map[string]bool{}, models: map[string]string{}, strange: map[*group]bool{},
+	}
+	if s.Stopped { // nobody grants any more
+		x.until, p.oldUntil = now, now.Add(r.TTL)
+	}
+	for i := range s.Groups {
+		x.groups[s.Groups[i].Name] = &s.Groups[i]
+	}
+	for i := range s.Keys {
+		x.keys[s.Keys[i].ID] = &s.Keys[i]
+	}
+	for _, c := range s.Classes {
+		x.classes[c.Name] = true
+		for _, m := range c.Models {
+			x.models[m] = c.Name
+		}
+	}
+	for _, c := range s.Classes {
+		x.class(&c)
+	}
+	for _, g := range p.groups {
+		x.group(g)
+	}
+	p.before = x
+}
+
+// Forget begins as if all that may have been granted had been: for an owner whose
+// State is lost.
+func (p *Pool) Forget(now Time, r Recovery) {
+	now = p.tick(now)
+	p.oldSince, p.oldUntil = now.Add(-r.TTL), now.Add(r.Overlap+r.TTL)
+	p.before = &recovery{p: p, now: now, until: now.Add(r.Overlap), ttl: r.TTL, lost: true}
+	for _, g := range p.groups {
+		p.groupBuckets(g, func(b *bucket) { p.before.unknown(g, b) })
+	}
+}
+
+// recovery restores a State. It is kept for the classes that are yet to come.
+type recovery struct {
+	p       *Pool
+	now     Time
+	until   Time // others may grant
+	ttl     time.Duration
+	wall    time.Time
+	stopped bool
+	lost    bool // all counts as used
+
+	groups  map[string]*GroupState
+	keys    map[string]*KeyState
+	classes map[string]bool
+	models  map[string]string // their class
+	strange map[*group]bool   // with keys that were in another
+}
+
+func (x *recovery) class(s *ClassState) {
+	c := x.p.classes[s.Name]
+	switch {
+	case c != nil:
+	case s.Name == otherModels:
+		c = x.p.addClass(Class{Name: otherModels})
+	case s.Name == noModel:
+		c, _ = x.p.class(provider.NoModel) // there is no error
+	default:
+		if c, _ = x.p.class(s.Name); c == nil || c.name != s.Name {
+			return // it is not served any more, or in another class
+		}
+	}
+	x.rest(&c.rest, s.Rest)
+}
+
+func (x *recovery) rest(r *rest, s *RestState) {
+	if s != nil {
+		*r = rest{
+			on: true, until: x.now.Add(s.Left), only: s.Only, class: s.Class, operator: s.Operator, backoff: s.Backoff,
+			by: s.By, alone: x.now,
+		}
+	}
+}
+
+func (x *recovery) key(k *key, s *KeyState) {
+	k.organization = s.Organization
+	if s.Health != Healthy {
+		k.health, k.backoff, k.until, k.accuser = s.Health, s.Backoff, x.now.Add(s.Rest), s.By
+		until := k.until
+		if k.accuser != "" {
+			until = min(until, x.now.Add(secondOpinion))
+		}
+		x.p.rest(k, until)
+	}
+	for name, r := range s.Barred {
+		if c := x.p.classes[name]; c != nil {
+			if k.barred == nil {
+				k.barred = map[*class]*rest{}
+			}
+			k.barred[c] = &rest{}
+			x.rest(k.barred[c], &r)
+		}
+	}
+	x.buckets(k.group, k.shared, s.Shared)
+	for c, own := range k.own {
+		if own = own[:len(own)-len(k.shared)]; x.moved(c) {
+			x.forget(k.group, own)
+		} else {
+			x.buckets(k.group, own, s.Own[c.name])
+		}
+	}
+}
+
+// group restores a group. If one of its keys was in another, nobody knows what that
+// one has used of it.
+func (x *recovery) group(g *group) {
+	for _, k := range g.keys {
+		if s := x.keys[k.id]; s != nil {
+			if s.Group != g.name && (s.Group != "" || s.ID != g.name) {
+				x.strange[g] = true
+			}
+			x.key(k, s)
+		}
+	}
+	strange, s := x.strange[g], x.groups[g.name]
+	if strange {
+		x.p.groupBuckets(g, func(b *bucket) { x.unknown(g, b) })
+	}
+	if s == nil { // it is new
+		return
+	}
+	if !strange {
+		x.buckets(g, g.shared, s.Shared)
+	}
+	x.rest(&g.rest, s.Rest)
+	accounts := make(map[string]*AccountState, len(s.Accounts))
+	for i := range s.Accounts {
+		accounts[s.Accounts[i].Class] = &s.Accounts[i]
+	}
+	for _, a := range g.accounts {
+		x.account(a, accounts[a.class.name], strange)
+	}
+}
+
+func (x *recovery) account(a *account, s *AccountState, strange bool) {
+	if s == nil { // nothing was granted in the class, unless its models were in another
+		if !strange && x.moved(a.class) {
+			x.forget(a.group, a.notShared())
+		}
+		return
+	}
+	x.rest(&a.rest, s.Rest)
+	if s.Window > 0 {
+		a.window, a.capped, a.steady = s.Window, s.Capped, s.Steady
+	}
+	for i := range s.Buckets {
+		if b := &s.Buckets[i]; b.Learned && !slices.ContainsFunc(a.buckets, b.is) && len(a.buckets) < ownBit-1 {
+			a.buckets = append(a.buckets, x.learned(b))
+		}
+	}
+	a.missing = slices.DeleteFunc(a.missing, a.knows)
+	if strange {
+		return
+	}
+	if x.moved(a.class) { // some of its models were in another
+		x.forget(a.group, a.notShared())
+		return
+	}
+	x.buckets(a.group, a.notShared(), s.Buckets)
+	for _, b := range a.buckets {
+		a.hint(x.now, b, x.wall)
+	}
+}
+
+// moved reports whether models of a class may have been used in another one.
+func (x *recovery) moved(c *class) bool {
+	switch {
+	case x.lost:
+		return true
+	case x.classes[allModels] != (c.name == allModels) && len(x.classes) > 0:
+		return true
+	case x.classes[otherModels] && !x.classes[c.name]:
+		return true
+	}
+	for _, m := range c.models {
+		was, ok := x.models[m]
+		if !ok && x.classes[m] {
+			was, ok = m, true
+		}
+		if ok && was != c.name {
+			return true
+		}
+	}
+	return false
+}
+
+// created forgets what may have been used of the accounts of a class that is made
+// now.
+func (x *recovery) created(g *group, a *account) {
+	if !x.lost && (x.groups[g.name] == nil && !x.strange[g] || !x.moved(a.class)) {
+		return
+	}
+	x.forget(g, a.notShared())
+	for _, k := range g.keys {
+		if own := k.own[a.class]; own != nil && (x.lost || x.keys[k.id] != nil) {
+			x.forget(g, own[:len(own)-len(k.shared)])
+		}
+	}
+}
+
+func (x *recovery) learned(s *BucketState) *bucket {
+	b := x.p.newBuckets(x.now, Limit{Dimension: s.Dimension, Name: s.Name, Window: s.Window, Kind: s.Kind, Amount: max(s.Limit, 1)})[0]
+	b.ceiling = 0
+	return b
+}
+
+// is reports whether a bucket is the one that a state is of.
+func (s *BucketState) is(b *bucket) bool {
+	return b.dimension == s.Dimension && b.name == s.Name && b.window == s.Window
+}
+
+// buckets restores buckets. One that the record does not have is of a new limit: of
+// what counts against it nothing is known.
+func (x *recovery) buckets(g *group, bs []*bucket, states []BucketState) {
+	for _, b := range bs {
+		i := slices.IndexFunc(states, func(s BucketState) bool { return s.is(b) })
+		switch {
+		case i >= 0:
+			x.bucket(g, b, &states[i])
+		case x.stopped && !long(b.window):
+			x.bucket(g, b, &BucketState{Limit: b.limit})
+		default:
+			x.unknown(g, b)
+		}
+	}
+}
+
+func (x *recovery) bucket(g *group, b *bucket, s *BucketState) {
+	if s.Lowered && s.Limit > 0 && s.Limit < b.limit {
+		b.setLimit(x.now, s.Limit)
+	}
+	held, ahead := s.Held, s.Ahead
+	if b.holds { // they may be used any moment until the last of them has ended
+		held, ahead = held+ahead, 0
+	}
+	switch {
+	case x.stopped || long(b.window):
+		b.restore(x.now, x.until, &s.Amounts, max(s.Limit, 1), ahead)
+		x.haunt(g, b, held)
+	default:
+		b.restore(x.now, x.now, &s.Amounts, max(s.Limit, 1), 0)
+		x.unknown(g, b)
+	}
+}
+
+func (x *recovery) forget(g *group, bs []*bucket) {
+	for _, b := range bs {
+		x.unknown(g, b)
+	}
+}
+
+// unknown takes a limit for used up: at once, or if amounts of it are held, at any
+// moment until the last of them has ended.
+func (x *recovery) unknown(g *group, b *bucket) {
+	if b.holds {
+		x.haunt(g, b, b.limit)
+	} else {
+		b.meter.empty(x.until)
+	}
+}
+
+func (x *recovery) haunt(g *group, b *bucket, n int64) {
+	if n > 0 {
+		x.p.haunt(g, b, n, x.until.Add(b.mostHeld(x.ttl)))
+	}
+}
