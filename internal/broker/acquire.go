@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/keybroker/keybroker/internal/failpoint"
 	"github.com/keybroker/keybroker/internal/provider"
 	"github.com/keybroker/keybroker/pool"
 )
@@ -74,15 +75,15 @@ func (b *Broker) Acquire(ctx context.Context, r Request) (Lease, error) {
 	if cfg := &chain[0].cfg; r.TTL != 0 && (r.TTL < cfg.StartWithin || r.TTL > cfg.MaxTTL) {
 		return Lease{}, fmt.Errorf("%w: from %v, its start_within, to %v", ErrTTL, cfg.StartWithin, cfg.MaxTTL)
 	}
-	o, grant, repeated := granted(chain, &r)
+	o, grant, repeated, err := granted(ctx, chain, &r)
 	if !repeated {
-		o, grant, err = tryAll(chain, &r)
+		o, grant, err = tryAll(ctx, chain, &r)
 	}
 	if errors.Is(err, pool.ErrAllKeysExhausted) {
 		if until := waitUntil(ctx, start, min(r.MaxWait, o.cfg.MaxWait)); until > 0 && worthWaiting(err) {
 			grant, err = o.wait(ctx, &r, until)
 			if errors.Is(err, errWaitEnded) {
-				o, grant, err = tryAll(chain, &r)
+				o, grant, err = tryAll(ctx, chain, &r)
 			}
 		}
 	}
@@ -107,8 +108,9 @@ func (b *Broker) Acquire(ctx context.Context, r Request) (Lease, error) {
 		}
 	}
 	waited := floor(o.origin.Add(time.Duration(grant.Granted)).Sub(start))
+	failpoint.At("before-answer")
 	return Lease{
-		ID:          b.signer.id(leaseName{o.number, o.epoch, grant.Lease}, r.Holder),
+		ID:          b.signer.id(o.name(&grant), r.Holder),
 		Pool:        &o.cfg,
 		Key:         grant.Key,
 		Requests:    grant.Count,
@@ -130,18 +132,25 @@ func floor(d time.Duration) time.Duration {
 
 // granted finds the lease that a repeated call was given before, in any pool of
 // the chain.
-func granted(chain []*owner, r *Request) (found *owner, grant pool.Grant, ok bool) {
+func granted(ctx context.Context, chain []*owner, r *Request) (found *owner, grant pool.Grant, ok bool, err error) {
 	if r.Request == "" {
-		return nil, grant, false
+		return nil, grant, false, nil
 	}
 	for _, o := range chain {
-		o.do(func(now pool.Time, _ *pool.Pool) { grant, ok = o.granted(now, o.ask(r)) })
+		grant, err = o.grant(ctx, r, func(now pool.Time, e *pool.Pool, ask pool.Ask) (g pool.Grant, err error) {
+			if g, ok = o.granted(now, ask); !ok {
+				err = errNotRepeated
+			}
+			return g, err
+		})
 		if ok {
-			return o, grant, true
+			return o, grant, true, err
 		}
 	}
-	return nil, grant, false
+	return nil, grant, false, nil
 }
+
+var errNotRepeated = errors.New("not granted before")
 
 var errWaitEnded = errors.New("wait ended")
 
@@ -161,11 +170,11 @@ func worthWaiting(err error) bool {
 
 // tryAll asks each pool once. Without room anywhere it gives the first pool
 // where there may be some later, with its error; else the first pool's error.
-func tryAll(chain []*owner, r *Request) (*owner, pool.Grant, error) {
+func tryAll(ctx context.Context, chain []*owner, r *Request) (*owner, pool.Grant, error) {
 	var first *owner
 	var reason error
 	for _, o := range chain {
-		grant, err := o.try(r)
+		grant, err := o.try(ctx, r)
 		if err == nil {
 			return o, grant, nil
 		}
@@ -187,17 +196,54 @@ func (o *owner) ask(r *Request) pool.Ask {
 	}
 }
 
-func (o *owner) try(r *Request) (grant pool.Grant, err error) {
+func (o *owner) try(ctx context.Context, r *Request) (grant pool.Grant, err error) {
+	return o.grant(ctx, r, func(now pool.Time, e *pool.Pool, ask pool.Ask) (pool.Grant, error) {
+		g, err := e.Acquire(now, ask)
+		return g, o.explain(now, err)
+	})
+}
+
+// grant runs a call on the engine that may give a lease, and gives it as soon as
+// that may be.
+func (o *owner) grant(ctx context.Context, r *Request, f func(pool.Time, *pool.Pool, pool.Ask) (pool.Grant, error)) (grant pool.Grant, err error) {
+	if err := o.permitted(ctx); err != nil {
+		return grant, err
+	}
 	ask := o.ask(r)
+	var mine *wait
 	o.do(func(now pool.Time, e *pool.Pool) {
-		if o.closed() {
-			err = ErrDraining
+		if err = o.may(now); err != nil {
 			return
 		}
-		grant, err = e.Acquire(now, ask)
-		err = o.explain(now, err)
+		if grant, err = f(now, e, ask); err == nil && o.uncovered(&grant, ask.TTL) {
+			mine = &wait{done: make(chan answer, 1)}
+			o.hold(held{mine, grant, ask.Holder, ask.Request != ""})
+		}
 	})
-	return grant, err
+	if mine == nil {
+		return grant, err
+	}
+	select {
+	case a := <-mine.done:
+		return a.grant, a.err
+	case <-ctx.Done():
+	}
+	o.leave(nil, mine)
+	select {
+	case a := <-mine.done: // saved at the last moment
+		return a.grant, a.err
+	default:
+		return pool.Grant{}, ctx.Err()
+	}
+}
+
+// name is what the id of a lease says.
+func (o *owner) name(g *pool.Grant) leaseName {
+	return leaseName{
+		pool: pool.Hash(o.cfg.Name), epoch: o.epoch, lease: g.Lease,
+		key: pool.Hash(o.cfg.Keys[g.Key].ID), class: pool.Hash(g.Class),
+		ttl: g.Expires.Sub(g.Granted), count: g.Count, reserved: g.Reserved,
+	}
 }
 
 // explain turns the engine's moments into the caller's.

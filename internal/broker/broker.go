@@ -8,6 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/keybroker/keybroker/internal/provider"
@@ -25,6 +27,12 @@ var (
 	// ErrDraining is returned once Close has been called.
 	ErrDraining = errors.New("broker is shutting down")
 
+	// ErrStore is returned while what is granted cannot be written down.
+	ErrStore = errors.New("the store cannot be reached, and nothing is granted that might be forgotten")
+
+	// ErrNotOwner is returned when another broker has taken over the pool.
+	ErrNotOwner = errors.New("another broker owns the pool")
+
 	// ErrTTL is returned for a time to live that the pool does not allow.
 	ErrTTL = errors.New("not what the pool allows")
 
@@ -41,32 +49,50 @@ type PoolConfig struct {
 	DefaultTTL time.Duration
 	MaxTTL     time.Duration
 	MaxWait    time.Duration
+	// StateLost takes all limits for used, whatever the record says, if there is one:
+	// for a store that was lost, or is an old copy. Lease ids of before are void.
+	StateLost bool
 	// Notify, if set, hears what people should hear of. It must not block.
 	Notify func(pool.Notice)
+	// Stored, if set, hears when the store cannot be reached, and with nil when it
+	// can again. It must not block, nor call the broker.
+	Stored func(error)
 }
 
 // Broker leases keys from its pools. It is safe for concurrent use.
 type Broker struct {
 	owners []*owner
 	byName map[string]*owner
+	byHash map[uint64]*owner // of the name, as lease ids have it
 	signer *signer
+	cancel context.CancelFunc // ends all owners
 }
 
-// New claims the pools and starts their owners. Names are unique, and
-// fallbacks exist; the errors are those of the store and of pool.New.
+// New claims the pools and starts their owners, which go on until the context
+// ends, or Stop. Names are unique, and fallbacks exist; the errors are those of the
+// store, of its records, and of pool.New.
 func New(ctx context.Context, store Store, pools []PoolConfig) (*Broker, error) {
-	b := &Broker{byName: map[string]*owner{}, signer: newSigner()}
-	for i, cfg := range pools {
-		epoch, err := store.Claim(ctx, cfg.Name)
-		if err != nil {
-			return nil, fmt.Errorf("claim pool %q: %w", cfg.Name, err)
-		}
-		o, err := newOwner(cfg, i, epoch)
-		if err != nil {
-			return nil, fmt.Errorf("pool %q: %w", cfg.Name, err)
-		}
-		b.owners = append(b.owners, o)
-		b.byName[cfg.Name] = o
+	b := &Broker{owners: make([]*owner, len(pools)), byName: map[string]*owner{}, byHash: map[uint64]*owner{}}
+	ctx, cancel := context.WithCancel(ctx)
+	b.cancel = cancel
+	lost := slices.ContainsFunc(pools, func(c PoolConfig) bool { return c.StateLost })
+	signer, err := startSigner(ctx, store, lost)
+	if err == nil {
+		err = atOnce(pools, func(i int, cfg PoolConfig) (err error) {
+			if b.owners[i], err = newOwner(ctx, store, cfg); err != nil {
+				return fmt.Errorf("pool %q: %w", cfg.Name, err)
+			}
+			return nil
+		})
+	}
+	if err != nil { // the pools that have begun end in order
+		b.owners = slices.DeleteFunc(b.owners, func(o *owner) bool { return o == nil })
+		return nil, errors.Join(err, b.Stop(ctx))
+	}
+	b.signer = signer
+	for _, o := range b.owners {
+		b.byName[o.cfg.Name] = o
+		b.byHash[pool.Hash(o.cfg.Name)] = o
 	}
 	return b, nil
 }
@@ -77,6 +103,31 @@ func (b *Broker) Close() {
 	for _, o := range b.owners {
 		o.close()
 	}
+}
+
+// Stop is the end, after Close: it writes down what is used, so that whoever
+// follows can go on from there. What is reported from now on is lost.
+func (b *Broker) Stop(ctx context.Context) error {
+	b.Close()
+	defer b.cancel()
+	return atOnce(b.owners, func(_ int, o *owner) error {
+		if err := o.halt(ctx); err != nil {
+			return fmt.Errorf("pool %q: save its last record: %w", o.cfg.Name, err)
+		}
+		return nil
+	})
+}
+
+// atOnce does something for each, all at the same time, so that they share what a
+// store takes to write; and gives the errors.
+func atOnce[T any](all []T, f func(int, T) error) error {
+	errs := make([]error, len(all))
+	var wait sync.WaitGroup
+	for i, x := range all {
+		wait.Go(func() { errs[i] = f(i, x) })
+	}
+	wait.Wait()
+	return errors.Join(errs...)
 }
 
 // chain lists the pools to try: the one named and its fallbacks, or those that
@@ -115,8 +166,11 @@ type Report struct {
 // after the final one. The only error is ErrUnknownLease.
 func (b *Broker) Report(holder, leaseID string, r Report) (ttl time.Duration, settled bool, err error) {
 	o, n, err := b.find(holder, leaseID)
-	if err != nil || n.epoch != o.epoch {
-		return 0, err == nil, err
+	if err != nil {
+		return 0, false, err
+	}
+	if n.epoch != o.epoch {
+		o.waitAlone()
 	}
 	dialect := o.cfg.Dialect
 	r.Response.At = time.Now()
@@ -129,12 +183,16 @@ func (b *Broker) Report(holder, leaseID string, r Report) (ttl time.Duration, se
 		used[provider.Requests] = r.Requests
 	}
 	o.do(func(now pool.Time, e *pool.Pool) {
-		report := e.Report
-		if r.Last {
-			report = e.ReportLast
-		}
 		var expires pool.Time
-		if expires, err = report(now, n.lease, holder, signal, used, r.Final); err == nil {
+		switch {
+		case n.epoch != o.epoch:
+			expires, err = e.ReportOld(now, n.old(holder), signal, used, r.Final)
+		case r.Last:
+			expires, err = e.ReportLast(now, n.lease, holder, signal, used, r.Final)
+		default:
+			expires, err = e.Report(now, n.lease, holder, signal, used, r.Final)
+		}
+		if err == nil && !r.Final {
 			ttl = expires.Sub(now)
 		}
 	})
@@ -151,19 +209,35 @@ func noOutput(status int) bool {
 // settled, it had ended already. The only error is ErrUnknownLease.
 func (b *Broker) Release(holder, leaseID string, unused bool) (settled bool, err error) {
 	o, n, err := b.find(holder, leaseID)
-	if err != nil || n.epoch != o.epoch {
-		return err == nil, err
+	if err != nil {
+		return false, err
+	}
+	if n.epoch != o.epoch {
+		o.waitAlone()
 	}
 	o.do(func(now pool.Time, e *pool.Pool) {
-		settled = e.Release(now, n.lease, holder, unused) != nil
+		if n.epoch == o.epoch {
+			err = e.Release(now, n.lease, holder, unused)
+		} else {
+			_, err = e.ReportOld(now, n.old(holder), provider.Signal{}, unknownUse, true)
+		}
 	})
-	return settled, nil
+	return err != nil, nil
 }
+
+// unknownUse is a report that says nothing of what was used.
+var unknownUse = func() (a provider.Amounts) {
+	for d := range a {
+		a[d] = provider.Unknown
+	}
+	return a
+}()
 
 func (b *Broker) find(holder, leaseID string) (*owner, leaseName, error) {
 	n, ok := b.signer.parse(leaseID, holder)
-	if !ok || int(n.pool) >= len(b.owners) {
+	o := b.byHash[n.pool]
+	if !ok || o == nil || n.epoch > o.epoch {
 		return nil, n, ErrUnknownLease
 	}
-	return b.owners[n.pool], n, nil
+	return o, n, nil
 }

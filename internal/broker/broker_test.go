@@ -278,14 +278,13 @@ func TestErrorOfAnAnswerHasNoOutput(t *testing.T) {
 
 var errStore = errors.New("store stalled")
 
-type stalled struct{}
+type stalled struct{ broker.Store }
 
 func (stalled) Claim(context.Context, string) (uint64, error) { return 0, errStore }
 
 func TestNewGivesTheErrorsOfStoreAndPool(t *testing.T) {
 	_, err := broker.New(t.Context(), stalled{}, []broker.PoolConfig{onePool("a", 1, 1)})
 	require.ErrorIs(t, err, errStore)
-	require.ErrorContains(t, err, `"a"`)
 	cfg := onePool("a", 1, 1)
 	cfg.Strategy = "best"
 	_, err = broker.New(t.Context(), &broker.Memory{}, []broker.PoolConfig{cfg})

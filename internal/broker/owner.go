@@ -1,6 +1,8 @@
 package broker
 
 import (
+	"context"
+	"fmt"
 	"sync"
 	"time"
 
@@ -11,7 +13,6 @@ import (
 // timer, and the channels on which waiters hear.
 type owner struct {
 	cfg    PoolConfig
-	number uint16
 	epoch  uint64
 	origin time.Time // Time 0 of the engine
 
@@ -24,6 +25,9 @@ type owner struct {
 	requests map[requestKey]*pool.Waiter // waiters whose ask may be repeated
 	watchers map[chan struct{}]struct{}
 	closing  chan struct{} // closed when nobody is let in any more
+	dirty    bool          // the keeper has been told that something is to be saved
+
+	keeper
 }
 
 type requestKey struct{ holder, request string }
@@ -31,6 +35,7 @@ type requestKey struct{ holder, request string }
 // wait is a call that stands in line. It hears exactly once.
 type wait struct {
 	done chan answer // of capacity 1
+	gone bool        // nobody listens any more
 }
 
 type answer struct {
@@ -38,22 +43,95 @@ type answer struct {
 	err   error
 }
 
-func newOwner(cfg PoolConfig, number int, epoch uint64) (*owner, error) {
+// past is how long before its beginning an owner's clock starts: what is
+// remembered of longer windows happened then.
+const past = 62 * 24 * time.Hour
+
+// newOwner claims a pool, and goes on where the last owner left off. From then on
+// it is remembered what it grants, until close and, after that, halt.
+func newOwner(ctx context.Context, store Store, cfg PoolConfig) (*owner, error) {
 	engine, err := pool.New(cfg.Config)
 	if err != nil {
 		return nil, err
 	}
 	o := &owner{
-		cfg: cfg, number: uint16(number), epoch: epoch, origin: time.Now(),
+		cfg: cfg, origin: time.Now().Add(-past),
 		engine: engine, wake: pool.Never,
 		waits:    map[*pool.Waiter]*wait{},
 		requests: map[requestKey]*pool.Waiter{},
 		watchers: map[chan struct{}]struct{}{},
 		closing:  make(chan struct{}),
+		keeper: keeper{
+			store: store, again: pool.Never, prompt: promptSaves, longest: cfg.DefaultTTL,
+			wanted: make(chan struct{}, 1), heard: make(chan struct{}), done: make(chan struct{}),
+		},
 	}
 	o.timer = time.AfterFunc(time.Hour, o.ring)
 	o.timer.Stop()
+	if err := o.begin(ctx); err != nil {
+		return nil, err
+	}
+	ctx, o.stop = context.WithCancel(ctx)
+	claims, _ := store.Watch(ctx, cfg.Name)
+	go o.keep(ctx, claims)
 	return o, nil
+}
+
+// begin claims the pool and recovers it. Before it returns, it is written down that
+// we have begun: whoever follows knows that what we grant is not in the record of
+// the owner before us.
+func (o *owner) begin(ctx context.Context) error {
+	claimed := o.now()
+	epoch, err := o.store.Claim(ctx, o.cfg.Name)
+	if err != nil {
+		return fmt.Errorf("claim: %w", err)
+	}
+	o.epoch = epoch
+	b, err := o.store.Load(ctx, o.cfg.Name)
+	if err != nil {
+		return fmt.Errorf("load its record: %w", err)
+	}
+	last, err := decodeRecord(b)
+	if err != nil && !o.cfg.StateLost {
+		return err
+	}
+	now, r := o.now(), pool.Recovery{Overlap: permit, TTL: o.cfg.MaxTTL, Wall: time.Now()}
+	if last != nil && !o.cfg.StateLost {
+		r.TTL = max(last.MaxTTL, o.cfg.DefaultTTL)
+	}
+	if last != nil {
+		o.engine.Recover(now, last.State, r)
+	} else {
+		o.engine.Recover(now, nil, r)
+	}
+	if o.cfg.StateLost { // what it says is used may be old
+		o.engine.Forget(now, r)
+	}
+	if o.cfg.StateLost || last != nil && !last.State.Stopped {
+		o.longest = r.TTL
+	}
+	o.permit, o.alone = claimed.Add(permit), now.Add(permit)
+	if err := o.save(ctx, false); err != nil {
+		return fmt.Errorf("save its record: %w", err)
+	}
+	return nil
+}
+
+// halt ends the keeper, after close, and writes down the amounts as they are.
+func (o *owner) halt(ctx context.Context) error {
+	o.stop()
+	<-o.done
+	o.mu.Lock()
+	fenced := o.fenced
+	o.mu.Unlock()
+	if fenced { // the record is another's
+		return nil
+	}
+	err := o.save(ctx, true)
+	if err != nil && ctx.Err() == nil {
+		err = o.save(ctx, true)
+	}
+	return err
 }
 
 // now is the engine's time: monotonic, so that a step of the wall clock does
@@ -77,11 +155,29 @@ func (o *owner) locked(f func(now pool.Time, e *pool.Pool)) []pool.Notice {
 	now := o.now()
 	f(now, o.engine)
 	o.settle(now)
+	if dirty := o.engine.Dirty(); dirty != o.dirty {
+		if o.dirty = dirty; dirty {
+			o.want()
+		}
+	}
 	return o.engine.Notices()
 }
 
 // settle follows every call on the engine, under the lock.
 func (o *owner) settle(now pool.Time) {
+	if len(o.waits) == 0 || o.blocked(now) == nil { // else they go on waiting
+		o.next(now)
+	}
+	for c := range o.watchers {
+		select {
+		case c <- struct{}{}:
+		default: // it has not looked since the last change
+		}
+	}
+}
+
+// next serves those who can be served, and sets the timer.
+func (o *owner) next(now pool.Time) {
 	served, wake := o.engine.Next(now)
 	for _, w := range served {
 		o.tell(w, answer{grant: w.Grant})
@@ -93,20 +189,23 @@ func (o *owner) settle(now pool.Time) {
 			o.timer.Reset(max(wake.Sub(now), 0))
 		}
 	}
-	for c := range o.watchers {
-		select {
-		case c <- struct{}{}:
-		default: // it has not looked since the last change
-		}
-	}
 }
 
 func (o *owner) ring() { o.do(func(pool.Time, *pool.Pool) {}) }
 
 // tell gives a waiter its answer and forgets it.
 func (o *owner) tell(w *pool.Waiter, a answer) {
-	o.waits[w].done <- a
+	o.answer(o.waits[w], a, &w.Ask)
 	o.forget(w)
+}
+
+// answer gives an answer, as soon as that may be.
+func (o *owner) answer(w *wait, a answer, ask *pool.Ask) {
+	if a.err == nil && o.uncovered(&a.grant, ask.TTL) {
+		o.hold(held{w, a.grant, ask.Holder, ask.Request != ""})
+		return
+	}
+	w.done <- a
 }
 
 func (o *owner) forget(w *pool.Waiter) {
@@ -121,14 +220,13 @@ func (o *owner) forget(w *pool.Waiter) {
 func (o *owner) line(ask pool.Ask) (w *pool.Waiter, mine *wait, err error) {
 	mine = &wait{done: make(chan answer, 1)}
 	o.do(func(now pool.Time, e *pool.Pool) {
-		if o.closed() {
-			err = ErrDraining
+		if err = o.may(now); err != nil {
 			return
 		}
 		k := requestKey{ask.Holder, ask.Request}
 		if ask.Request != "" {
 			if g, ok := o.granted(now, ask); ok {
-				mine.done <- answer{grant: g}
+				o.answer(mine, answer{grant: g}, &ask)
 				return
 			}
 			if w = o.requests[k]; w != nil {
@@ -170,7 +268,9 @@ func (o *owner) supersede(k requestKey) {
 // call has taken over its place.
 func (o *owner) leave(w *pool.Waiter, mine *wait) {
 	o.do(func(_ pool.Time, e *pool.Pool) {
-		if o.waits[w] == mine {
+		switch {
+		case o.drop(mine):
+		case o.waits[w] == mine:
 			e.Cancel(w)
 			o.forget(w)
 		}
@@ -189,15 +289,20 @@ func (o *owner) closed() bool {
 
 // close lets nobody in any more and sends away those who wait.
 func (o *owner) close() {
-	o.do(func(_ pool.Time, e *pool.Pool) {
+	o.do(func(pool.Time, *pool.Pool) {
 		if o.closed() {
 			return
 		}
 		close(o.closing)
 		o.timer.Stop()
-		for w := range o.waits {
-			e.Cancel(w)
-			o.tell(w, answer{err: ErrDraining})
-		}
+		o.sendAway(ErrDraining)
 	})
+}
+
+// sendAway answers all who stand in line.
+func (o *owner) sendAway(err error) {
+	for w := range o.waits {
+		o.engine.Cancel(w)
+		o.tell(w, answer{err: err})
+	}
 }

@@ -3,6 +3,7 @@
 package mutants_test
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"os"
@@ -33,7 +34,7 @@ func TestPlantedBugsAreCaught(t *testing.T) {
 	for _, p := range plants {
 		t.Run(p.name, func(t *testing.T) {
 			t.Parallel()
-			out, err := judge(t, p.test, "-overlay="+overlay(t, p))
+			out, err := judge(t, p.home(), p.test, "-overlay="+overlay(t, p))
 			require.NotContains(t, out, "[build failed]", "the planted code does not compile")
 			require.Error(t, err, "not caught: %s (%s)", p.name, p.rule)
 			reason, checks := refusal, "1"
@@ -51,28 +52,35 @@ func TestPlantedBugsAreCaught(t *testing.T) {
 
 // Without a bug the same cases pass, or being caught would mean nothing.
 func TestWithoutBugsNothingIsCaught(t *testing.T) {
-	tests := map[string]bool{}
+	tests := map[string]string{}
 	for _, p := range plants {
-		tests[p.test] = true
+		tests[p.test] = p.home()
 	}
-	for test := range tests {
+	for test, pkg := range tests {
 		t.Run(test, func(t *testing.T) {
 			t.Parallel()
-			out, err := judge(t, test)
+			out, err := judge(t, pkg, test)
 			require.NoError(t, err, out)
 			require.NotContains(t, out, "no tests to run")
 		})
 	}
 }
 
-// judge runs one property of package pool.
-func judge(t *testing.T, test string, build ...string) (output string, err error) {
+// home is the package of the file and its test.
+func (p *plant) home() string { return cmp.Or(p.pkg, "pool") }
+
+// judge runs one test of a package.
+func judge(t *testing.T, pkg, test string, build ...string) (output string, err error) {
 	slots <- struct{}{}
 	defer func() { <-slots }()
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	args := append([]string{"test", "-count=1", "-run=^" + test + "$"}, build...)
-	cmd := exec.CommandContext(ctx, "go", append(append(args, "./pool"), flags...)...)
+	args = append(args, "./"+pkg)
+	if pkg == "pool" { // elsewhere no property is to judge
+		args = append(args, flags...)
+	}
+	cmd := exec.CommandContext(ctx, "go", args...)
 	cmd.Dir = root
 	out, err := cmd.CombinedOutput()
 	require.NoError(t, ctx.Err(), "took too long")
@@ -82,7 +90,7 @@ func judge(t *testing.T, test string, build ...string) (output string, err error
 // overlay writes the file with the bug in it, and what tells go test to compile
 // it in the place of the real one.
 func overlay(t *testing.T, p plant) string {
-	path, err := filepath.Abs(filepath.Join(root, "pool", p.file))
+	path, err := filepath.Abs(filepath.Join(root, p.home(), p.file))
 	require.NoError(t, err)
 	source, err := os.ReadFile(path)
 	require.NoError(t, err)

@@ -7,6 +7,7 @@ package mutants_test
 type plant struct {
 	name     string
 	rule     string // that it breaks
+	pkg      string // whose file it is; pool if empty
 	file     string
 	old, new string
 	test     string
@@ -19,6 +20,7 @@ const (
 	headers      = "TestHeadersNeverLoosenBeyondTheTruth"
 	refuses      = "the provider refuses"
 	refunds      = "TestRefundsNeverExceedTheExactOnes"
+	forgotten    = "TestNothingIsForgotten"
 )
 
 var plants = []plant{
@@ -199,8 +201,8 @@ var plants = []plant{
 	{
 		name: "given back twice", rule: "what a header gave back, no refund gives again",
 		file: "bucket.go", test: headers, says: refuses,
-		old: "if granted >= b.loosenedAt {",
-		new: "if true {",
+		old: "if granted < b.loosenedAt {",
+		new: "if false {",
 	},
 	{
 		name: "sliding loosened at its end", rule: "a header takes from the oldest slices",
@@ -225,5 +227,101 @@ var plants = []plant{
 		file: "history.go", test: headers, says: refuses,
 		old: "f(span{end, m.before})",
 		new: "f(span{end, h.total})",
+	},
+	{
+		name: "full after a crash", rule: "after a crash, short windows are empty",
+		file: "recover.go", test: forgotten,
+		old: "b.meter.empty(x.until)",
+		new: "_ = b",
+	},
+	{
+		name: "empty without the overlap", rule: "they are empty as of when nobody else grants any more",
+		file: "recover.go", test: "TestShortWindowsAreEmptyAfterACrash", says: "the other's time",
+		old: "b.meter.empty(x.until)",
+		new: "b.meter.empty(x.now)",
+	},
+	{
+		name: "restored without what is ahead", rule: "recovery starts at the mark",
+		file: "amounts.go", test: forgotten,
+		old: "b.meter.charge(until, ahead)",
+		new: "_ = ahead",
+	},
+	{
+		name: "ghosts freed at once", rule: "slots count as taken until the longest ttl could have ended",
+		file: "recover.go", test: forgotten,
+		old: "x.until.Add(b.mostHeld(x.ttl))",
+		new: "x.now",
+	},
+	{
+		name: "new class given out unwritten", rule: "of a class that is not written down nothing is given out",
+		file: "calls.go", test: forgotten,
+		old: " && (!p.keeps || a.class.kept)",
+		new: "",
+	},
+	{
+		name: "escrow blind to holds", rule: "what is held is charged against the mark",
+		file: "bucket.go", test: "TestHeldAmountsAreWrittenAheadToo", says: "what is held counts",
+		old: "b.held += n\n\tb.escrowed(n)",
+		new: "b.held += n",
+	},
+	{
+		name: "escrow refunded in full", rule: "the mark moves by what came back, not by what was asked for",
+		file: "bucket.go", test: "TestRefundsCoverWhatCameBack", says: "the record does not know",
+		old: "b.escrowed(b.meter.used(now) - used)",
+		new: "_ = used\n\tb.escrowed(-n)",
+	},
+	{
+		name: "debt forgotten", rule: "debt deeper than empty is written down",
+		file: "state.go", test: "TestDebtIsWrittenDown", says: "debt",
+		old: " || used > b.limit {",
+		new: " {",
+	},
+	{
+		name: "old release comes back", rule: "no report on an old lease adds capacity or frees a slot",
+		file: "old.go", test: "TestNothingOldComesBack", says: "nothing comes back",
+		old: "\tl.ended = final\n",
+		new: "\tl.ended = final\n\tl.charged = ^uint32(0)\n\tl.buckets(func(_ uint32, b *bucket) { b.refund(now, 0, 1) })\n\tl.charged = 0\n",
+	},
+	{
+		name: "replay charged twice", rule: "replays change nothing",
+		file: "old.go", test: "TestOldOverUseIsChargedOnce", says: "once",
+		old: "max(l.used[d], l.reserved[d])",
+		new: "l.reserved[d]",
+	},
+	{
+		name: "wall clock trusted", rule: "the clock on the wall opens no more than a try",
+		file: "renew.go", test: "TestAWallClockOpensNothing", says: "only to try",
+		old: "\tin := b.old.ends.Sub(wall)\n",
+		new: "\tin := b.old.ends.Sub(wall)\n\tif in <= 0 {\n\t\tb.meter.refund(now, b.old.at, b.old.n)\n\t}\n",
+	},
+	{
+		name: "end of the window before", rule: "an answer tells of the window in which it was given",
+		file: "renew.go", test: forgotten,
+		old: "if l.granted < f.reset-Time(f.window)+Time(uncertainty) {",
+		new: "if false {",
+	},
+	{
+		name: "given out before it is written down", rule: "a grant leaves when whoever follows will know of it",
+		pkg: "internal/broker", file: "keeper.go", test: "TestGrantsWaitForTheStore", says: "the store cannot be reached",
+		old: "return !g.Covered || ttl > o.written",
+		new: "return false",
+	},
+	{
+		name: "grants on after a failed renewal", rule: "an owner grants until two seconds after its last word that was answered",
+		pkg: "internal/broker", file: "keeper.go", test: "TestNothingIsGrantedWithoutThePermit", says: "the store cannot be reached",
+		old: "case now >= o.permit:",
+		new: "case false:",
+	},
+	{
+		name: "goes on when it is fenced", rule: "whoever has been followed grants nothing",
+		pkg: "internal/broker", file: "keeper.go", test: "TestFollowedOwner", says: "another broker owns the pool",
+		old: "o.fenced = true",
+		new: "_ = o",
+	},
+	{
+		name: "saves without the fence", rule: "no earlier owner can save",
+		pkg: "internal/store/bolt", file: "writer.go", test: "TestConformance", says: "another owner has taken over",
+		old: "return answer{err: broker.ErrFenced}",
+		new: "_ = broker.ErrFenced",
 	},
 }

@@ -1,0 +1,31 @@
+package broker
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+func TestLeaseIDOutlivesItsProgram(t *testing.T) {
+	var store Memory
+	first, err := startSigner(t.Context(), &store, false)
+	require.NoError(t, err)
+	second, err := startSigner(t.Context(), &store, false)
+	require.NoError(t, err)
+	n, ok := second.parse(first.id(typical, "alice"), "alice")
+	require.True(t, ok)
+	assert.Equal(t, typical, n)
+	assert.Equal(t, first.id(typical, "alice"), second.id(typical, "alice"), "no rotation at each start")
+
+	other, err := startSigner(t.Context(), &Memory{}, false)
+	require.NoError(t, err)
+	_, ok = other.parse(first.id(typical, "alice"), "alice")
+	assert.False(t, ok)
+
+	epoch, err := store.Claim(t.Context(), signingKeysName)
+	require.NoError(t, err)
+	require.NoError(t, store.Save(t.Context(), signingKeysName, epoch, []byte{}))
+	_, err = startSigner(t.Context(), &store, false)
+	require.ErrorIs(t, err, errSigningRecord, "lost keys are not replaced unasked")
+}
