@@ -66,6 +66,8 @@ bench: ## speed, side by side with a bare grpc-go echo
 	go test -run '^$$' -bench . -benchtime 1x ./server
 	go test -run '^$$' -bench 'ReadHeaders|Stream' ./internal/provider
 	go test -run '^$$' -bench . -benchmem ./client
+	go test -run '^$$' -bench . ./internal/store/bolt
+	go test -run '^$$' -bench . ./internal/app
 
 .PHONY: fuzz
 fuzz: ## every fuzz target for FUZZTIME (default 30s)
@@ -78,6 +80,10 @@ fuzz: ## every fuzz target for FUZZTIME (default 30s)
 .PHONY: soak
 soak: ## the property that judges the engine, SOAK times (default 1000000)
 	go test -count=1 -timeout 0 -run '^TestProviderNeverRefuses$$' ./pool -rapid.checks=$${SOAK:-1000000}
+
+.PHONY: kill
+kill: ## a real broker, killed 200 times (or KILLS)
+	KILLS=$${KILLS:-200} go test -race -count=1 -timeout 1h -run '^TestKill$$' -v ./internal/killtest
 
 .PHONY: generate
 generate: $(BUF) ## gen/ from proto/

@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"sync"
@@ -34,9 +35,11 @@ func TestChaos(t *testing.T) {
 	provider := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		front.Load().(*sandbox.Server).ServeHTTP(rw, r)
 	}))
+	state := filepath.Join(t.TempDir(), "state.db")
 	parse := func(listen string) *config.Config {
 		cfg, err := config.Parse("chaos.yaml", fmt.Appendf(nil, `
 server: {listen: %q, drain_timeout: 200ms}
+store: {path: %q}
 providers:
   - name: many
     type: openai
@@ -44,7 +47,7 @@ providers:
     keys:
       - {id: k1, key: sk-secret-1, rpm_limit: 1000000, tpm_limit: 1000000000}
       - {id: k2, key: sk-secret-2, rpm_limit: 1000000, tpm_limit: 1000000000}
-`, listen, provider.URL), app.ConfigOptions())
+`, listen, state, provider.URL), app.ConfigOptions())
 		require.NoError(t, err)
 		return cfg
 	}
@@ -53,7 +56,7 @@ providers:
 	var out syncBuffer
 	log := slog.New(slog.NewJSONHandler(&out, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	run := func(listen string) (addr string, stop func()) {
-		a, err := app.New(t.Context(), parse(listen), log, nil)
+		a, err := app.New(t.Context(), parse(listen), app.Options{Logger: log})
 		require.NoError(t, err)
 		ctx, cancel := context.WithCancel(context.Background())
 		done := make(chan error, 1)

@@ -52,15 +52,15 @@ func begin(t testing.TB, providers string) *world {
 	}))
 	t.Cleanup(server.Close)
 	w.url = server.URL
-	text := "server:\n  listen: 127.0.0.1:0\nproviders:\n" + strings.ReplaceAll(providers, "$URL", server.URL)
+	text := "server:\n  listen: 127.0.0.1:0\nstore: {type: memory}\nproviders:\n" + strings.ReplaceAll(providers, "$URL", server.URL)
 	cfg, err := config.Parse("test.yaml", []byte(text), app.ConfigOptions())
 	require.NoError(t, err)
 	w.name = cfg.Providers[0].Name
 	w.provider = sandbox.New(app.SandboxAccounts(cfg), sandbox.Options{})
-	a, err := app.New(t.Context(), cfg, slog.New(slog.DiscardHandler), func(method string, _ codes.Code, _ time.Duration) {
+	a, err := app.New(t.Context(), cfg, app.Options{Logger: slog.New(slog.DiscardHandler), Observe: func(method string, _ codes.Code, _ time.Duration) {
 		n, _ := w.calls.LoadOrStore(path.Base(method), new(atomic.Int64))
 		n.(*atomic.Int64).Add(1)
-	})
+	}})
 	require.NoError(t, err)
 	w.target = a.Addr().String()
 	ctx, stop := context.WithCancel(context.Background())

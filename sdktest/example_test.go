@@ -103,6 +103,7 @@ func start(provider, prefix string) (brokerAddr, providerURL string) {
 	front := httptest.NewUnstartedServer(nil)
 	cfg, err := config.Parse("example.yaml", fmt.Appendf(nil, `
 server: {listen: "127.0.0.1:0"}
+store: {type: memory}
 providers:
   - name: pool
     type: %s
@@ -114,7 +115,7 @@ providers:
 	}
 	front.Config.Handler = sandbox.New(app.SandboxAccounts(cfg), sandbox.Options{})
 	front.Start()
-	a, err := app.New(context.Background(), cfg, slog.New(slog.NewTextHandler(&logged, nil)), nil)
+	a, err := app.New(context.Background(), cfg, app.Options{Logger: slog.New(slog.NewTextHandler(&logged, nil))})
 	if err != nil {
 		log.Fatal(err)
 	}

@@ -128,6 +128,7 @@ func begin(t *testing.T, s *sdk, with setup) *world {
 	}
 	cfg, err := config.Parse("sdktest.yaml", fmt.Appendf(nil, `
 server: {listen: "127.0.0.1:0"}
+store: {type: memory}
 providers:
   - name: pool
     type: %s
@@ -144,7 +145,7 @@ providers:
 	w.url = server.URL
 
 	logger := slog.New(slog.NewTextHandler(&logged, nil))
-	a, err := app.New(t.Context(), cfg, logger, nil)
+	a, err := app.New(t.Context(), cfg, app.Options{Logger: logger})
 	require.NoError(t, err)
 	w.target = a.Addr().String()
 	ctx, stop := context.WithCancel(context.Background())

@@ -35,14 +35,17 @@ const (
 	reasonQueueFull    = "QUEUE_FULL"
 	reasonSuperseded   = "SUPERSEDED"
 	reasonDraining     = "DRAINING"
+	reasonStore        = "STORE_UNAVAILABLE"
+	reasonNotOwner     = "NOT_OWNER"
 	reasonDeadline     = "DEADLINE_EXCEEDED"
 	reasonCanceled     = "CANCELED"
 	reasonInvalid      = "INVALID_REQUEST"
 	reasonInternal     = "INTERNAL"
 )
 
-// drainRetry is when a client that meets a draining broker tries again.
-const drainRetry = time.Second
+// unavailableRetry is when a client tries again that met a broker which cannot
+// grant.
+const unavailableRetry = time.Second
 
 // invalid is a malformed field of a request.
 type invalid struct{ field, description string }
@@ -86,15 +89,24 @@ func toStatus(ctx context.Context, err error) error {
 	case errors.Is(err, broker.ErrSuperseded):
 		return failure(codes.Aborted, err.Error(), reasonSuperseded, nil)
 	case errors.Is(err, broker.ErrDraining):
-		pushback := strconv.FormatInt(jitter(drainRetry).Milliseconds(), 10)
-		_ = grpc.SetTrailer(ctx, metadata.Pairs("grpc-retry-pushback-ms", pushback)) // fails only outside a handler
-		return failure(codes.Unavailable, "broker is shutting down", reasonDraining, nil, retryIn(drainRetry))
+		return unavailable(ctx, err, reasonDraining)
+	case errors.Is(err, broker.ErrStore):
+		return unavailable(ctx, err, reasonStore)
+	case errors.Is(err, broker.ErrNotOwner):
+		return unavailable(ctx, err, reasonNotOwner)
 	case errors.Is(err, context.DeadlineExceeded):
 		return failure(codes.DeadlineExceeded, "deadline exceeded while waiting", reasonDeadline, nil)
 	case errors.Is(err, context.Canceled):
 		return failure(codes.Canceled, "canceled while waiting", reasonCanceled, nil)
 	}
 	return &unexpected{err}
+}
+
+// unavailable says when to try again, in both ways that clients know.
+func unavailable(ctx context.Context, err error, reason string) error {
+	pushback := strconv.FormatInt(jitter(unavailableRetry).Milliseconds(), 10)
+	_ = grpc.SetTrailer(ctx, metadata.Pairs("grpc-retry-pushback-ms", pushback)) // fails only outside a handler
+	return failure(codes.Unavailable, err.Error(), reason, nil, retryIn(unavailableRetry))
 }
 
 // unexpected is an error that nobody has thought of. Its text is for the log; the

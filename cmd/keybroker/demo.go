@@ -64,7 +64,7 @@ func fleetResult(ctx context.Context, env *environment, fleet *demo.Fleet) (*dem
 	cfg.Server.Listen = "127.0.0.1:0"
 	app.UseSandbox(cfg, l.Addr().String())
 	fleet.Sandbox = sandbox.New(app.SandboxAccounts(cfg), sandboxDefaults)
-	a, err := app.New(ctx, cfg, slog.New(slog.DiscardHandler), nil)
+	a, err := app.New(ctx, cfg, app.Options{Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		return nil, err
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -20,6 +21,7 @@ const serveHelp = `keybroker serve runs the broker until it gets SIGINT or SIGTE
   keybroker serve --config broker.yaml --listen 127.0.0.1:9000 --log-level debug
   keybroker serve --sandbox                          simulated, nothing to set up
   keybroker serve --config broker.yaml --sandbox     my limits, but no money spent
+  keybroker serve --config broker.yaml --state-lost  once, after the state was lost
 
 Flags override the environment, which overrides the file.
 `
@@ -30,6 +32,7 @@ func serve(ctx context.Context, env *environment, args []string) error {
 	simulated := f.Bool("sandbox", false, "simulate every provider, on "+app.SandboxAddress+"; without --config, with keys of its own")
 	listen := f.String("listen", "", "`address` for services, instead of server.listen")
 	adminListen := f.String("admin-listen", "", "`address` for operators (AdminService and reflection move there), instead of server.admin_listen")
+	lost := f.Bool("state-lost", false, "the state is lost: take all limits for used, where nothing is known")
 	logs := logFlags(f)
 	if err := f.parse(args); err != nil {
 		return err
@@ -58,12 +61,12 @@ func serve(ctx context.Context, env *environment, args []string) error {
 		group.Go(func() error { return app.ServeSandbox(ctx, l, s) })
 		logger.Info("sandbox provider listens", "address", l.Addr().String())
 	}
-	a, err := app.New(ctx, cfg, logger, nil)
+	a, err := app.New(ctx, cfg, app.Options{Logger: logger, StateLost: *lost})
 	if err != nil {
 		return err
 	}
 	logger.Info("broker listens", "address", a.Addr().String(), "admin", cfg.Server.AdminListen,
-		"pools", poolNames(cfg), "version", version())
+		"pools", poolNames(cfg), "store", cmp.Or(cfg.Store.Path, cfg.Store.Type), "version", version())
 	group.Go(func() error { return a.Run(ctx) })
 	err = group.Wait()
 	logger.Info("broker stopped")

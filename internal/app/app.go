@@ -11,6 +11,7 @@ import (
 	"github.com/keybroker/keybroker/internal/broker"
 	"github.com/keybroker/keybroker/internal/config"
 	"github.com/keybroker/keybroker/internal/provider"
+	"github.com/keybroker/keybroker/internal/store/bolt"
 	"github.com/keybroker/keybroker/server"
 )
 
@@ -28,34 +29,80 @@ func ConfigOptions() config.Options {
 // App is a broker that listens.
 type App struct {
 	cfg    *config.Config
+	logger *slog.Logger
+	store  *bolt.Store // nil: nothing is kept
+	broker *broker.Broker
 	server *server.Server
 	main   net.Listener
 	admin  net.Listener // nil: operators are served on main
 }
 
-// New claims the pools and opens the listeners. Nothing is served before Run.
-func New(ctx context.Context, cfg *config.Config, logger *slog.Logger, observe server.Observe) (*App, error) {
-	pools, keys := Pools(cfg)
-	for i := range pools {
-		pools[i].Notify = notifier(logger.With("pool", pools[i].Name))
-	}
-	b, err := broker.New(ctx, &broker.Memory{}, pools)
-	if err != nil {
+// Options are what a configuration file does not say.
+type Options struct {
+	Logger  *slog.Logger // required
+	Observe server.Observe
+	// StateLost starts without what was remembered as if all had been used, for who
+	// has lost it.
+	StateLost bool
+}
+
+// New opens the store, goes on where the last broker left off, and opens the
+// listeners. Nothing is served before Run.
+func New(ctx context.Context, cfg *config.Config, o Options) (*App, error) {
+	a := &App{cfg: cfg, logger: o.Logger}
+	if err := a.open(ctx, &o); err != nil {
+		a.close(context.WithoutCancel(ctx))
 		return nil, err
 	}
-	a := &App{cfg: cfg, server: server.New(server.Options{
-		Broker: b, Keys: keys, Logger: logger, Observe: observe, SplitAdmin: cfg.Server.AdminListen != "",
-	})}
-	if a.main, err = net.Listen("tcp", cfg.Server.Listen); err != nil {
-		return nil, fmt.Errorf("server.listen: %w", err)
+	return a, nil
+}
+
+func (a *App) open(ctx context.Context, o *Options) (err error) {
+	var store broker.Store = &broker.Memory{}
+	if a.cfg.Store.Type == config.StoreBolt {
+		if a.store, err = bolt.Open(a.cfg.Store.Path); err != nil {
+			return fmt.Errorf("store.path: %w", err)
+		}
+		store = a.store
 	}
-	if cfg.Server.AdminListen != "" {
-		if a.admin, err = net.Listen("tcp", cfg.Server.AdminListen); err != nil {
-			_ = a.main.Close()
-			return nil, fmt.Errorf("server.admin_listen: %w", err)
+	pools, keys := Pools(a.cfg)
+	for i := range pools {
+		logger := a.logger.With("pool", pools[i].Name)
+		pools[i].Notify, pools[i].Stored, pools[i].StateLost = notifier(logger), storeNotifier(logger), o.StateLost
+	}
+	if a.broker, err = broker.New(context.WithoutCancel(ctx), store, pools); err != nil { // it has an end of its own
+		return err
+	}
+	a.server = server.New(server.Options{
+		Broker: a.broker, Keys: keys, Logger: a.logger, Observe: o.Observe, SplitAdmin: a.cfg.Server.AdminListen != "",
+	})
+	if a.main, err = net.Listen("tcp", a.cfg.Server.Listen); err != nil {
+		return fmt.Errorf("server.listen: %w", err)
+	}
+	if a.cfg.Server.AdminListen == "" {
+		return nil
+	}
+	if a.admin, err = net.Listen("tcp", a.cfg.Server.AdminListen); err != nil {
+		return fmt.Errorf("server.admin_listen: %w", err)
+	}
+	return nil
+}
+
+// close writes down what is to be remembered, and closes what is open.
+func (a *App) close(ctx context.Context) {
+	if a.broker != nil {
+		if err := a.broker.Stop(ctx); err != nil {
+			a.logger.Error("the last state was not saved; the next start will take more for used than is", "error", err)
 		}
 	}
-	return a, nil
+	if a.store != nil {
+		_ = a.store.Close()
+	}
+	for _, l := range []net.Listener{a.main, a.admin} {
+		if l != nil {
+			_ = l.Close()
+		}
+	}
 }
 
 // Addr is where the broker listens.
@@ -75,8 +122,10 @@ func (a *App) Run(ctx context.Context) error {
 	case err = <-failed:
 	case <-ctx.Done():
 	}
-	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), a.cfg.Server.DrainTimeout)
+	ctx = context.WithoutCancel(ctx)
+	drain, cancel := context.WithTimeout(ctx, a.cfg.Server.DrainTimeout)
 	defer cancel()
 	a.server.Stop(drain)
+	a.close(ctx)
 	return err
 }

@@ -47,7 +47,7 @@ func start(t *testing.T) *program {
 		cfg.Providers[i].BaseURL = strings.Replace(cfg.Providers[i].BaseURL, app.SandboxAddress, l.Addr().String(), 1)
 	}
 	p := &program{sandbox: sandbox.New(app.SandboxAccounts(cfg), sandbox.Options{Seed: 1})}
-	a, err := app.New(t.Context(), cfg, slog.New(slog.DiscardHandler), nil)
+	a, err := app.New(t.Context(), cfg, app.Options{Logger: slog.New(slog.DiscardHandler)})
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
@@ -185,7 +185,7 @@ func TestListenersThatCannotBeOpened(t *testing.T) {
 	} {
 		cfg := provide(t, "anthropic", "keys: [{key: sk-1}]")
 		cfg.Server.Listen, cfg.Server.AdminListen = c.listen, c.admin
-		_, err := app.New(t.Context(), cfg, slog.New(slog.DiscardHandler), nil)
+		_, err := app.New(t.Context(), cfg, app.Options{Logger: slog.New(slog.DiscardHandler)})
 		require.ErrorContains(t, err, c.want)
 	}
 }
@@ -193,7 +193,7 @@ func TestListenersThatCannotBeOpened(t *testing.T) {
 func TestRunEndsWhenTheContextHasEndedBefore(t *testing.T) {
 	cfg := provide(t, "anthropic", "keys: [{key: sk-1}]")
 	cfg.Server.Listen, cfg.Server.AdminListen = "127.0.0.1:0", "127.0.0.1:0"
-	a, err := app.New(t.Context(), cfg, slog.New(slog.DiscardHandler), nil)
+	a, err := app.New(t.Context(), cfg, app.Options{Logger: slog.New(slog.DiscardHandler)})
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()

@@ -30,3 +30,14 @@ func notifier(logger *slog.Logger) func(pool.Notice) {
 		logger.LogAttrs(context.Background(), level, n.Text, attrs...)
 	}
 }
+
+// storeNotifier logs when the store cannot be reached, and when it can again.
+func storeNotifier(logger *slog.Logger) func(error) {
+	return func(err error) {
+		if err != nil {
+			logger.Error("the store does not answer; nothing is granted that might be forgotten, until it does", "error", err)
+		} else {
+			logger.Info("the store answers again")
+		}
+	}
+}

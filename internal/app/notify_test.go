@@ -73,11 +73,12 @@ func TestNoticesAreLogged(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			cfg := parse(t, `
 server: {listen: "127.0.0.1:0"}
+store: {type: memory}
 providers:
 - {name: p, type: anthropic, models: [m], keys: [{id: one, key: sk-secret-1}, {id: two, key: sk-secret-2}]}
 `)
 			logged := &lines{}
-			a, err := app.New(t.Context(), cfg, slog.New(slog.NewTextHandler(logged, nil)), nil)
+			a, err := app.New(t.Context(), cfg, app.Options{Logger: slog.New(slog.NewTextHandler(logged, nil))})
 			require.NoError(t, err)
 			var running sync.WaitGroup
 			running.Go(func() { assert.NoError(t, a.Run(t.Context())) })

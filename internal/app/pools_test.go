@@ -28,7 +28,7 @@ func parse(t *testing.T, text string) *config.Config {
 // provide is a file with one provider.
 func provide(t *testing.T, typ, rest string) *config.Config {
 	t.Helper()
-	return parse(t, "providers:\n- name: p\n  type: "+typ+"\n  "+rest)
+	return parse(t, "store: {type: memory}\nproviders:\n- name: p\n  type: "+typ+"\n  "+rest)
 }
 
 func limit(d provider.Dimension, window time.Duration, n int64, k provider.Kind) pool.Limit {

@@ -72,6 +72,7 @@ func SandboxAccounts(cfg *config.Config) []sandbox.Account {
 // UseSandbox sends the clients of every provider to a sandbox instead; the path
 // of each address stays.
 func UseSandbox(cfg *config.Config, address string) {
+	cfg.Store = config.StoreConfig{Type: config.StoreMemory} // what is used there is nothing worth remembering
 	for i := range cfg.Providers {
 		p := &cfg.Providers[i]
 		u, _ := url.Parse(p.BaseURL) // the configuration has checked it

@@ -21,6 +21,7 @@ const (
 // absence means something is asked through its getter, such as [ProviderConfig.IsEnabled]. Treat it as read-only.
 type Config struct {
 	Server    ServerConfig     `yaml:"server" json:"server"`
+	Store     StoreConfig      `yaml:"store" json:"store"`
 	Pooling   PoolingConfig    `yaml:"pooling" json:"pooling"` // Only Strategy, the default of all providers.
 	Providers []ProviderConfig `yaml:"providers" json:"providers"`
 }
@@ -33,6 +34,23 @@ type ServerConfig struct {
 	AdminListen string `yaml:"admin_listen" json:"admin_listen"`
 	// DrainTimeout is how long a graceful stop may take; 0 stops at once. Default [DefaultDrainTimeout].
 	DrainTimeout time.Duration `yaml:"drain_timeout" json:"drain_timeout"`
+}
+
+// The kinds of stores.
+const (
+	StoreBolt   = "bolt"
+	StoreMemory = "memory"
+)
+
+// DefaultStorePath is where state is kept if the file does not say.
+const DefaultStorePath = "keybroker.db"
+
+// StoreConfig says where the broker keeps what must outlive it: what is used of limits, what is out of use, and until when. No keys.
+type StoreConfig struct {
+	// Type is bolt, a file, or memory: then a restart forgets, and limits count as unused. Default bolt.
+	Type string `yaml:"type" json:"type"`
+	// Path of the file; relative to the configuration file's folder. Default [DefaultStorePath].
+	Path string `yaml:"path,omitempty" json:"path,omitempty"`
 }
 
 // ProviderConfig is one provider and its keys: a pool.

@@ -27,6 +27,9 @@ providers:
     listen: 127.0.0.1:7070
     admin_listen: ""
     drain_timeout: 10s
+store:
+    type: bolt
+    path: keybroker.db
 pooling:
     strategy: round_robin
 providers:

@@ -24,17 +24,24 @@ type credential struct{ dialect, baseURL, value string }
 func (p *parser) config(top *object) *Config {
 	c := &Config{
 		Server:  ServerConfig{Listen: DefaultListen, DrainTimeout: DefaultDrainTimeout},
+		Store:   StoreConfig{Type: StoreBolt, Path: DefaultStorePath},
 		Pooling: PoolingConfig{Strategy: LeastLoaded},
 	}
 	var providers []*yaml.Node
 	top.read(fields{
 		"server": top.inside("server", func(at *object) { p.server(at, &c.Server) }),
+		"store":  top.inside("store", func(at *object) { p.store(at, &c.Store) }),
 		"pooling": top.inside("pooling", func(at *object) {
 			at.read(fields{"strategy": text(&c.Pooling.Strategy)})
 			at.checkStrategy(c.Pooling.Strategy)
 		}),
 		"providers": list(&providers),
 	})
+	if c.Store.Type == StoreMemory {
+		c.Store.Path = ""
+	} else if !filepath.IsAbs(c.Store.Path) {
+		c.Store.Path = filepath.Join(p.dir, c.Store.Path)
+	}
 	if len(providers) == 0 {
 		top.fail("providers", "there are no providers; give at least one under providers")
 	}
@@ -47,6 +54,17 @@ func (p *parser) config(top *object) *Config {
 		check(names)
 	}
 	return c
+}
+
+func (p *parser) store(o *object, s *StoreConfig) {
+	o.read(fields{"type": text(&s.Type), "path": text(&s.Path)})
+	s.Path = p.expand(o, "path", s.Path, s.Type != StoreMemory)
+	switch {
+	case s.Type != StoreBolt && s.Type != StoreMemory:
+		o.fail("type", "type is %q; use %s or %s", s.Type, StoreBolt, StoreMemory)
+	case s.Type == StoreBolt && s.Path == "":
+		o.fail("path", "path is empty; leave it out for %s, or use type: %s to keep nothing", DefaultStorePath, StoreMemory)
+	}
 }
 
 func (p *parser) server(o *object, s *ServerConfig) {

@@ -47,7 +47,7 @@ func TestProblems(t *testing.T) {
 		"alias to itself": {"providers: &p [*p]\n", `c.yaml:1: YAML aliases (*name) are not supported; write the value out`},
 
 		// Fields.
-		"unknown at the top":       {"provider: []\nproviders: []\n", "c.yaml:1: unknown field \"provider\"; known here: pooling, providers, server\nc.yaml:2: there are no providers; give at least one under providers"},
+		"unknown at the top":       {"provider: []\nproviders: []\n", "c.yaml:1: unknown field \"provider\"; known here: pooling, providers, server, store\nc.yaml:2: there are no providers; give at least one under providers"},
 		"unknown in provider":      {one + "    strategy: random\n", `c.yaml:5: provider "a": unknown field "strategy"; known here: base_url, classes, enabled, fallback, flat_limits, groups, keys, lease, models, name, pooling, type`},
 		"unknown in key":           {keyed + "        rpm: 1\n", `c.yaml:6: provider "a": key "key-1": unknown field "rpm"; known here: group, id, itpm_limit, key, key_file, max_concurrency, otpm_limit, priority, rpd_limit, rpm_limit, tpd_limit, tpm_limit, weight`},
 		"unknown, a key":           {"server:\n  " + pasted + ": 1\n" + one, `c.yaml:2: server: unknown field (not shown); known here: admin_listen, drain_timeout, listen`},
@@ -122,6 +122,9 @@ func TestProblems(t *testing.T) {
 		"group, bad limit":     {one + "    groups:\n      - name: g\n        rpd_limit: 1000000000000001\n", `c.yaml:7: provider "a": group "g": rpd_limit is above 10^15; use 0, or leave it out, for no limit`},
 		"group not declared":   {keyed + "        group: g\n", `c.yaml:6: provider "a": key "key-1": group "g" is not declared; add it to the provider's groups`},
 
+		// The store.
+		"store, unknown": {"store: {type: etcd}\n" + one, `c.yaml:1: store: type is "etcd"; use bolt or memory`},
+		"store, no path": {"store: {path: \"\"}\n" + one, `c.yaml:1: store: path is empty; leave it out for keybroker.db, or use type: memory to keep nothing`},
 		// Keys.
 		"no key":              {"providers:\n  - name: a\n    type: openai\n    keys:\n      - id: k\n", `c.yaml:5: provider "a": key "k": key is empty; give a value, ${ENV_VAR} or key_file`},
 		"empty key":           {"providers:\n  - name: a\n    type: openai\n    keys:\n      - id: k\n        key: \"\"\n", `c.yaml:6: provider "a": key "k": key is empty; give a value, ${ENV_VAR} or key_file`},

@@ -37,7 +37,7 @@ func TestFleetIsNeverToldToSlowDown(t *testing.T) {
 		Sandbox:  sandbox.New(app.SandboxAccounts(cfg), sandbox.Options{Seed: 1, OutputTokens: 64}),
 		Services: 6, Workers: 2, Duration: 2 * time.Second, Progress: progress,
 	}
-	a, err := app.New(t.Context(), cfg, slog.New(slog.DiscardHandler), nil)
+	a, err := app.New(t.Context(), cfg, app.Options{Logger: slog.New(slog.DiscardHandler)})
 	require.NoError(t, err)
 	fleet.Broker = a.Addr().String()
 	ctx, stop := context.WithCancel(context.Background())

@@ -1,0 +1,148 @@
+package killtest
+
+import (
+	"bytes"
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	keybrokerv1 "github.com/keybroker/keybroker/gen/keybroker/v1"
+)
+
+// binary is the program, built once.
+var binary string
+
+func TestMain(m *testing.M) { os.Exit(build(m)) }
+
+func build(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "killtest")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	binary = filepath.Join(dir, "keybroker")
+	cmd := exec.Command("go", "build", "-race", "-tags", "failpoints", "-o", binary, "./cmd/keybroker")
+	cmd.Dir = filepath.Join("..", "..")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		fmt.Fprintf(os.Stderr, "go build: %v\n%s", err, out)
+		return 1
+	}
+	if err := flag.Set("test.parallel", "6"); err != nil { // most of the time everybody waits
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return m.Run()
+}
+
+// child is one process of the broker.
+type child struct {
+	number  int
+	cmd     *exec.Cmd
+	log     *transcript
+	exited  chan struct{}
+	client  keybrokerv1.KeyBrokerServiceClient
+	conn    *grpc.ClientConn
+	spawned time.Time
+	died    time.Time // read it after exited
+}
+
+// start runs the broker, until it listens or ends.
+func start(t *testing.T, config, address, failpoint string, args ...string) *child {
+	c := &child{
+		cmd: exec.Command(binary, append([]string{"serve", "--config", config}, args...)...),
+		log: &transcript{listens: make(chan struct{})}, exited: make(chan struct{}), spawned: time.Now(),
+	}
+	c.cmd.Stderr = c.log
+	c.cmd.Env = append(os.Environ(), "KEYBROKER_FAILPOINT="+failpoint)
+	require.NoError(t, c.cmd.Start())
+	go func() {
+		_ = c.cmd.Wait() // how it ended is in ProcessState
+		c.died = time.Now()
+		close(c.exited)
+	}()
+	t.Cleanup(func() { c.end(syscall.SIGKILL) })
+	select {
+	case <-c.exited:
+		return c
+	case <-c.log.listens:
+	}
+	conn, err := grpc.NewClient(address, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	require.NoError(t, err)
+	c.conn, c.client = conn, keybrokerv1.NewKeyBrokerServiceClient(conn)
+	return c
+}
+
+// serving is start, where the child must come to listen.
+func serving(t *testing.T, config, address string, args ...string) *child {
+	c := start(t, config, address, "", args...)
+	require.NotNil(t, c.client, c.log)
+	return c
+}
+
+// end sends a signal and waits for the end.
+func (c *child) end(s syscall.Signal) {
+	_ = c.cmd.Process.Signal(s) // it may have ended already
+	<-c.exited
+	if c.conn != nil {
+		_ = c.conn.Close()
+	}
+}
+
+// over reports whether it has ended.
+func (c *child) over() bool {
+	select {
+	case <-c.exited:
+		return true
+	default:
+		return false
+	}
+}
+
+// killed reports whether it ended by SIGKILL, and not by itself.
+func (c *child) killed() bool {
+	s, ok := c.cmd.ProcessState.Sys().(syscall.WaitStatus)
+	return ok && s.Signaled() && s.Signal() == syscall.SIGKILL
+}
+
+// transcript keeps what a child writes, and tells when it listens.
+type transcript struct {
+	mu      sync.Mutex
+	text    bytes.Buffer
+	once    sync.Once
+	listens chan struct{}
+}
+
+func (l *transcript) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	n, err := l.text.Write(b)
+	if bytes.Contains(l.text.Bytes(), []byte("broker listens")) {
+		l.once.Do(func() { close(l.listens) })
+	}
+	return n, err
+}
+
+func (l *transcript) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
+// patience bounds every call, so that none hangs the test.
+const patience = 10 * time.Second
+
+func timeout() (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.Background(), patience)
+}

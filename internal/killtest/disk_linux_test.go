@@ -1,0 +1,64 @@
+package killtest
+
+import (
+	"syscall"
+	"testing"
+	"time"
+	"unsafe"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	keybrokerv1 "github.com/keybroker/keybroker/gen/keybroker/v1"
+)
+
+// fill makes every write to a file fail for a child, as on a full disk; or none.
+func (c *child) fill(t *testing.T, full bool) {
+	limit := syscall.Rlimit{Cur: ^uint64(0), Max: ^uint64(0)}
+	if full {
+		limit.Cur = 0
+	}
+	_, _, errno := syscall.Syscall6(syscall.SYS_PRLIMIT64, uintptr(c.cmd.Process.Pid), syscall.RLIMIT_FSIZE, uintptr(unsafe.Pointer(&limit)), 0, 0, 0)
+	require.Zero(t, errno)
+}
+
+// TestFullDisk has a broker grant no more than it has written down, and go on by
+// itself when it can write again.
+func TestFullDisk(t *testing.T) {
+	t.Parallel()
+	c, config, address, _ := alone(t)
+	b := serving(t, config, address)
+	c.take(b, daily, 100)
+	b.fill(t, true)
+	n, err := c.burst(b, daily)
+	assert.Equal(t, codes.Unavailable, status.Code(err), err)
+	assert.ErrorContains(t, err, "the store cannot be reached")
+	assert.LessOrEqual(t, n, 20, "what was written ahead, and what was being")
+	c.take(b, minute, 3) // which need not be written down
+	assert.Contains(t, b.log.String(), "the disk has space", "it says what to do")
+
+	b.fill(t, false)
+	for begun := time.Now(); ; {
+		x, err := c.acquire(b, &keybrokerv1.AcquireKeyRequest{Pool: daily, InputTokens: 1, MaxOutputTokens: 1})
+		if err == nil {
+			c.finish(b, x)
+			break
+		}
+		require.Equal(t, codes.Unavailable, status.Code(err), err)
+		require.Less(t, time.Since(begun), patience)
+		pause(t.Context(), 20*time.Millisecond)
+	}
+	c.take(b, daily, 100)
+	b.fill(t, true)
+	_, err = c.burst(b, daily)
+	assert.Equal(t, codes.Unavailable, status.Code(err), err)
+	b.end(syscall.SIGKILL)
+
+	b = serving(t, config, address)
+	drain(t, c, b)
+	c.check(calm)
+	left := calm[0].amount - int64(len(c.list.leases)-3)
+	assert.LessOrEqual(t, left, int64(10+10), "lost in one kill, and with refused asks")
+}
