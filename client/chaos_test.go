@@ -147,7 +147,7 @@ providers:
 	all.Wait()
 	start := time.Now()
 	require.NoError(t, c.Close())
-	assert.Less(t, time.Since(start), 2*time.Second)
+	assert.Less(t, time.Since(start), 5*time.Second) // a broker that has just begun takes two for leases of before
 	stop()
 	provider.Close()
 	t.Logf("%d answered, %d met no broker, %d were canceled", answered.Load(), unavailable.Load(), own.Load())
