@@ -206,20 +206,23 @@ func (o *owner) try(ctx context.Context, r *Request) (grant pool.Grant, err erro
 // grant runs a call on the engine that may give a lease, and gives it as soon as
 // that may be.
 func (o *owner) grant(ctx context.Context, r *Request, f func(pool.Time, *pool.Pool, pool.Ask) (pool.Grant, error)) (grant pool.Grant, err error) {
-	if err := o.permitted(ctx); err != nil {
-		return grant, err
-	}
 	ask := o.ask(r)
 	var mine *wait
-	o.do(func(now pool.Time, e *pool.Pool) {
+	call := func(now pool.Time, e *pool.Pool) {
 		if err = o.may(now); err != nil {
+			o.unchanged = true
 			return
 		}
 		if grant, err = f(now, e, ask); err == nil && o.uncovered(&grant, ask.TTL) {
 			mine = &wait{done: make(chan answer, 1)}
 			o.hold(held{mine, grant, ask.Holder, ask.Request != ""})
 		}
-	})
+	}
+	if o.do(call); errors.Is(err, ErrStore) {
+		if err = o.permitted(ctx); err == nil {
+			o.do(call)
+		}
+	}
 	if mine == nil {
 		return grant, err
 	}
@@ -240,7 +243,7 @@ func (o *owner) grant(ctx context.Context, r *Request, f func(pool.Time, *pool.P
 // name is what the id of a lease says.
 func (o *owner) name(g *pool.Grant) leaseName {
 	return leaseName{
-		pool: pool.Hash(o.cfg.Name), epoch: o.epoch, lease: g.Lease,
+		pool: o.hash, epoch: o.epoch, lease: g.Lease,
 		key: pool.Hash(o.cfg.Keys[g.Key].ID), class: pool.Hash(g.Class),
 		ttl: g.Expires.Sub(g.Granted), count: g.Count, reserved: g.Reserved,
 	}

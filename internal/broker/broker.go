@@ -92,7 +92,7 @@ func New(ctx context.Context, store Store, pools []PoolConfig) (*Broker, error) 
 	b.signer = signer
 	for _, o := range b.owners {
 		b.byName[o.cfg.Name] = o
-		b.byHash[pool.Hash(o.cfg.Name)] = o
+		b.byHash[o.hash] = o
 	}
 	return b, nil
 }

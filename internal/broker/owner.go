@@ -13,6 +13,7 @@ import (
 // timer, and the channels on which waiters hear.
 type owner struct {
 	cfg    PoolConfig
+	hash   uint64 // of its name
 	epoch  uint64
 	origin time.Time // Time 0 of the engine
 
@@ -26,6 +27,8 @@ type owner struct {
 	watchers map[chan struct{}]struct{}
 	closing  chan struct{} // closed when nobody is let in any more
 	dirty    bool          // the keeper has been told that something is to be saved
+	// unchanged is set by a call that has changed nothing, for watchers.
+	unchanged bool
 
 	keeper
 }
@@ -55,7 +58,7 @@ func newOwner(ctx context.Context, store Store, cfg PoolConfig) (*owner, error) 
 		return nil, err
 	}
 	o := &owner{
-		cfg: cfg, origin: time.Now().Add(-past),
+		cfg: cfg, hash: pool.Hash(cfg.Name), origin: time.Now().Add(-past),
 		engine: engine, wake: pool.Never,
 		waits:    map[*pool.Waiter]*wait{},
 		requests: map[requestKey]*pool.Waiter{},
@@ -167,6 +170,10 @@ func (o *owner) locked(f func(now pool.Time, e *pool.Pool)) []pool.Notice {
 func (o *owner) settle(now pool.Time) {
 	if len(o.waits) == 0 || o.blocked(now) == nil { // else they go on waiting
 		o.next(now)
+	}
+	if o.unchanged {
+		o.unchanged = false
+		return
 	}
 	for c := range o.watchers {
 		select {
