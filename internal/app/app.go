@@ -4,6 +4,7 @@ package app
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -51,8 +52,7 @@ type Options struct {
 func New(ctx context.Context, cfg *config.Config, o Options) (*App, error) {
 	a := &App{cfg: cfg, logger: o.Logger}
 	if err := a.open(ctx, &o); err != nil {
-		a.close(context.WithoutCancel(ctx))
-		return nil, err
+		return nil, errors.Join(err, a.close(context.WithoutCancel(ctx)))
 	}
 	return a, nil
 }
@@ -89,10 +89,10 @@ func (a *App) open(ctx context.Context, o *Options) (err error) {
 }
 
 // close writes down what is to be remembered, and closes what is open.
-func (a *App) close(ctx context.Context) {
+func (a *App) close(ctx context.Context) (err error) {
 	if a.broker != nil {
-		if err := a.broker.Stop(ctx); err != nil {
-			a.logger.Error("the last state was not saved; the next start will take more for used than is", "error", err)
+		if err = a.broker.Stop(ctx); err != nil {
+			err = fmt.Errorf("the last state was not saved, so the next start will take more for used than is: %w", err)
 		}
 	}
 	if a.store != nil {
@@ -103,6 +103,7 @@ func (a *App) close(ctx context.Context) {
 			_ = l.Close()
 		}
 	}
+	return err
 }
 
 // Addr is where the broker listens.
@@ -126,6 +127,5 @@ func (a *App) Run(ctx context.Context) error {
 	drain, cancel := context.WithTimeout(ctx, a.cfg.Server.DrainTimeout)
 	defer cancel()
 	a.server.Stop(drain)
-	a.close(ctx)
-	return err
+	return errors.Join(err, a.close(ctx))
 }
