@@ -254,8 +254,12 @@ func TestWritesDoNotGrowWithLoad(t *testing.T) {
 // Slots are taken after a crash for as long as a lease may live that nobody knows of:
 // the longest that anybody has asked for, and no longer.
 func TestSlotsAfterACrash(t *testing.T) {
-	for name, c := range map[string]struct{ ttl, taken time.Duration }{
-		"by default": {0, 2 * time.Minute}, "longer": {8 * time.Minute, 8 * time.Minute},
+	for name, c := range map[string]struct {
+		ttl, taken time.Duration
+		stop       bool // in order, before the crashes: its leases may still live
+	}{
+		"by default": {0, 2 * time.Minute, false}, "longer": {8 * time.Minute, 8 * time.Minute, false},
+		"stopped before": {8 * time.Minute, 8 * time.Minute, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -266,6 +270,10 @@ func TestSlotsAfterACrash(t *testing.T) {
 				r.TTL = c.ttl
 				_, err := p.Acquire(t.Context(), r)
 				require.NoError(t, err)
+				if c.stop {
+					require.NoError(t, p.Stop(t.Context()))
+					p = begin(t, store, cfg)
+				}
 				for range 2 { // the second crash comes before anything is granted
 					p.crash()
 					p = begin(t, store, cfg)

@@ -99,18 +99,18 @@ func (o *owner) begin(ctx context.Context) error {
 		return err
 	}
 	now, r := o.now(), pool.Recovery{Overlap: permit, TTL: o.cfg.MaxTTL, Wall: time.Now()}
-	if last != nil && !o.cfg.StateLost {
-		r.TTL = max(last.MaxTTL, o.cfg.DefaultTTL)
-	}
+	var state *pool.State
 	if last != nil {
-		o.engine.Recover(now, last.State, r)
-	} else {
-		o.engine.Recover(now, nil, r)
+		state = last.State
+		if !o.cfg.StateLost {
+			r.TTL = max(last.MaxTTL, o.cfg.DefaultTTL)
+		}
 	}
+	o.engine.Recover(now, state, r)
 	if o.cfg.StateLost { // what it says is used may be old
 		o.engine.Forget(now, r)
 	}
-	if o.cfg.StateLost || last != nil && !last.State.Stopped {
+	if o.cfg.StateLost || last != nil { // leases of before may outlive us, too
 		o.longest = r.TTL
 	}
 	o.permit, o.alone = claimed.Add(permit), now.Add(permit)
