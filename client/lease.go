@@ -205,7 +205,7 @@ func (l *Lease) note(n *news, u Usage, final bool) bool {
 		case p != nil:
 			g.count(l, i, *p)
 		case !final:
-		case i == outputTokens && wroteNothing(n.status):
+		case i == outputTokens && provider.NoOutput(n.status):
 			g.count(l, i, 0)
 		case g.shared(): // nobody knows: as much as was asked for
 			g.count(l, i, l.asked[i])
@@ -239,12 +239,6 @@ func (l *Lease) signal(n *news) provider.Signal {
 }
 
 const outputTokens = 3 // in the order of Usage's fields
-
-// wroteNothing reports whether a status means that there was no answer to count.
-// A gateway in between does not know.
-func wroteNothing(status int) bool {
-	return status >= 300 && status != http.StatusBadGateway && status != http.StatusGatewayTimeout
-}
 
 // count takes in what a request has used so far, which never falls.
 func (g *grant) count(l *Lease, i int, n int64) {

@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"slices"
 	"sync"
 	"time"
@@ -175,7 +174,7 @@ func (b *Broker) Report(holder, leaseID string, r Report) (ttl time.Duration, se
 	dialect := o.cfg.Dialect
 	r.Response.At = time.Now()
 	signal := dialect.Read(r.Response)
-	if noOutput(r.Response.Status) && r.Usage.Output == provider.Unknown {
+	if provider.NoOutput(r.Response.Status) && r.Usage.Output == provider.Unknown {
 		r.Usage.Output = 0
 	}
 	used := dialect.Count(r.Usage)
@@ -197,12 +196,6 @@ func (b *Broker) Report(holder, leaseID string, r Report) (ttl time.Duration, se
 		}
 	})
 	return ttl, err != nil, nil // it has ended: the signature vouches for the rest
-}
-
-// noOutput reports whether a status means that the provider wrote no answer. A
-// gateway in between does not know.
-func noOutput(status int) bool {
-	return status >= 400 && status != http.StatusBadGateway && status != http.StatusGatewayTimeout
 }
 
 // Release ends a lease; unused says that its request was never sent. With

@@ -4,6 +4,7 @@
 package provider
 
 import (
+	"net/http"
 	"slices"
 	"strings"
 	"time"
@@ -43,6 +44,12 @@ type Usage struct {
 
 // NoUsage is what a response without usage says.
 var NoUsage = Usage{Unknown, Unknown, Unknown, Unknown, Unknown, Unknown}
+
+// NoOutput reports whether a status means that the provider wrote no answer: an
+// error, or a redirection. A gateway in between does not know.
+func NoOutput(status int) bool {
+	return status >= 300 && status != http.StatusBadGateway && status != http.StatusGatewayTimeout
+}
 
 // Dialect is one provider type. Everything in it is data or a pure function.
 type Dialect struct {
