@@ -63,9 +63,10 @@ func (e *ExhaustedError) Unwrap() error { return e.ExhaustedError }
 
 // Acquire leases a key: from the pool asked for or one of its fallbacks if one
 // has room now; else, if the caller waits, from the pool asked for, or at the
-// end from any of them. The errors are *ExhaustedError, *TooLargeError,
-// ErrUnknownPool, ErrTTL, ErrDraining, ErrSuperseded, the context's, and those
-// of pool.Acquire.
+// end from any of them. A lease is given out when it is written down, or need not
+// be. The errors are *ExhaustedError, *TooLargeError, ErrUnknownPool, ErrTTL,
+// ErrDraining, ErrStore, ErrNotOwner, ErrSuperseded, the context's, and those of
+// pool.Acquire.
 func (b *Broker) Acquire(ctx context.Context, r Request) (Lease, error) {
 	start := time.Now()
 	chain, err := b.chain(&r)

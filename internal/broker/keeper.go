@@ -160,7 +160,7 @@ func (o *owner) keep(ctx context.Context, claims <-chan uint64) {
 			if !ok {
 				claims = nil
 			} else if epoch > o.epoch {
-				o.lose()
+				o.do(func(pool.Time, *pool.Pool) { o.fence() })
 			}
 		case <-o.wanted:
 		case <-t.C:
@@ -237,7 +237,7 @@ func (o *owner) save(ctx context.Context, stopped bool) error {
 	state, again := o.engine.State(now, stopped)
 	held := o.held
 	o.held, o.dirty, o.saved, o.again = nil, false, now, again
-	r := record{Pool: o.cfg.Name, MaxTTL: o.longest, State: state}
+	r := record{MaxTTL: o.longest, State: state}
 	o.mu.Unlock()
 
 	ctx, cancel := context.WithTimeout(ctx, permit)
@@ -324,9 +324,6 @@ func (o *owner) fence() {
 	o.fenced = true
 	o.dismiss(ErrNotOwner)
 }
-
-// lose is fence for who does not hold the lock.
-func (o *owner) lose() { o.do(func(pool.Time, *pool.Pool) { o.fence() }) }
 
 // dismiss sends all away who wait, also for a save.
 func (o *owner) dismiss(err error) {

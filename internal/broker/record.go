@@ -11,7 +11,6 @@ import (
 // record is what a store keeps of a pool: never a key, nor anything of a lease.
 type record struct {
 	Version int           `json:"version"`
-	Pool    string        `json:"pool"`
 	MaxTTL  time.Duration `json:"max_ttl"` // that any lease may live without a report
 	State   *pool.State   `json:"state"`
 }

@@ -10,8 +10,7 @@ import (
 const keepSigningKey = 7 * 24 * time.Hour
 
 // startSigner begins with the keys on record, or the first, and goes on to rotate
-// them until the context ends.
-// With lost, all ids of before are void.
+// them until the context ends. With lost, all ids of before are void.
 func startSigner(ctx context.Context, store Store, lost bool) (*signer, error) {
 	epoch, err := store.Claim(ctx, signingKeysName)
 	if err != nil {
