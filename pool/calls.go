@@ -71,8 +71,9 @@ func (p *Pool) tick(now Time) Time {
 const maxDue = 1000
 
 // Acquire grants a lease now, or says why not: *ExhaustedError,
-// *TooLargeError, ErrModelRequired or ErrModelNotServed. Those who wait and fit
-// are served before, and the first in line is not made to wait longer.
+// *TooLargeError, *HolderLimitError, ErrModelRequired or ErrModelNotServed. Those
+// who wait and fit are served before, and the first in line is not made to wait
+// longer.
 func (p *Pool) Acquire(now Time, ask Ask) (Grant, error) {
 	now = p.tick(now)
 	if l := p.repeated(now, &ask); l != nil {
@@ -84,6 +85,9 @@ func (p *Pool) Acquire(now Time, ask Ask) (Grant, error) {
 	}
 	if c.exceeded(&ask.Amounts) {
 		return Grant{}, c.tooLarge(&ask.Amounts)
+	}
+	if err := p.capped(&ask); err != nil {
+		return Grant{}, err
 	}
 	l, err := p.acquire(now, c, &ask)
 	if err != nil {
@@ -219,6 +223,8 @@ func (p *Pool) lease(now Time, s *search, ask *Ask) *lease {
 	p.open++
 	a.open++
 	k.open++
+	l.holder.open++
+	l.holder.tokens += tokens(&l.reserved)
 	if k.health != Healthy {
 		p.rest(k, now.Add(patience))
 		k.probe = l
@@ -242,7 +248,7 @@ func (p *Pool) lease(now Time, s *search, ask *Ask) *lease {
 }
 
 // grow gives how many requests a lease may be good for: no more than asked for,
-// than a tenth of any limit, and than leaves as much room for each holder who
+// than a tenth of any limit, than the holder may have, and than leaves as much room for each holder who
 // waits. Where it is not sure that there is room for even one, it is one.
 func (p *Pool) grow(now Time, s *search, ask *Ask) int {
 	a := s.candidate.account
@@ -260,6 +266,9 @@ func (p *Pool) grow(now Time, s *search, ask *Ask) int {
 		if n := ask.Amounts[b.dimension]; n > 0 {
 			most = min(most, max(1, b.limit/10/n))
 		}
+	}
+	if n := tokens(&ask.Amounts); n > 0 && ask.Caps.Tokens > 0 {
+		most = min(most, max(1, (ask.Caps.Tokens-p.tokensOf(ask.Holder))/n))
 	}
 	q := &a.class.queue
 	share := int64(q.holders)
@@ -279,22 +288,6 @@ func times(a *provider.Amounts, n int64) (out provider.Amounts) {
 		out[d] = mulDiv(x, n, 1)
 	}
 	return out
-}
-
-func (p *Pool) hold(name string) *holder {
-	h := p.holders[name]
-	if h == nil {
-		h = &holder{name: name}
-		p.holders[name] = h
-	}
-	h.uses++
-	return h
-}
-
-func (p *Pool) letGo(h *holder) {
-	if h.uses--; h.uses == 0 {
-		delete(p.holders, h.name)
-	}
 }
 
 // find looks a lease up for its holder: ErrLeaseEnded, ErrNotHolder.
@@ -393,6 +386,8 @@ func (p *Pool) end(now Time, l *lease, freed bool) {
 	p.open--
 	a.open--
 	k.open--
+	l.holder.open--
+	l.holder.tokens -= tokens(&l.reserved)
 	if k.probe == l {
 		p.rest(k, now) // without a verdict: the next lease is the probe
 		p.wakeKeys(now)

@@ -29,6 +29,10 @@ var (
 	// ErrNotHolder is returned for a lease that somebody else holds.
 	ErrNotHolder = errors.New("lease belongs to another holder")
 
+	// ErrHolderLimit is returned when the holder has as much as it may have at one
+	// time. It comes as a *HolderLimitError; what it has must end first.
+	ErrHolderLimit = errors.New("holder has all that it may have")
+
 	// ErrQueueFull is returned when a queue takes no more waiters.
 	ErrQueueFull = errors.New("queue is full")
 )
@@ -73,3 +77,16 @@ func (e *TooLargeError) Error() string {
 
 // Unwrap gives ErrTooLarge.
 func (e *TooLargeError) Unwrap() error { return ErrTooLarge }
+
+// HolderLimitError says which of its caps a holder has reached.
+type HolderLimitError struct {
+	What  string
+	Limit int64
+}
+
+func (e *HolderLimitError) Error() string {
+	return fmt.Sprintf("this caller has all it may have here: %d %s", e.Limit, e.What)
+}
+
+// Unwrap gives ErrHolderLimit.
+func (e *HolderLimitError) Unwrap() error { return ErrHolderLimit }

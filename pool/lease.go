@@ -119,9 +119,11 @@ func (l *lease) trim(now Time, sent int64) (freed bool) {
 		}
 		freed = freed || after < before
 	})
+	l.holder.tokens -= tokens(&l.reserved)
 	for d, n := range l.reserved {
 		l.reserved[d] = max(mulDivUp(n, sent, int64(l.count)), min(l.used[d], n))
 	}
+	l.holder.tokens += tokens(&l.reserved)
 	l.count = int(sent)
 	return freed
 }

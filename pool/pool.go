@@ -61,6 +61,7 @@ type Ask struct {
 	TTL     time.Duration
 	Exclude []string // keys, by id
 	Request string   // if not empty, the same ask again gets the same lease
+	Caps    Caps     // of the holder
 }
 
 // Counters count what happened since the pool was made.
@@ -113,12 +114,6 @@ type Pool struct {
 	oldSince Time // no earlier, as far as we know, was any of them granted
 	oldUntil Time // then none is heard of for the first time
 	oldEnd   Time // then all have ended
-}
-
-// holder is somebody who has leases or waits for one.
-type holder struct {
-	name string
-	uses int // leases and places in queues
 }
 
 type requestKey struct{ holder, request string }

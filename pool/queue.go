@@ -65,7 +65,7 @@ const virtual = 1 << 32
 
 // Wait puts an ask in line, after Acquire has found no room for it. The waiter
 // comes out of Next when it is served. The errors are those of Acquire that
-// waiting does not cure, and ErrQueueFull.
+// waiting does not cure, *HolderLimitError, and ErrQueueFull.
 func (p *Pool) Wait(now Time, ask Ask) (*Waiter, error) {
 	now = p.tick(now)
 	c, err := p.class(ask.Model)
@@ -74,6 +74,12 @@ func (p *Pool) Wait(now Time, ask Ask) (*Waiter, error) {
 	}
 	if c.exceeded(&ask.Amounts) {
 		return nil, c.tooLarge(&ask.Amounts)
+	}
+	if err := p.capped(&ask); err != nil {
+		return nil, err
+	}
+	if h := p.holders[ask.Holder]; h != nil && ask.Caps.Waiters > 0 && h.waiting >= ask.Caps.Waiters {
+		return nil, &HolderLimitError{"calls in line", int64(ask.Caps.Waiters)}
 	}
 	if c.queue.len >= maxWaiters {
 		return nil, ErrQueueFull
@@ -208,6 +214,8 @@ func (p *Pool) serveWaiter(now Time, w *Waiter, s *search) {
 func (p *Pool) enqueue(w *Waiter) {
 	q := &w.class.queue
 	h := p.hold(w.Ask.Holder)
+	h.waiting++
+	h.tokens += tokens(&w.Ask.Amounts)
 	l := q.byHolder[h.name]
 	if l == nil {
 		q.prune()
@@ -258,7 +266,10 @@ func (p *Pool) dequeue(w *Waiter) {
 	w.prev, w.next, w.line = nil, nil, nil
 	q.len--
 	p.waiting--
-	p.letGo(p.holders[w.Ask.Holder])
+	h := p.holders[w.Ask.Holder]
+	h.waiting--
+	h.tokens -= tokens(&w.Ask.Amounts)
+	p.letGo(h)
 }
 
 // charge moves the holder of a new lease back in line. Virtual time goes on by

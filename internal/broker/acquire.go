@@ -22,6 +22,17 @@ type Request struct {
 	Exclude []string
 	Request string // makes the call repeatable
 	Count   int    // requests that the lease is to be good for
+	// May, if set, tells whether the holder may use a pool, and how much of it. Any
+	// other is unknown to it.
+	May func(pool string) (pool.Caps, bool)
+}
+
+func (r *Request) may(o *owner) bool {
+	if r.May == nil {
+		return true
+	}
+	_, ok := r.May(o.cfg.Name)
+	return ok
 }
 
 // Lease is what it gets.
@@ -191,9 +202,14 @@ func (o *owner) ask(r *Request) pool.Ask {
 	if ttl == 0 {
 		ttl = o.cfg.DefaultTTL
 	}
+	var caps pool.Caps
+	if r.May != nil {
+		caps, _ = r.May(o.cfg.Name)
+	}
 	return pool.Ask{
 		Holder: r.Holder, Model: r.Model, Amounts: o.cfg.Dialect.Reserve(r.Demand),
 		TTL: min(max(ttl, o.cfg.StartWithin), o.cfg.MaxTTL), Exclude: r.Exclude, Request: r.Request, Count: r.Count,
+		Caps: caps,
 	}
 }
 
@@ -263,6 +279,8 @@ func (o *owner) explain(now pool.Time, err error) error {
 		return e
 	case errors.As(err, &large):
 		return &TooLargeError{large, o.cfg.Name}
+	case errors.Is(err, pool.ErrHolderLimit):
+		return fmt.Errorf("pool %q: %w", o.cfg.Name, err)
 	}
 	return err
 }

@@ -96,6 +96,9 @@ func New(ctx context.Context, store Store, pools []PoolConfig) (*Broker, error) 
 	return b, nil
 }
 
+// Has reports whether there is such a pool.
+func (b *Broker) Has(pool string) bool { return b.byName[pool] != nil }
+
 // Close refuses every further ask with ErrDraining, and those who wait. Leases
 // can still be reported and released.
 func (b *Broker) Close() {
@@ -130,19 +133,21 @@ func atOnce[T any](all []T, f func(int, T) error) error {
 }
 
 // chain lists the pools to try: the one named and its fallbacks, or those that
-// serve the model.
+// serve the model; of these, those that the holder may use.
 func (b *Broker) chain(r *Request) ([]*owner, error) {
 	var chain []*owner
 	if r.Pool == "" {
 		for _, o := range b.owners {
-			if o.engine.Serves(r.Model) {
+			if o.engine.Serves(r.Model) && r.may(o) {
 				chain = append(chain, o)
 			}
 		}
-	} else if o := b.byName[r.Pool]; o != nil {
+	} else if o := b.byName[r.Pool]; o != nil && r.may(o) {
 		chain = append(chain, o)
 		for _, name := range o.cfg.Fallback {
-			chain = append(chain, b.byName[name])
+			if f := b.byName[name]; r.may(f) {
+				chain = append(chain, f)
+			}
 		}
 	}
 	if len(chain) == 0 {

@@ -243,6 +243,7 @@ func (o *owner) line(ask pool.Ask) (w *pool.Waiter, mine *wait, err error) {
 			}
 		}
 		if w, err = e.Wait(now, ask); err != nil {
+			err = o.explain(now, err)
 			return
 		}
 		o.waits[w] = mine
