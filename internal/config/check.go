@@ -33,14 +33,24 @@ func (o *object) checkStrategy(strategy string) {
 }
 
 func (o *object) checkServer(s *ServerConfig) {
-	if text := listenFault(s.Listen); text != "" {
-		o.fail("listen", "listen %s", text)
+	taken := map[string]string{}
+	for _, l := range []struct{ field, addr string }{{"listen", s.Listen}, {"admin_listen", s.AdminListen}, {"metrics_listen", s.MetricsListen}} {
+		if l.addr == "" && l.field != "listen" {
+			continue
+		}
+		if err := s.CheckListen(l.addr); err != nil {
+			o.fail(l.field, "%s %v", l.field, err)
+		} else if other := taken[l.addr]; other != "" && !strings.HasSuffix(l.addr, ":0") {
+			o.fail(l.field, "%s is the same as %s; leave it out, or give it another port", l.field, other)
+		}
+		taken[l.addr] = l.field
 	}
-	if s.AdminListen != "" {
-		if text := listenFault(s.AdminListen); text != "" {
-			o.fail("admin_listen", "admin_listen %s", text)
-		} else if s.AdminListen == s.Listen && !strings.HasSuffix(s.Listen, ":0") {
-			o.fail("admin_listen", "admin_listen is the same as listen; leave it out to serve operators there")
+	if s.Plaintext && s.TLS != nil {
+		o.fail("plaintext", "plaintext and tls exclude each other; remove one")
+	}
+	for field, n := range map[string]int{"max_connections": s.MaxConnections, "max_unproven_connections": s.MaxUnproven} {
+		if n < 1 {
+			o.fail(field, "%s must be above 0", field)
 		}
 	}
 	if s.DrainTimeout < 0 {
@@ -48,25 +58,36 @@ func (o *object) checkServer(s *ServerConfig) {
 	}
 }
 
-// CheckListen reports what is wrong with an address to listen on, such as one
-// that a command line puts in the place of the file's.
-func CheckListen(addr string) error {
-	if fault := listenFault(addr); fault != "" {
-		return errors.New(fault)
+// checkWire notes that nobody has said how to serve, or for whom.
+func (o *object) checkWire(s *ServerConfig, a *AccessConfig) {
+	switch {
+	case s.TLS == nil && !s.Plaintext:
+		o.fail("server", "server: there is no tls; give tls with cert_file and key_file, or plaintext: true (serve --plaintext) for callers on this machine alone")
+	case s.TLS != nil && len(a.Rules) == 0:
+		o.fail("access", "access: there are no rules, so nobody may do anything; give at least one under access.rules")
+	case s.TLS != nil && s.TLS.ClientCAFile == "" && len(a.Tokens) == 0:
+		o.fail("access", "access: nobody can prove who they are; give access.tokens, or server.tls.client_ca_file")
 	}
-	return nil
 }
 
-func listenFault(addr string) string {
+// CheckListen reports what is wrong with an address to listen on, such as one that a command line puts in the place of the file's.
+func (s *ServerConfig) CheckListen(addr string) error {
+	loopback, err := Loopback(addr)
+	if err == nil && !loopback && s.TLS == nil {
+		err = errors.New("must be a loopback address, as there is no TLS and keys would cross the network in the clear; " +
+			"use 127.0.0.1, [::1] or localhost, or give server.tls")
+	}
+	return err
+}
+
+// Loopback reports whether a host:port is on this machine alone, or that it is none.
+func Loopback(addr string) (bool, error) {
 	host, port, err := net.SplitHostPort(addr)
 	if _, portErr := strconv.ParseUint(port, 10, 16); err != nil || portErr != nil {
-		return "must be host:port, such as " + DefaultListen
+		return false, errors.New("must be host:port, such as " + DefaultListen)
 	}
-	if ip, err := netip.ParseAddr(host); host != "localhost" && (err != nil || !ip.IsLoopback()) {
-		return "must be a loopback address, as there is no TLS yet and keys would cross the network in the clear; " +
-			"use 127.0.0.1, [::1] or localhost"
-	}
-	return ""
+	ip, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && ip.IsLoopback(), nil
 }
 
 func (o *object) checkProvider(c *ProviderConfig, types map[string]string) {

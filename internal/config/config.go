@@ -15,12 +15,17 @@ import (
 const (
 	DefaultListen       = "127.0.0.1:7070"
 	DefaultDrainTimeout = 10 * time.Second
+
+	DefaultMaxConnections = 20_000
+	DefaultMaxUnproven    = 256
 )
 
 // Config is a whole configuration file. What [Load] returns is valid and has its plain defaults filled in; a setting whose
 // absence means something is asked through its getter, such as [ProviderConfig.IsEnabled]. Treat it as read-only.
 type Config struct {
 	Server    ServerConfig     `yaml:"server" json:"server"`
+	Access    AccessConfig     `yaml:"access,omitempty" json:"access,omitzero"`
+	Audit     AuditConfig      `yaml:"audit,omitempty" json:"audit,omitzero"`
 	Store     StoreConfig      `yaml:"store" json:"store"`
 	Pooling   PoolingConfig    `yaml:"pooling" json:"pooling"` // Only Strategy, the default of all providers.
 	Providers []ProviderConfig `yaml:"providers" json:"providers"`
@@ -28,10 +33,22 @@ type Config struct {
 
 // ServerConfig says where the broker listens and how it stops.
 type ServerConfig struct {
-	// Listen is the host:port of the service. It must be a loopback address as long as there is no TLS. Default [DefaultListen].
+	// Listen is the host:port of the service. It must be a loopback address if there is no TLS. Default [DefaultListen].
 	Listen string `yaml:"listen" json:"listen"`
 	// AdminListen is a second host:port, for operators alone; the same rule. Default empty: they are served on Listen, too.
 	AdminListen string `yaml:"admin_listen" json:"admin_listen"`
+	// MetricsListen is the host:port of metrics over HTTP, at /metrics; the same rule. On loopback they are in plaintext and for
+	// everybody there; elsewhere by TLS and for whom a rule lets inspect. Default empty: nowhere.
+	MetricsListen string `yaml:"metrics_listen" json:"metrics_listen"`
+	// Plaintext serves without TLS, and so on loopback only. There is no default: it is that or TLS.
+	Plaintext bool `yaml:"plaintext" json:"plaintext"`
+	// TLS is nil with Plaintext.
+	TLS *TLSConfig `yaml:"tls,omitempty" json:"tls,omitempty"`
+	// MaxConnections bounds those that are open at one time, on all listeners. Default [DefaultMaxConnections].
+	MaxConnections int `yaml:"max_connections" json:"max_connections"`
+	// MaxUnproven bounds, for each address they come from, those that have not proved who they are. Behind a balancer that
+	// address may be one for all. Default [DefaultMaxUnproven].
+	MaxUnproven int `yaml:"max_unproven_connections" json:"max_unproven_connections"`
 	// DrainTimeout is how long a graceful stop may take; 0 stops at once. Default [DefaultDrainTimeout].
 	DrainTimeout time.Duration `yaml:"drain_timeout" json:"drain_timeout"`
 }
@@ -107,8 +124,11 @@ type KeyConfig struct {
 	Key secret.Value `yaml:"key" json:"key"`
 	// KeyFile is the path that Key was read from, as the file gives it: relative to the configuration file's folder.
 	KeyFile string `yaml:"key_file,omitempty" json:"key_file,omitempty"`
+	// KeyExec is the command, with its arguments, whose output Key was read from. It is run without a shell, in the configuration
+	// file's folder, and has 10 s.
+	KeyExec []string `yaml:"key_exec,omitempty" json:"key_exec,omitempty"`
 	// ID is the key's name, unique in the provider. Default: the name of the variable where the value is just ${NAME}, or the
-	// base name of KeyFile, or else key-N, counted from 1.
+	// base name of KeyFile, or else key-N, counted from 1. With KeyExec it must be given.
 	ID string `yaml:"id" json:"id"`
 	// Group names the quota group that the key's limits belong to. Default empty: a group of its own.
 	Group string `yaml:"group,omitempty" json:"group,omitempty"`

@@ -41,8 +41,8 @@ func TestKeyConfigValidate(t *testing.T) {
 		"top priority":    {func(k *KeyConfig) { k.Priority = new(2) }, ""},
 		"highest limit":   {func(k *KeyConfig) { k.RPMLimit = 1e15 }, ""},
 		"highest weight":  {func(k *KeyConfig) { k.Weight = 1_000_000 }, ""},
-		"empty key":       {func(k *KeyConfig) { k.Key = secret.Value{} }, "key is empty; give a value, ${ENV_VAR} or key_file"},
-		"blank key":       {func(k *KeyConfig) { k.Key = secret.New(" \t") }, "key is empty; give a value, ${ENV_VAR} or key_file"},
+		"empty key":       {func(k *KeyConfig) { k.Key = secret.Value{} }, "key is empty; give a value, ${ENV_VAR}, key_file or key_exec"},
+		"blank key":       {func(k *KeyConfig) { k.Key = secret.New(" \t") }, "key is empty; give a value, ${ENV_VAR}, key_file or key_exec"},
 		"newline":         {func(k *KeyConfig) { k.Key = secret.New("sk\n") }, "key begins or ends with white space; remove it"},
 		"priority below":  {func(k *KeyConfig) { k.Priority = new(-1) }, "priority is out of range; use 0 (low), 1 (normal) or 2 (high)"},
 		"priority above":  {func(k *KeyConfig) { k.Priority = new(3) }, "priority is out of range; use 0 (low), 1 (normal) or 2 (high)"},
@@ -51,7 +51,7 @@ func TestKeyConfigValidate(t *testing.T) {
 		"negative limit":  {func(k *KeyConfig) { k.OTPMLimit = -1 }, "otpm_limit is negative; use 0, or leave it out, for no limit"},
 		"huge limit":      {func(k *KeyConfig) { k.TPDLimit = 1e15 + 1 }, "tpd_limit is above 10^15; use 0, or leave it out, for no limit"},
 		"several": {func(k *KeyConfig) { k.Key, k.Weight = secret.Value{}, -1 },
-			"key is empty; give a value, ${ENV_VAR} or key_file\nweight is negative; use 1 or more"},
+			"key is empty; give a value, ${ENV_VAR}, key_file or key_exec\nweight is negative; use 1 or more"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			k := KeyConfig{Key: secret.New("sk-x")}

@@ -26,6 +26,10 @@ providers:
 	assert.Equal(t, `server:
     listen: 127.0.0.1:7070
     admin_listen: ""
+    metrics_listen: ""
+    plaintext: true
+    max_connections: 20000
+    max_unproven_connections: 256
     drain_timeout: 10s
 store:
     type: bolt

@@ -104,7 +104,7 @@ func (k KeyConfig) Validate() error {
 func (k *KeyConfig) faults() (found []fault) {
 	switch value := k.Key.Reveal(); {
 	case strings.TrimSpace(value) == "":
-		found = append(found, fault{"key", "key is empty; give a value, ${ENV_VAR} or key_file"})
+		found = append(found, fault{"key", "key is empty; give a value, ${ENV_VAR}, key_file or key_exec"})
 	case strings.TrimSpace(value) != value:
 		found = append(found, fault{"key", "key begins or ends with white space; remove it"})
 	}

@@ -17,7 +17,7 @@ import (
 
 const (
 	maxFileSize    = 4 << 20
-	maxKeyFileSize = 64 << 10
+	maxKeyFileSize = 64 << 10 // also of what a helper prints
 )
 
 var errTooLarge = errors.New("the file is too large")
@@ -27,6 +27,8 @@ type Options struct {
 	// Types are the provider types that the program knows, each with the address that it has of its own, if any. Any other type is
 	// an error.
 	Types map[string]string
+	// Plaintext is as if the file said server.plaintext, unless it says server.tls.
+	Plaintext bool
 	// Getenv looks up an environment variable, and reports whether it is set. Default [os.LookupEnv].
 	Getenv func(name string) (string, bool)
 }
@@ -124,7 +126,11 @@ func (p *parser) readKeyFile(path string) (string, error) {
 	case strings.TrimSpace(string(data)) == "":
 		return "", errors.New("is an empty file; write the key into it")
 	}
-	return strings.TrimSuffix(strings.TrimSuffix(string(data), "\n"), "\r"), nil
+	return withoutNewline(data), nil
+}
+
+func withoutNewline(data []byte) string {
+	return strings.TrimSuffix(strings.TrimSuffix(string(data), "\n"), "\r")
 }
 
 // readFile returns a whole file, or errTooLarge after reading no more than limit bytes and one.

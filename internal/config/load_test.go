@@ -19,8 +19,9 @@ const example = "../../config/example.yaml"
 // known are the options of most tests: two provider types, and an environment of their own.
 func known(env map[string]string) Options {
 	return Options{
-		Types:  map[string]string{"openai": "https://api.openai.com/v1", "anthropic": "https://api.anthropic.com"},
-		Getenv: func(name string) (string, bool) { value, ok := env[name]; return value, ok },
+		Plaintext: true,
+		Types:     map[string]string{"openai": "https://api.openai.com/v1", "anthropic": "https://api.anthropic.com"},
+		Getenv:    func(name string) (string, bool) { value, ok := env[name]; return value, ok },
 	}
 }
 
@@ -32,10 +33,15 @@ var exampleEnv = map[string]string{
 }
 
 func TestLoadExample(t *testing.T) {
-	c, err := Load(example, known(exampleEnv))
+	options := known(exampleEnv)
+	options.Plaintext = false // it says so itself
+	c, err := Load(example, options)
 	require.NoError(t, err)
 
-	assert.Equal(t, ServerConfig{Listen: "127.0.0.1:7070", DrainTimeout: 10 * time.Second}, c.Server)
+	assert.Equal(t, ServerConfig{
+		Listen: "127.0.0.1:7070", DrainTimeout: 10 * time.Second, Plaintext: true,
+		MaxConnections: DefaultMaxConnections, MaxUnproven: DefaultMaxUnproven,
+	}, c.Server)
 	assert.Equal(t, LeastLoaded, c.Pooling.Strategy)
 	require.Len(t, c.Providers, 2)
 
@@ -80,6 +86,7 @@ func TestLoadExampleUncommented(t *testing.T) {
 	dir := t.TempDir()
 	require.NoError(t, os.Mkdir(filepath.Join(dir, "secrets"), 0o700))
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "secrets", "anthropic-extra"), []byte("sk-ant-5\r\n"), 0o600))
+	data = bytes.Replace(data, []byte("\n  plaintext: true\n"), nil, 1)
 	data = regexp.MustCompile(`(?m)^( *)#([^ \n])`).ReplaceAll(data, []byte("$1$2"))
 	file := filepath.Join(dir, "keybroker.yaml")
 	require.NoError(t, os.WriteFile(file, data, 0o600))
@@ -88,17 +95,26 @@ func TestLoadExampleUncommented(t *testing.T) {
 	require.NoError(t, err)
 	pool := c.Providers[0]
 	assert.Equal(t, "127.0.0.1:7072", c.Server.AdminListen)
+	assert.Equal(t, &TLSConfig{filepath.Join(dir, "certs/server.crt"), filepath.Join(dir, "certs/server.key"), filepath.Join(dir, "certs/ca.crt")}, c.Server.TLS)
+	assert.False(t, c.Server.Plaintext)
+	assert.Equal(t, AuditConfig{Path: filepath.Join(dir, "audit.jsonl")}, c.Audit)
+	require.Len(t, c.Access.Rules, 2)
+	assert.Equal(t, RuleConfig{
+		Identities: []string{"spiffe://example.org/ns/prod/**", "token:reports"}, Pools: []string{"anthropic"}, Verbs: []string{"acquire"},
+		MaxLeases: DefaultMaxLeases, MaxWaiters: DefaultMaxWaiters,
+	}, c.Access.Rules[0])
 	assert.True(t, pool.FlatLimits)
 	assert.Equal(t, []string{"openai"}, pool.Fallback)
 	assert.Equal(t, DefaultLease(), pool.Lease)
 	assert.Equal(t, []ClassConfig{{"opus", []string{"claude-opus-4-1", "claude-opus-4-5"}, Limits{ITPMLimit: 200000}}}, pool.ModelClasses)
 	assert.Equal(t, []GroupConfig{{"org-1", Limits{RPMLimit: 4000, MaxConcurrency: 200}}}, pool.Groups)
-	require.Len(t, pool.Keys, 4)
+	require.Len(t, pool.Keys, 5)
 	assert.Equal(t, "primary", pool.Keys[0].ID)
 	assert.Equal(t, "org-1", pool.Keys[0].Group)
 	assert.Equal(t, int64(50000000), pool.Keys[0].TPDLimit)
 	assert.Equal(t, "anthropic-extra", pool.Keys[3].ID)
 	assert.Equal(t, "sk-ant-5", pool.Keys[3].Key.Reveal())
+	assert.Equal(t, "sk-ant-6", pool.Keys[4].Key.Reveal())
 }
 
 func TestLoadRefusesFiles(t *testing.T) {
@@ -189,7 +205,7 @@ providers:
 	// Its form is checked all the same.
 	_, err = Parse("c.yaml", []byte("providers: [{name: a, type: openai, enabled: false, keys: [{key: '${'}, {id: k}, {key: x, weight: -1}]}]"), known(nil))
 	require.EqualError(t, err, `c.yaml:1: provider "a": key "key-1": key: malformed ${; write ${NAME} with a variable's name, or $$ for a plain $
-c.yaml:1: provider "a": key "k": key is empty; give a value, ${ENV_VAR} or key_file
+c.yaml:1: provider "a": key "k": key is empty; give a value, ${ENV_VAR}, key_file or key_exec
 c.yaml:1: provider "a": key "key-3": weight is negative; use 1 or more`)
 }
 
@@ -226,7 +242,7 @@ func TestParseReadsTheEnvironmentByDefault(t *testing.T) {
 	t.Setenv("KEYBROKER_TEST_KEY", "sk-env")
 	t.Setenv("KEYBROKER_TEST_HOST", "localhost")
 	c, err := Parse("c.yaml", []byte(`
-server: {listen: "${KEYBROKER_TEST_HOST}:1", admin_listen: "[::1]:1"}
+server: {plaintext: true, listen: "${KEYBROKER_TEST_HOST}:1", admin_listen: "[::1]:1"}
 providers:
   - name: a
     type: openai
@@ -264,7 +280,7 @@ providers:
 }
 
 func TestTypeWithoutAnAddressNeedsOne(t *testing.T) {
-	options := Options{Types: map[string]string{"local": ""}}
+	options := Options{Plaintext: true, Types: map[string]string{"local": ""}}
 	const text = "providers:\n- name: a\n  type: local\n  keys: [{key: sk-one}]\n"
 	_, err := Parse("c.yaml", []byte(text), options)
 	require.EqualError(t, err, `c.yaml:2: provider "a": base_url is missing; type local has no address of its own`)

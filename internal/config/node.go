@@ -107,6 +107,23 @@ func text(dst *string) setter {
 	}
 }
 
+// texts stores a list of texts, such as the words of a command.
+func texts(dst *[]string) setter {
+	return func(n *yaml.Node) error {
+		var entries []*yaml.Node
+		if err := list(&entries)(n); err != nil {
+			return err
+		}
+		*dst = make([]string, len(entries))
+		for i, e := range entries {
+			if err := text(&(*dst)[i])(e); err != nil {
+				return errors.New("must be a list of texts")
+			}
+		}
+		return nil
+	}
+}
+
 func whole[T int | int64](dst *T) setter {
 	return func(n *yaml.Node) error {
 		// The tag first: Decode would cut 1.5 down to 1.

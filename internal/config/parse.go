@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"strings"
 
 	"github.com/keybroker/keybroker/internal/secret"
 	"gopkg.in/yaml.v3"
@@ -23,12 +24,21 @@ type credential struct{ dialect, baseURL, value string }
 
 func (p *parser) config(top *object) *Config {
 	c := &Config{
-		Server:  ServerConfig{Listen: DefaultListen, DrainTimeout: DefaultDrainTimeout},
+		Server: ServerConfig{
+			Listen: DefaultListen, DrainTimeout: DefaultDrainTimeout,
+			MaxConnections: DefaultMaxConnections, MaxUnproven: DefaultMaxUnproven,
+		},
 		Store:   StoreConfig{Type: StoreBolt, Path: DefaultStorePath},
 		Pooling: PoolingConfig{Strategy: LeastLoaded},
 	}
 	var providers []*yaml.Node
+	rules := func() {} // who may do what depends on what can be proved, which the server's section says
 	top.read(fields{
+		"access": func(n *yaml.Node) error {
+			rules = func() { p.access(newObject(top.doc, top, "access", n), c) }
+			return nil
+		},
+		"audit":  top.inside("audit", func(at *object) { p.audit(at, &c.Audit) }),
 		"server": top.inside("server", func(at *object) { p.server(at, &c.Server) }),
 		"store":  top.inside("store", func(at *object) { p.store(at, &c.Store) }),
 		"pooling": top.inside("pooling", func(at *object) {
@@ -37,6 +47,9 @@ func (p *parser) config(top *object) *Config {
 		}),
 		"providers": list(&providers),
 	})
+	c.Server.Plaintext = c.Server.Plaintext || p.opts.Plaintext && c.Server.TLS == nil
+	rules()
+	top.checkWire(&c.Server, &c.Access)
 	if c.Store.Type == StoreMemory {
 		c.Store.Path = ""
 	} else if !filepath.IsAbs(c.Store.Path) {
@@ -69,12 +82,21 @@ func (p *parser) store(o *object, s *StoreConfig) {
 
 func (p *parser) server(o *object, s *ServerConfig) {
 	o.read(fields{
-		"listen":        text(&s.Listen),
-		"admin_listen":  text(&s.AdminListen),
-		"drain_timeout": duration(&s.DrainTimeout),
+		"listen":         text(&s.Listen),
+		"admin_listen":   text(&s.AdminListen),
+		"metrics_listen": text(&s.MetricsListen),
+		"drain_timeout":  duration(&s.DrainTimeout),
+		"plaintext":      boolean(&s.Plaintext),
+		"tls": o.inside("tls", func(at *object) {
+			s.TLS = &TLSConfig{}
+			p.tls(at, s.TLS)
+		}),
+		"max_connections":          whole(&s.MaxConnections),
+		"max_unproven_connections": whole(&s.MaxUnproven),
 	})
 	s.Listen = p.expand(o, "listen", s.Listen, true)
 	s.AdminListen = p.expand(o, "admin_listen", s.AdminListen, true)
+	s.MetricsListen = p.expand(o, "metrics_listen", s.MetricsListen, true)
 	o.checkServer(s)
 }
 
@@ -165,14 +187,14 @@ func (p *parser) key(o *object, n int, c *ProviderConfig) KeyConfig {
 	var k KeyConfig
 	var raw string
 	known := limitFields(&k.Limits)
-	known["key"], known["key_file"] = text(&raw), text(&k.KeyFile)
+	known["key"], known["key_file"], known["key_exec"] = text(&raw), text(&k.KeyFile), texts(&k.KeyExec)
 	known["id"], known["group"] = text(&k.ID), text(&k.Group)
 	known["priority"], known["weight"] = optional(&k.Priority, whole), whole(&k.Weight)
 	o.read(known)
-	if k.ID == "" {
+	if k.ID == "" && len(k.KeyExec) == 0 {
 		k.ID = defaultID(raw, k.KeyFile, n)
 	}
-	k.Key = p.value(o, raw, k.KeyFile, c.IsEnabled())
+	k.Key = p.value(o, raw, &k, c.IsEnabled())
 	o.checkGroup(k.Group, c.Groups)
 	o.failAll(k.faults())
 	if !k.Key.IsZero() {
@@ -183,29 +205,39 @@ func (p *parser) key(o *object, n int, c *ProviderConfig) KeyConfig {
 	return k
 }
 
-// value returns the value that key or key_file gives, and notes what is wrong with it under "key". A disabled provider's keys are
-// checked for their form alone, and not kept.
-func (p *parser) value(o *object, raw, file string, enabled bool) (value secret.Value) {
-	if raw == "" && file != "" {
-		o.lines["key"] = o.line("key_file")
-	}
-	switch {
-	case raw != "" && file != "":
-		o.fail("key", "both key and key_file are given; keep one")
-	case raw != "":
-		value = secret.New(p.expand(o, "key", raw, enabled))
-	case file != "" && enabled:
-		text, err := p.readKeyFile(file)
-		if err != nil {
-			o.fail("key", "key_file %v", err)
+// value returns the value that one of key, key_file and key_exec gives, and notes what is wrong with it under "key". A disabled
+// provider's keys are checked for their form alone, and not kept.
+func (p *parser) value(o *object, raw string, k *KeyConfig, enabled bool) secret.Value {
+	var given []string
+	for _, field := range []string{"key", "key_file", "key_exec"} {
+		if _, ok := o.lines[field]; ok {
+			given = append(given, field)
 		}
-		value = secret.New(text)
 	}
-	if !enabled && raw+file != "" {
+	if raw == "" && len(given) > 0 {
+		last := given[len(given)-1]
+		o.lines["key"], o.done["key"] = o.line(last), o.done[last]
+	}
+	var text string
+	var err error
+	switch {
+	case len(given) > 1:
+		o.fail("key", "both %s are given; keep one", strings.Join(given, " and "))
+	case raw != "":
+		text = p.expand(o, "key", raw, enabled)
+	case k.KeyFile != "" && enabled:
+		text, err = p.readKeyFile(k.KeyFile)
+	case len(k.KeyExec) > 0 && enabled:
+		text, err = p.runHelper(o, k.KeyExec)
+	}
+	if err != nil {
+		o.fail("key", "%s %v", given[0], err)
+	}
+	if !enabled && len(given) > 0 {
 		o.done["key"] = true
 		return secret.Value{}
 	}
-	return value
+	return secret.New(text)
 }
 
 func defaultID(raw, file string, n int) string {

@@ -6,10 +6,15 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/keybroker/keybroker/internal/access"
 )
 
 // pasted is what people paste into the wrong field. No error may repeat it.
 const pasted = "sk-ant-api03-PASTED"
+
+// hash is that of token.
+var token, hash = func() (string, string) { t, h := access.NewToken(); return t, h.String() }()
 
 // one is a file with one provider, whose further lines begin on line 5 and are indented by four.
 const one = `providers:
@@ -47,12 +52,12 @@ func TestProblems(t *testing.T) {
 		"alias to itself": {"providers: &p [*p]\n", `c.yaml:1: YAML aliases (*name) are not supported; write the value out`},
 
 		// Fields.
-		"unknown at the top":       {"provider: []\nproviders: []\n", "c.yaml:1: unknown field \"provider\"; known here: pooling, providers, server, store\nc.yaml:2: there are no providers; give at least one under providers"},
+		"unknown at the top":       {"provider: []\nproviders: []\n", "c.yaml:1: unknown field \"provider\"; known here: access, audit, pooling, providers, server, store\nc.yaml:2: there are no providers; give at least one under providers"},
 		"unknown in provider":      {one + "    strategy: random\n", `c.yaml:5: provider "a": unknown field "strategy"; known here: base_url, classes, enabled, fallback, flat_limits, groups, keys, lease, models, name, pooling, type`},
-		"unknown in key":           {keyed + "        rpm: 1\n", `c.yaml:6: provider "a": key "key-1": unknown field "rpm"; known here: group, id, itpm_limit, key, key_file, max_concurrency, otpm_limit, priority, rpd_limit, rpm_limit, tpd_limit, tpm_limit, weight`},
-		"unknown, a key":           {"server:\n  " + pasted + ": 1\n" + one, `c.yaml:2: server: unknown field (not shown); known here: admin_listen, drain_timeout, listen`},
-		"unknown, a mapping":       {"server: {? {a: b} : c}\n" + one, `c.yaml:1: server: unknown field (not shown); known here: admin_listen, drain_timeout, listen`},
-		"merge key":                {"server: {<<: {listen: x}}\n" + one, `c.yaml:1: server: unknown field (not shown); known here: admin_listen, drain_timeout, listen`},
+		"unknown in key":           {keyed + "        rpm: 1\n", `c.yaml:6: provider "a": key "key-1": unknown field "rpm"; known here: group, id, itpm_limit, key, key_exec, key_file, max_concurrency, otpm_limit, priority, rpd_limit, rpm_limit, tpd_limit, tpm_limit, weight`},
+		"unknown, a key":           {"server:\n  " + pasted + ": 1\n" + one, `c.yaml:2: server: unknown field (not shown); known here: admin_listen, drain_timeout, listen, max_connections, max_unproven_connections, metrics_listen, plaintext, tls`},
+		"unknown, a mapping":       {"server: {? {a: b} : c}\n" + one, `c.yaml:1: server: unknown field (not shown); known here: admin_listen, drain_timeout, listen, max_connections, max_unproven_connections, metrics_listen, plaintext, tls`},
+		"merge key":                {"server: {<<: {listen: x}}\n" + one, `c.yaml:1: server: unknown field (not shown); known here: admin_listen, drain_timeout, listen, max_connections, max_unproven_connections, metrics_listen, plaintext, tls`},
 		"global pooling.enabled":   {"pooling: {enabled: true}\n" + one, `c.yaml:1: pooling: unknown field "enabled"; known here: strategy`},
 		"given twice":              {one + "    type: anthropic\n", `c.yaml:5: provider "a": type is given twice; it is on line 3 already`},
 		"wrong type, number":       {keyed + "        weight: " + pasted + "\n", `c.yaml:6: provider "a": key "key-1": weight must be a whole number, in digits and without quotes`},
@@ -79,10 +84,10 @@ func TestProblems(t *testing.T) {
 		// Listening.
 		"listen, no port":    {"server: {listen: localhost}\n" + one, `c.yaml:1: server: listen must be host:port, such as 127.0.0.1:7070`},
 		"listen, bad port":   {"server: {listen: \"localhost:70700\"}\n" + one, `c.yaml:1: server: listen must be host:port, such as 127.0.0.1:7070`},
-		"listen, everywhere": {"server: {listen: \":7070\"}\n" + one, `c.yaml:1: server: listen must be a loopback address, as there is no TLS yet and keys would cross the network in the clear; use 127.0.0.1, [::1] or localhost`},
-		"listen, public":     {"server:\n  admin_listen: 10.0.0.1:7070\n" + one, `c.yaml:2: server: admin_listen must be a loopback address, as there is no TLS yet and keys would cross the network in the clear; use 127.0.0.1, [::1] or localhost`},
-		"listen, a name":     {"server: {listen: \"localhost.example.com:1\"}\n" + one, `c.yaml:1: server: listen must be a loopback address, as there is no TLS yet and keys would cross the network in the clear; use 127.0.0.1, [::1] or localhost`},
-		"listen twice":       {"server: {admin_listen: \"127.0.0.1:7070\"}\n" + one, `c.yaml:1: server: admin_listen is the same as listen; leave it out to serve operators there`},
+		"listen, everywhere": {"server: {listen: \":7070\"}\n" + one, `c.yaml:1: server: listen must be a loopback address, as there is no TLS and keys would cross the network in the clear; use 127.0.0.1, [::1] or localhost, or give server.tls`},
+		"listen, public":     {"server:\n  admin_listen: 10.0.0.1:7070\n" + one, `c.yaml:2: server: admin_listen must be a loopback address, as there is no TLS and keys would cross the network in the clear; use 127.0.0.1, [::1] or localhost, or give server.tls`},
+		"listen, a name":     {"server: {listen: \"localhost.example.com:1\"}\n" + one, `c.yaml:1: server: listen must be a loopback address, as there is no TLS and keys would cross the network in the clear; use 127.0.0.1, [::1] or localhost, or give server.tls`},
+		"listen twice":       {"server: {admin_listen: \"127.0.0.1:7070\"}\n" + one, `c.yaml:1: server: admin_listen is the same as listen; leave it out, or give it another port`},
 		"listen, unset":      {"server: {listen: \"${NONE}\"}\n" + one, `c.yaml:1: server: listen: environment variable "NONE" is not set, or empty; set it, or write $$ for a plain $`},
 
 		// Providers.
@@ -125,35 +130,65 @@ func TestProblems(t *testing.T) {
 		// The store.
 		"store, unknown": {"store: {type: etcd}\n" + one, `c.yaml:1: store: type is "etcd"; use bolt or memory`},
 		"store, no path": {"store: {path: \"\"}\n" + one, `c.yaml:1: store: path is empty; leave it out for keybroker.db, or use type: memory to keep nothing`},
+		// Who may do what, over which wire.
+		"tls without files":           {"server: {tls: {}}\naccess: {tokens: [{name: t, sha256: [" + hash + "]}], rules: [{identities: [\"token:t\"], pools: [a], verbs: [acquire]}]}\n" + one, "c.yaml:1: server: tls: cert_file is missing; give the path of a PEM file (keybroker certs makes some to try)\nc.yaml:1: server: tls: key_file is missing; give the path of a PEM file (keybroker certs makes some to try)"},
+		"tls and plaintext":           {"server: {plaintext: true, tls: {cert_file: c, key_file: k}}\naccess: {tokens: [{name: t, sha256: [" + hash + "]}], rules: [{identities: [\"token:t\"], pools: [a], verbs: [acquire]}]}\n" + one, `c.yaml:1: server: plaintext and tls exclude each other; remove one`},
+		"tls without rules":           {"server: {tls: {cert_file: c, key_file: k, client_ca_file: a}}\n" + one, `c.yaml:1: access: there are no rules, so nobody may do anything; give at least one under access.rules`},
+		"tls without proof":           {"server: {tls: {cert_file: c, key_file: k}}\naccess: {rules: [{identities: [\"token:*\"], pools: [a], verbs: [acquire]}]}\n" + one, `c.yaml:2: access: nobody can prove who they are; give access.tokens, or server.tls.client_ca_file`},
+		"no connections":              {"server: {max_connections: 0}\n" + one, `c.yaml:1: server: max_connections must be above 0`},
+		"rule, empty":                 {"access:\n  rules:\n    - identities: [local]\n      pools: [a]\n" + one, `c.yaml:3: access: rule #1: verbs is empty; a rule needs identities, pools and verbs`},
+		"rule, verb":                  {"access:\n  rules:\n    - identities: [local]\n      pools: [a]\n      verbs: [steal]\n" + one, `c.yaml:5: access: rule #1: unknown verb "steal"; use acquire, admin, inspect`},
+		"rule, pool":                  {"access:\n  rules:\n    - identities: [local]\n      pools: [b, \"c*\"]\n      verbs: [acquire]\n" + one, `c.yaml:4: access: rule #1: pool "b" is no provider of this file; name one of them, or use a pattern with *`},
+		"rule, no pattern":            {"access:\n  rules:\n    - identities: [local]\n      pools: [\"a b\"]\n      verbs: [acquire]\n" + one, `c.yaml:4: access: rule #1: pool (not shown) must be a pool's name, in which * stands for anything`},
+		"rule, identity":              {"access:\n  rules:\n    - identities: [" + pasted + "]\n      pools: [a]\n      verbs: [acquire]\n" + one, `c.yaml:3: access: rule #1: identity (not shown) must be spiffe://domain/path, dns:name (in lower case), token:name or local; * stands for anything between separators, ** for anything`},
+		"rule, unknown token":         {"access:\n  rules:\n    - identities: [\"token:x\"]\n      pools: [a]\n      verbs: [acquire]\n" + one, `c.yaml:3: access: rule #1: identity "token:x" is not among the tokens; add it there`},
+		"rule, no certificates":       {"access:\n  rules:\n    - identities: [\"dns:x\"]\n      pools: [a]\n      verbs: [acquire]\n" + one, `c.yaml:3: access: rule #1: identity "dns:x" needs a certificate, and none can be checked; give server.tls.client_ca_file`},
+		"rule, local with tls, after": {"access:\n  rules:\n    - identities: [local]\n      pools: [a]\n      verbs: [acquire]\nserver: {tls: {cert_file: c, key_file: k, client_ca_file: a}}\n" + one, `c.yaml:3: access: rule #1: identity local is whoever calls in plaintext, which there is none of with tls; remove it`},
+		"rule, cap":                   {"access:\n  rules:\n    - identities: [local]\n      pools: [a]\n      verbs: [acquire]\n      max_leases: -1\n" + one, `c.yaml:6: access: rule #1: max_leases is negative; use 0 for no bound`},
+		"token, no hash":              {"access:\n  tokens:\n    - name: t\n" + one, `c.yaml:3: access: token "t": sha256 must list one hash, or two while a token is changed`},
+		"token, three":                {"access:\n  tokens:\n    - name: t\n      sha256: [" + hash + ", " + hash[2:] + "aa, " + hash[2:] + "bb]\n" + one, `c.yaml:4: access: token "t": sha256 must list one hash, or two while a token is changed`},
+		"token, not a hash":           {"access:\n  tokens:\n    - name: t\n      sha256: [" + pasted + "]\n" + one, `c.yaml:4: access: token "t": sha256 must be a SHA-256 in hex, 64 digits, as keybroker token prints it`},
+		"token, itself":               {"access:\n  tokens:\n    - name: t\n      sha256: [" + token + "]\n" + one, `c.yaml:4: access: token "t": sha256 is a token itself; give its hash, as keybroker token prints it, and make a new token: this one was written down`},
+		"token, twice":                {"access:\n  tokens:\n    - {name: t, sha256: [" + hash + "]}\n    - {name: u, sha256: [" + hash + "]}\n" + one, `c.yaml:4: access: token "u": the same token is on line 3 already; remove one`},
+		"audit, no path":              {"audit: {fail_open: true}\n" + one, `c.yaml:1: audit: path is missing; give a file, or leave audit out`},
 		// Keys.
-		"no key":              {"providers:\n  - name: a\n    type: openai\n    keys:\n      - id: k\n", `c.yaml:5: provider "a": key "k": key is empty; give a value, ${ENV_VAR} or key_file`},
-		"empty key":           {"providers:\n  - name: a\n    type: openai\n    keys:\n      - id: k\n        key: \"\"\n", `c.yaml:6: provider "a": key "k": key is empty; give a value, ${ENV_VAR} or key_file`},
-		"blank key":           {"providers:\n  - name: a\n    type: openai\n    keys:\n      - key: \" \"\n", `c.yaml:5: provider "a": key "key-1": key is empty; give a value, ${ENV_VAR} or key_file`},
-		"key and file":        {keyed + "        key_file: x\n", `c.yaml:5: provider "a": key "x": both key and key_file are given; keep one`},
-		"key with a newline":  {"providers:\n  - name: a\n    type: openai\n    keys:\n      - key: ${NEWLINE}\n", `c.yaml:5: provider "a": key "NEWLINE": key begins or ends with white space; remove it`},
-		"key, unset":          {"providers:\n  - name: a\n    type: openai\n    keys:\n      - key: ${NONE}\n", `c.yaml:5: provider "a": key "NONE": key: environment variable "NONE" is not set, or empty; set it, or write $$ for a plain $`},
-		"key, empty variable": {"providers:\n  - name: a\n    type: openai\n    keys:\n      - key: x-${EMPTY}\n", `c.yaml:5: provider "a": key "key-1": key: environment variable "EMPTY" is not set, or empty; set it, or write $$ for a plain $`},
-		"key, not closed":     {"providers:\n  - name: a\n    type: openai\n    keys:\n      - key: ${SET\n", `c.yaml:5: provider "a": key "key-1": key: malformed ${; write ${NAME} with a variable's name, or $$ for a plain $`},
-		"key, no variable":    {"providers:\n  - name: a\n    type: openai\n    keys:\n      - key: ${" + pasted + "}\n", `c.yaml:5: provider "a": key "key-1": key: malformed ${; write ${NAME} with a variable's name, or $$ for a plain $`},
-		"key, default syntax": {"providers:\n  - name: a\n    type: openai\n    keys:\n      - key: ${SET:-x}\n", `c.yaml:5: provider "a": key "key-1": key: malformed ${; write ${NAME} with a variable's name, or $$ for a plain $`},
-		"key file, none":      {"providers:\n  - name: a\n    type: openai\n    keys:\n      - id: k\n        key_file: " + pasted + "\n", `c.yaml:6: provider "a": key "k": key_file cannot be read: no such file or directory; check the path, which is relative to the configuration file`},
-		"key file, a folder":  {"providers:\n  - name: a\n    type: openai\n    keys:\n      - key_file: testdata\n", `c.yaml:5: provider "a": key "testdata": key_file cannot be read: is a directory; check the path, which is relative to the configuration file`},
-		"id, bad":             {keyed + "        id: a/b\n", `c.yaml:6: provider "a": key #1: id is no valid name; use 1 to 63 letters, digits, '.', '_' or '-', beginning with a letter or digit`},
-		"id, a key":           {keyed + "        id: " + pasted + "\n", `c.yaml:6: provider "a": key #1: id looks like a key's value, and it is shown in logs; choose a name`},
-		"id twice":            {keyed + "        id: k\n      - {id: k, key: w}\n", `c.yaml:7: provider "a": key "k": id "k" is used twice; it is on line 6 already`},
-		"default id twice":    {keyed + "        id: key-2\n      - key: w\n", `c.yaml:7: provider "a": key "key-2": id "key-2" is used twice; it is on line 6 already`},
-		"same key twice":      {keyed + "      - {id: k, key: v}\n", `c.yaml:6: provider "a": key "k": the same key is on line 5 already (provider "a": key "key-1"); remove one`},
-		"same key, two pools": {keyed + "  - name: b\n    type: openai\n    keys:\n      - key: v\n", `c.yaml:9: provider "b": key "key-1": the same key is on line 5 already (provider "a": key "key-1"); remove one`},
-		"priority, high":      {keyed + "        priority: 3\n", `c.yaml:6: provider "a": key "key-1": priority is out of range; use 0 (low), 1 (normal) or 2 (high)`},
-		"priority, negative":  {keyed + "        priority: -1\n", `c.yaml:6: provider "a": key "key-1": priority is out of range; use 0 (low), 1 (normal) or 2 (high)`},
-		"weight, negative":    {keyed + "        weight: -1\n", `c.yaml:6: provider "a": key "key-1": weight is negative; use 1 or more`},
-		"limit, negative":     {keyed + "        max_concurrency: -1\n", `c.yaml:6: provider "a": key "key-1": max_concurrency is negative; use 0, or leave it out, for no limit`},
+		"key and helper":        {keyed + "        id: k\n        key_exec: [x]\n", `c.yaml:5: provider "a": key "k": both key and key_exec are given; keep one`},
+		"helper without a name": {"providers:\n  - name: a\n    type: openai\n    keys:\n      - key_exec: [echo, sk]\n", `c.yaml:5: provider "a": key #1: id is missing; give one`},
+		"helper, no such":       {"providers:\n  - name: a\n    type: openai\n    keys:\n      - id: k\n        key_exec: [./nowhere, " + pasted + "]\n", `c.yaml:6: provider "a": key "k": key_exec cannot be run: there is no such command; give its path, or a name in PATH, and its arguments one by one`},
+		"helper fails":          {"providers:\n  - name: a\n    type: openai\n    keys:\n      - id: k\n        key_exec: [sh, -c, echo " + pasted + " >&2; exit 3]\n", `c.yaml:6: provider "a": key "k": key_exec failed (exit status 3); run it by hand to see why`},
+		"helper, nothing":       {"providers:\n  - name: a\n    type: openai\n    keys:\n      - id: k\n        key_exec: [\"true\"]\n", `c.yaml:6: provider "a": key "k": key_exec printed nothing; it must print the key`},
+		"helper, too much":      {"providers:\n  - name: a\n    type: openai\n    keys:\n      - id: k\n        key_exec: [yes]\n", `c.yaml:6: provider "a": key "k": key_exec printed more than 64 KiB; it must print the key alone`},
+		"helper, empty":         {"providers:\n  - name: a\n    type: openai\n    keys:\n      - id: k\n        key_exec: []\n", `c.yaml:6: provider "a": key "k": key is empty; give a value, ${ENV_VAR}, key_file or key_exec`},
+		"helper, no list":       {"providers:\n  - name: a\n    type: openai\n    keys:\n      - id: k\n        key_exec: " + pasted + "\n", `c.yaml:6: provider "a": key "k": key_exec must be a list, such as [a, b], or one "- " line for each entry`},
+		"no key":                {"providers:\n  - name: a\n    type: openai\n    keys:\n      - id: k\n", `c.yaml:5: provider "a": key "k": key is empty; give a value, ${ENV_VAR}, key_file or key_exec`},
+		"empty key":             {"providers:\n  - name: a\n    type: openai\n    keys:\n      - id: k\n        key: \"\"\n", `c.yaml:6: provider "a": key "k": key is empty; give a value, ${ENV_VAR}, key_file or key_exec`},
+		"blank key":             {"providers:\n  - name: a\n    type: openai\n    keys:\n      - key: \" \"\n", `c.yaml:5: provider "a": key "key-1": key is empty; give a value, ${ENV_VAR}, key_file or key_exec`},
+		"key and file":          {keyed + "        key_file: x\n", `c.yaml:5: provider "a": key "x": both key and key_file are given; keep one`},
+		"key with a newline":    {"providers:\n  - name: a\n    type: openai\n    keys:\n      - key: ${NEWLINE}\n", `c.yaml:5: provider "a": key "NEWLINE": key begins or ends with white space; remove it`},
+		"key, unset":            {"providers:\n  - name: a\n    type: openai\n    keys:\n      - key: ${NONE}\n", `c.yaml:5: provider "a": key "NONE": key: environment variable "NONE" is not set, or empty; set it, or write $$ for a plain $`},
+		"key, empty variable":   {"providers:\n  - name: a\n    type: openai\n    keys:\n      - key: x-${EMPTY}\n", `c.yaml:5: provider "a": key "key-1": key: environment variable "EMPTY" is not set, or empty; set it, or write $$ for a plain $`},
+		"key, not closed":       {"providers:\n  - name: a\n    type: openai\n    keys:\n      - key: ${SET\n", `c.yaml:5: provider "a": key "key-1": key: malformed ${; write ${NAME} with a variable's name, or $$ for a plain $`},
+		"key, no variable":      {"providers:\n  - name: a\n    type: openai\n    keys:\n      - key: ${" + pasted + "}\n", `c.yaml:5: provider "a": key "key-1": key: malformed ${; write ${NAME} with a variable's name, or $$ for a plain $`},
+		"key, default syntax":   {"providers:\n  - name: a\n    type: openai\n    keys:\n      - key: ${SET:-x}\n", `c.yaml:5: provider "a": key "key-1": key: malformed ${; write ${NAME} with a variable's name, or $$ for a plain $`},
+		"key file, none":        {"providers:\n  - name: a\n    type: openai\n    keys:\n      - id: k\n        key_file: " + pasted + "\n", `c.yaml:6: provider "a": key "k": key_file cannot be read: no such file or directory; check the path, which is relative to the configuration file`},
+		"key file, a folder":    {"providers:\n  - name: a\n    type: openai\n    keys:\n      - key_file: testdata\n", `c.yaml:5: provider "a": key "testdata": key_file cannot be read: is a directory; check the path, which is relative to the configuration file`},
+		"id, bad":               {keyed + "        id: a/b\n", `c.yaml:6: provider "a": key #1: id is no valid name; use 1 to 63 letters, digits, '.', '_' or '-', beginning with a letter or digit`},
+		"id, a key":             {keyed + "        id: " + pasted + "\n", `c.yaml:6: provider "a": key #1: id looks like a key's value, and it is shown in logs; choose a name`},
+		"id twice":              {keyed + "        id: k\n      - {id: k, key: w}\n", `c.yaml:7: provider "a": key "k": id "k" is used twice; it is on line 6 already`},
+		"default id twice":      {keyed + "        id: key-2\n      - key: w\n", `c.yaml:7: provider "a": key "key-2": id "key-2" is used twice; it is on line 6 already`},
+		"same key twice":        {keyed + "      - {id: k, key: v}\n", `c.yaml:6: provider "a": key "k": the same key is on line 5 already (provider "a": key "key-1"); remove one`},
+		"same key, two pools":   {keyed + "  - name: b\n    type: openai\n    keys:\n      - key: v\n", `c.yaml:9: provider "b": key "key-1": the same key is on line 5 already (provider "a": key "key-1"); remove one`},
+		"priority, high":        {keyed + "        priority: 3\n", `c.yaml:6: provider "a": key "key-1": priority is out of range; use 0 (low), 1 (normal) or 2 (high)`},
+		"priority, negative":    {keyed + "        priority: -1\n", `c.yaml:6: provider "a": key "key-1": priority is out of range; use 0 (low), 1 (normal) or 2 (high)`},
+		"weight, negative":      {keyed + "        weight: -1\n", `c.yaml:6: provider "a": key "key-1": weight is negative; use 1 or more`},
+		"limit, negative":       {keyed + "        max_concurrency: -1\n", `c.yaml:6: provider "a": key "key-1": max_concurrency is negative; use 0, or leave it out, for no limit`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			config, err := Parse("c.yaml", []byte(c.yaml), known(map[string]string{"SET": "set", "EMPTY": "", "NEWLINE": "x\n"}))
 			require.EqualError(t, err, c.want)
 			assert.Nil(t, config)
 			assert.NotContains(t, err.Error(), pasted)
+			assert.NotContains(t, err.Error(), token)
 		})
 	}
 }
