@@ -38,7 +38,7 @@ func TestChaos(t *testing.T) {
 	state := filepath.Join(t.TempDir(), "state.db")
 	parse := func(listen string) *config.Config {
 		cfg, err := config.Parse("chaos.yaml", fmt.Appendf(nil, `
-server: {listen: %q, drain_timeout: 200ms}
+server: {plaintext: true, listen: %q, drain_timeout: 200ms}
 store: {path: %q}
 providers:
   - name: many

@@ -52,7 +52,7 @@ func begin(t testing.TB, providers string) *world {
 	}))
 	t.Cleanup(server.Close)
 	w.url = server.URL
-	text := "server:\n  listen: 127.0.0.1:0\nstore: {type: memory}\nproviders:\n" + strings.ReplaceAll(providers, "$URL", server.URL)
+	text := "server:\n  listen: 127.0.0.1:0\n  plaintext: true\nstore: {type: memory}\nproviders:\n" + strings.ReplaceAll(providers, "$URL", server.URL)
 	cfg, err := config.Parse("test.yaml", []byte(text), app.ConfigOptions())
 	require.NoError(t, err)
 	w.name = cfg.Providers[0].Name

@@ -50,6 +50,7 @@ type ExhaustedError struct {
 	Dimension string        // that binds: "requests", "input tokens", "output tokens", "tokens", "concurrency" or "rest"
 	Retry     time.Duration // when to ask again; 0 if that is no matter of time
 	NoKey     bool          // no key of the pool works at all
+	Capped    bool          // it is this caller that has all it may have at one time
 	cause     error
 }
 
@@ -92,7 +93,8 @@ func fromStatus(ctx context.Context, err error) error {
 	switch {
 	case s.Code() == codes.ResourceExhausted:
 		return &ExhaustedError{
-			Pool: about["pool"], Dimension: about["dimension"], Retry: retry, NoKey: info.GetReason() == "NO_USABLE_KEY", cause: err,
+			Pool: about["pool"], Dimension: about["dimension"], Retry: retry, NoKey: info.GetReason() == "NO_USABLE_KEY", Capped: info.GetReason() == "HOLDER_LIMIT",
+			cause: err,
 		}
 	case info.GetReason() == "ASK_TOO_LARGE":
 		limit, _ := strconv.ParseInt(about["limit"], 10, 64)

@@ -83,6 +83,10 @@ func TestErrorDetails(t *testing.T) {
 	assert.True(t, exhausted.NoKey)
 	assert.Zero(t, exhausted.Retry)
 
+	require.ErrorAs(t, fromStatus(t.Context(), failure(codes.ResourceExhausted, "HOLDER_LIMIT", nil)), &exhausted)
+	assert.True(t, exhausted.Capped)
+	assert.False(t, exhausted.NoKey)
+
 	var large *TooLargeError
 	require.ErrorAs(t, fromStatus(t.Context(), failure(codes.FailedPrecondition, "ASK_TOO_LARGE",
 		map[string]string{"pool": "p", "dimension": "tokens", "limit": "1000"})), &large)

@@ -25,6 +25,7 @@ import (
 	"github.com/keybroker/keybroker/internal/app"
 	"github.com/keybroker/keybroker/internal/broker"
 	"github.com/keybroker/keybroker/internal/config"
+	"github.com/keybroker/keybroker/internal/secret"
 	"github.com/keybroker/keybroker/server"
 )
 
@@ -192,12 +193,15 @@ func roundTrip(ctx context.Context, c *client.Client, maxWait time.Duration) (wa
 
 // bubble starts a broker that is reached without a network, for virtual time.
 func bubble(t *testing.T, text string) grpc.DialOption {
-	cfg, err := config.Parse("test.yaml", []byte(text), app.ConfigOptions())
+	options := app.ConfigOptions()
+	options.Plaintext = true
+	cfg, err := config.Parse("test.yaml", []byte(text), options)
 	require.NoError(t, err)
 	pools, keys := app.Pools(cfg)
 	b, err := broker.New(t.Context(), &broker.Memory{}, pools)
 	require.NoError(t, err)
-	s := server.New(server.Options{Broker: b, Keys: keys, Logger: slog.New(slog.DiscardHandler)})
+	at := func(pool string, key int) secret.Value { return keys[pool][key] }
+	s := server.New(server.Options{Broker: b, Keys: at, Logger: slog.New(slog.DiscardHandler)})
 	l := bufconn.Listen(1 << 16)
 	done := make(chan error, 1)
 	go func() { done <- s.Serve(l) }()

@@ -20,6 +20,8 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/resolver"
 	"google.golang.org/grpc/resolver/manual"
+
+	"github.com/keybroker/keybroker/internal/certs"
 )
 
 // Option changes how a client works.
@@ -27,6 +29,7 @@ type Option func(*options)
 
 type options struct {
 	tls       *tls.Config
+	files     *certs.Files
 	wantsTLS  bool
 	plaintext bool
 	token     string
@@ -41,6 +44,14 @@ type options struct {
 // CAs, server name. Default: TLS with the system's CAs, unless the broker is on
 // this machine.
 func WithTLS(c *tls.Config) Option { return func(o *options) { o.tls, o.wantsTLS = c, true } }
+
+// WithTLSFiles connects by TLS and proves who we are by a certificate: PEM files, which
+// are read again for each connection, so that those who change them need tell
+// nobody. ca are the CAs of the broker; empty: the system's. cert and key may be empty
+// where a token proves it.
+func WithTLSFiles(ca, cert, key string) Option {
+	return func(o *options) { o.files = &certs.Files{CA: ca, Cert: cert, Key: key} }
+}
 
 // WithPlaintext connects without TLS. That is the default for a broker on this
 // machine, and it hands keys to whoever listens anywhere else.
@@ -133,8 +144,14 @@ func dial(target string, o *options) (*grpc.ClientConn, error) {
 		target = "keybroker:///list"
 	}
 	switch {
-	case o.plaintext && o.tls != nil:
-		return nil, fmt.Errorf("keybroker: WithTLS and WithPlaintext exclude each other")
+	case o.plaintext && (o.tls != nil || o.files != nil), o.tls != nil && o.files != nil:
+		return nil, fmt.Errorf("keybroker: WithTLS, WithTLSFiles and WithPlaintext exclude each other")
+	case o.files != nil:
+		wire, err := newFileWire(*o.files, o.logger)
+		if err != nil {
+			return nil, fmt.Errorf("keybroker: WithTLSFiles: %w", err)
+		}
+		opts = append(opts, grpc.WithTransportCredentials(wire))
 	case o.plaintext || local && o.tls == nil:
 		opts = append(opts, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	default:

@@ -125,7 +125,7 @@ func New(cfg Config) (*Pool, error) {
 		cfg:      cfg,
 		classes:  map[string]*class{},
 		byModel:  map[string]*class{},
-		random:   rand.New(rand.NewPCG(cfg.Seed, 0)),
+		random:   rand.New(rand.NewPCG(cfg.Seed, 0)), // #nosec G404 -- chooses among keys, and is to be repeatable
 		leases:   map[LeaseID]*lease{},
 		holders:  map[string]*holder{},
 		requests: map[requestKey]*lease{},

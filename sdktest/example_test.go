@@ -102,7 +102,7 @@ func Example_gemini() {
 func start(provider, prefix string) (brokerAddr, providerURL string) {
 	front := httptest.NewUnstartedServer(nil)
 	cfg, err := config.Parse("example.yaml", fmt.Appendf(nil, `
-server: {listen: "127.0.0.1:0"}
+server: {listen: "127.0.0.1:0", plaintext: true}
 store: {type: memory}
 providers:
   - name: pool

@@ -127,7 +127,7 @@ func begin(t *testing.T, s *sdk, with setup) *world {
 		}
 	}
 	cfg, err := config.Parse("sdktest.yaml", fmt.Appendf(nil, `
-server: {listen: "127.0.0.1:0"}
+server: {listen: "127.0.0.1:0", plaintext: true}
 store: {type: memory}
 providers:
   - name: pool

@@ -187,6 +187,6 @@ func TestHolderWithoutAUsableNameIsItsHost(t *testing.T) {
 		for _, l := range leases.GetLeases() {
 			holders = append(holders, l.GetHolder())
 		}
-		assert.Equal(t, []string{"alice", "bufconn", "bufconn"}, holders)
+		assert.Equal(t, []string{"local/alice", "local/bufconn", "local/bufconn"}, holders)
 	})
 }

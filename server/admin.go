@@ -10,6 +10,8 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	keybrokerv1 "github.com/keybroker/keybroker/gen/keybroker/v1"
+	"github.com/keybroker/keybroker/internal/access"
+	"github.com/keybroker/keybroker/internal/audit"
 	"github.com/keybroker/keybroker/internal/broker"
 	"github.com/keybroker/keybroker/internal/provider"
 	"github.com/keybroker/keybroker/pool"
@@ -25,30 +27,36 @@ const (
 // adminService answers operators.
 type adminService struct {
 	keybrokerv1.UnimplementedAdminServiceServer
-	broker *broker.Broker
+	*Options
 }
 
-func (s *adminService) ListPools(context.Context, *keybrokerv1.ListPoolsRequest) (*keybrokerv1.ListPoolsResponse, error) {
+func (s *adminService) ListPools(ctx context.Context, _ *keybrokerv1.ListPoolsRequest) (*keybrokerv1.ListPoolsResponse, error) {
 	resp := &keybrokerv1.ListPoolsResponse{}
-	for _, v := range s.broker.List() {
-		resp.Pools = append(resp.Pools, summaryToProto(&v))
+	for _, v := range s.Broker.List() {
+		if callerOf(ctx).may(access.Inspect, v.Pool.Name) == nil {
+			resp.Pools = append(resp.Pools, summaryToProto(&v))
+		}
 	}
 	return resp, nil
 }
 
-// validPool wants a pool named.
-func validPool(name string) error {
-	if name == "" {
-		return invalidf("pool", "name a pool; ListPools lists them")
+// may wants a pool named that the caller may do this to. The error is a status.
+func (s *adminService) may(ctx context.Context, v access.Verb, pool string) error {
+	if pool == "" {
+		return toStatus(ctx, invalidf("pool", "name a pool; ListPools lists them"))
 	}
-	return nil
+	err := toStatus(ctx, callerOf(ctx).may(v, pool))
+	if err != nil {
+		s.note(ctx, audit.Denied, err, pool)
+	}
+	return err
 }
 
 func (s *adminService) GetPool(ctx context.Context, req *keybrokerv1.GetPoolRequest) (*keybrokerv1.GetPoolResponse, error) {
-	if err := validPool(req.GetPool()); err != nil {
-		return nil, toStatus(ctx, err)
+	if err := s.may(ctx, access.Inspect, req.GetPool()); err != nil {
+		return nil, err
 	}
-	v, err := s.broker.Inspect(req.GetPool())
+	v, err := s.Broker.Inspect(req.GetPool())
 	if err != nil {
 		return nil, poolStatus(ctx, req.GetPool(), err)
 	}
@@ -56,8 +64,8 @@ func (s *adminService) GetPool(ctx context.Context, req *keybrokerv1.GetPoolRequ
 }
 
 func (s *adminService) ListLeases(ctx context.Context, req *keybrokerv1.ListLeasesRequest) (*keybrokerv1.ListLeasesResponse, error) {
-	if err := validPool(req.GetPool()); err != nil {
-		return nil, toStatus(ctx, err)
+	if err := s.may(ctx, access.Inspect, req.GetPool()); err != nil {
+		return nil, err
 	}
 	size := int(req.GetPageSize())
 	switch {
@@ -74,7 +82,7 @@ func (s *adminService) ListLeases(ctx context.Context, req *keybrokerv1.ListLeas
 			return nil, toStatus(ctx, invalidf("page_token", "was not given by a previous page"))
 		}
 	}
-	v, leases, err := s.broker.Leases(req.GetPool(), pool.LeaseID(after), size)
+	v, leases, err := s.Broker.Leases(req.GetPool(), pool.LeaseID(after), size)
 	if err != nil {
 		return nil, poolStatus(ctx, req.GetPool(), err)
 	}
@@ -90,8 +98,8 @@ func (s *adminService) ListLeases(ctx context.Context, req *keybrokerv1.ListLeas
 
 func (s *adminService) WatchPool(req *keybrokerv1.WatchPoolRequest, stream grpc.ServerStreamingServer[keybrokerv1.WatchPoolResponse]) error {
 	ctx := stream.Context()
-	if err := validPool(req.GetPool()); err != nil {
-		return toStatus(ctx, err)
+	if err := s.may(ctx, access.Inspect, req.GetPool()); err != nil {
+		return err
 	}
 	interval, err := validDuration("min_interval", req.GetMinInterval())
 	if err != nil {
@@ -100,20 +108,32 @@ func (s *adminService) WatchPool(req *keybrokerv1.WatchPoolRequest, stream grpc.
 	if req.GetMinInterval() == nil {
 		interval = watchInterval
 	}
-	err = s.broker.Watch(ctx, req.GetPool(), max(interval, minInterval), func(v broker.View) error {
+	var denied error // it may be taken off the list while it watches
+	err = s.Broker.Watch(ctx, req.GetPool(), max(interval, minInterval), func(v broker.View) error {
+		if denied = s.caller(ctx).may(access.Inspect, v.Pool.Name); denied != nil {
+			return denied
+		}
 		if stream.Send(&keybrokerv1.WatchPoolResponse{Pool: poolToProto(&v)}) != nil {
 			return context.Canceled // the watcher has gone, which is no fault of ours
 		}
 		return nil
 	})
+	if denied != nil {
+		err = toStatus(ctx, denied)
+		s.note(ctx, audit.Denied, err, req.GetPool())
+		return err
+	}
 	return poolStatus(ctx, req.GetPool(), err)
 }
 
 func (s *adminService) RestoreKey(ctx context.Context, req *keybrokerv1.RestoreKeyRequest) (*keybrokerv1.RestoreKeyResponse, error) {
-	if err := validPool(req.GetPool()); err != nil {
+	if err := s.may(ctx, access.Admin, req.GetPool()); err != nil {
+		return nil, err
+	}
+	if err := s.restored(ctx, req.GetPool(), req.GetKeyId()); err != nil {
 		return nil, toStatus(ctx, err)
 	}
-	if err := s.broker.Restore(req.GetPool(), req.GetKeyId()); err != nil {
+	if err := s.Broker.Restore(req.GetPool(), req.GetKeyId()); err != nil {
 		return nil, poolStatus(ctx, req.GetPool(), err)
 	}
 	return &keybrokerv1.RestoreKeyResponse{}, nil

@@ -158,7 +158,7 @@ func TestListLeasesPageByPage(t *testing.T) {
 		require.Len(t, first.GetLeases(), 100)
 		l := first.GetLeases()[42]
 		assert.EqualValues(t, 43, l.GetNumber())
-		assert.Equal(t, []string{"alice", "k", "k"}, []string{l.GetHolder(), l.GetKeyId(), l.GetGroup()})
+		assert.Equal(t, []string{"local/alice", "k", "k"}, []string{l.GetHolder(), l.GetKeyId(), l.GetGroup()})
 		assert.Equal(t, granted.UTC(), l.GetGrantedTime().AsTime())
 		assert.Equal(t, granted.Add(2*time.Minute).UTC(), l.GetExpireTime().AsTime())
 		assert.EqualValues(t, 42, l.GetReserved().GetInputTokens())

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"sync"
@@ -18,11 +19,15 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/protobuf/proto"
 
 	keybrokerv1 "github.com/keybroker/keybroker/gen/keybroker/v1"
+	"github.com/keybroker/keybroker/internal/access"
+	"github.com/keybroker/keybroker/internal/audit"
 	"github.com/keybroker/keybroker/internal/broker"
+	"github.com/keybroker/keybroker/internal/certs"
 	"github.com/keybroker/keybroker/internal/provider"
 	"github.com/keybroker/keybroker/internal/secret"
 	"github.com/keybroker/keybroker/pool"
@@ -44,19 +49,51 @@ var benchAsk = &keybrokerv1.AcquireKeyRequest{
 }
 
 func BenchmarkAcquireKeyBesideEcho(b *testing.B) {
-	brokerClient := dial(b, startBroker(b))
+	brokerClient := dial(b, startBroker(b, server.Options{}), insecure.NewCredentials())
 	answer, err := brokerClient.AcquireKey(b.Context(), benchAsk)
 	require.NoError(b, err)
 	bare := grpc.NewServer(grpc.NumStreamWorkers(uint32(runtime.GOMAXPROCS(0)))) // as ours has
 	keybrokerv1.RegisterKeyBrokerServiceServer(bare, &echo{answer: proto.CloneOf(answer)})
-	echoClient := dial(b, listen(b, bare.Serve))
+	echoClient := dial(b, listen(b, bare.Serve), insecure.NewCredentials())
 	b.Cleanup(bare.Stop)
+	sideBySide(b, "echo", echoClient, "acquire", brokerClient)
+}
 
+// What security costs, on connections that are there: by mTLS, with rules to go by
+// and a line in the audit log for each lease.
+func BenchmarkAcquireKeyWithSecurity(b *testing.B) {
+	dir := b.TempDir()
+	_, err := certs.Develop(dir, nil, []string{"spiffe://example.org/ns/prod/sa/invoices"}, time.Now())
+	require.NoError(b, err)
+	ca := filepath.Join(dir, "ca.crt")
+	own, err := certs.Open(certs.Files{Cert: filepath.Join(dir, "server.crt"), Key: filepath.Join(dir, "server.key"), CA: ca})
+	require.NoError(b, err)
+	theirs, err := certs.Open(certs.Files{Cert: filepath.Join(dir, "invoices.crt"), Key: filepath.Join(dir, "invoices.key"), CA: ca})
+	require.NoError(b, err)
+	policy, err := access.New(nil, []access.Rule{
+		{Identities: []string{"dns:oncall.example.org"}, Pools: []string{"*"}, Verbs: access.Inspect | access.Admin},
+		{Identities: []string{"spiffe://example.org/ns/prod/**"}, Pools: []string{"anthropic"}, Verbs: access.Acquire, Caps: access.Caps{Leases: 1e6, Waiters: 1000}},
+	})
+	require.NoError(b, err)
+	log, err := audit.Open(filepath.Join(dir, "audit.jsonl"))
+	require.NoError(b, err)
+	b.Cleanup(func() { log.Close() })
+	config := theirs.ClientConfig()
+	config.ServerName = "localhost"
+	secure := dial(b, startBroker(b, server.Options{
+		Certificates: own, Policy: func() *access.Policy { return policy }, Audit: server.Audit{Log: log},
+	}), credentials.NewTLS(config))
+	plain := dial(b, startBroker(b, server.Options{}), insecure.NewCredentials())
+	sideBySide(b, "plain", plain, "secure", secure)
+}
+
+// sideBySide measures two in turns, and gives the ratio of the second to the first.
+func sideBySide(b *testing.B, oneName string, one keybrokerv1.KeyBrokerServiceClient, otherName string, other keybrokerv1.KeyBrokerServiceClient) {
 	const rounds, callers, span = 12, 16, 500 * time.Millisecond
-	var echoes, acquires, ratios []float64
+	var xs, ys, ratios []float64
 	for b.Loop() {
 		for round := range rounds {
-			first, second := echoClient, brokerClient
+			first, second := one, other
 			if round%2 == 1 { // neither is always first
 				first, second = second, first
 			}
@@ -64,13 +101,13 @@ func BenchmarkAcquireKeyBesideEcho(b *testing.B) {
 			if round%2 == 1 {
 				x, y = y, x
 			}
-			echoes, acquires, ratios = append(echoes, x), append(acquires, y), append(ratios, y/x)
+			xs, ys, ratios = append(xs, x), append(ys, y), append(ratios, y/x)
 		}
 	}
 	b.ReportMetric(0, "ns/op")
-	b.ReportMetric(median(echoes), "echo/s")
-	b.ReportMetric(median(acquires), "acquire/s")
-	b.ReportMetric(median(ratios), "acquire/echo")
+	b.ReportMetric(median(xs), oneName+"/s")
+	b.ReportMetric(median(ys), otherName+"/s")
+	b.ReportMetric(median(ratios), otherName+"/"+oneName)
 }
 
 func median(xs []float64) float64 {
@@ -100,7 +137,7 @@ func rate(b *testing.B, client keybrokerv1.KeyBrokerServiceClient, callers int, 
 
 // startBroker serves a pool of ten keys with limits that never bind; its leases
 // end by themselves after a second.
-func startBroker(b *testing.B) string {
+func startBroker(b *testing.B, o server.Options) string {
 	dialect, _ := provider.Lookup("anthropic")
 	cfg := broker.PoolConfig{
 		Config:     pool.Config{Name: "anthropic", Dialect: dialect, StartWithin: 100 * time.Millisecond},
@@ -115,12 +152,11 @@ func startBroker(b *testing.B) string {
 	}
 	br, err := broker.New(b.Context(), &broker.Memory{}, []broker.PoolConfig{cfg})
 	require.NoError(b, err)
-	s := server.New(server.Options{
-		Broker: br, Logger: slog.New(slog.DiscardHandler),
-		Keys: func(string, int) secret.Value {
-			return secret.New("sk-ant-api03-0123456789012345678901234567890123456789")
-		},
-	})
+	o.Broker, o.Logger = br, slog.New(slog.DiscardHandler)
+	o.Keys = func(string, int) secret.Value {
+		return secret.New("sk-ant-api03-0123456789012345678901234567890123456789")
+	}
+	s := server.New(o)
 	b.Cleanup(func() { s.Stop(context.Background()) })
 	return listen(b, s.Serve)
 }
@@ -132,8 +168,8 @@ func listen(b *testing.B, serve func(net.Listener) error) string {
 	return l.Addr().String()
 }
 
-func dial(b *testing.B, target string) keybrokerv1.KeyBrokerServiceClient {
-	conn, err := grpc.NewClient(target, grpc.WithTransportCredentials(insecure.NewCredentials()))
+func dial(b *testing.B, target string, wire credentials.TransportCredentials) keybrokerv1.KeyBrokerServiceClient {
+	conn, err := grpc.NewClient(target, grpc.WithTransportCredentials(wire))
 	require.NoError(b, err)
 	b.Cleanup(func() { conn.Close() })
 	return keybrokerv1.NewKeyBrokerServiceClient(conn)

@@ -9,6 +9,7 @@ import (
 
 	middleware "github.com/grpc-ecosystem/go-grpc-middleware/v2"
 	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors"
+	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/auth"
 	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/recovery"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -27,12 +28,16 @@ func (o *Options) interceptors(running context.Context) []grpc.ServerOption {
 	})
 	return []grpc.ServerOption{
 		grpc.ChainUnaryInterceptor(
+			auth.UnaryServerInterceptor(o.identify),
 			interceptors.UnaryServerInterceptor(reporter),
 			recovery.UnaryServerInterceptor(rescue),
+			auth.UnaryServerInterceptor(o.authorise),
 		),
 		grpc.ChainStreamInterceptor(
+			auth.StreamServerInterceptor(o.identify),
 			interceptors.StreamServerInterceptor(reporter),
 			recovery.StreamServerInterceptor(rescue),
+			auth.StreamServerInterceptor(o.authorise),
 			endWith(running),
 		),
 	}
@@ -87,7 +92,7 @@ func (r *report) PostCall(err error, took time.Duration) {
 	}
 	attrs := []slog.Attr{
 		slog.String("method", r.method), slog.String("code", code.String()),
-		slog.Duration("took", took), slog.String("holder", holder(r.ctx)),
+		slog.Duration("took", took), slog.String("holder", callerOf(r.ctx).holder), slog.String("peer", callerOf(r.ctx).peer),
 	}
 	if err != nil {
 		attrs = append(attrs, slog.String("error", err.Error()))

@@ -10,25 +10,22 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	keybrokerv1 "github.com/keybroker/keybroker/gen/keybroker/v1"
+	"github.com/keybroker/keybroker/internal/access"
 	"github.com/keybroker/keybroker/internal/broker"
 )
 
 // keyService answers those who need keys.
 type keyService struct {
 	keybrokerv1.UnimplementedKeyBrokerServiceServer
-	broker *broker.Broker
-	keys   Keys
+	*Options
 }
 
 func (s *keyService) AcquireKey(ctx context.Context, req *keybrokerv1.AcquireKeyRequest) (*keybrokerv1.AcquireKeyResponse, error) {
-	r, err := validAcquire(req)
+	l, err := s.acquire(ctx, req)
 	if err != nil {
-		return nil, toStatus(ctx, err)
-	}
-	r.Holder = holder(ctx)
-	l, err := s.broker.Acquire(ctx, r)
-	if err != nil {
-		return nil, toStatus(ctx, err)
+		err = s.acquireStatus(ctx, req.GetPool(), err)
+		s.note(ctx, decisionOn(err), err, req.GetPool())
+		return nil, err
 	}
 	p := l.Pool
 	resp := &keybrokerv1.AcquireKeyResponse{
@@ -38,8 +35,43 @@ func (s *keyService) AcquireKey(ctx context.Context, req *keybrokerv1.AcquireKey
 		StartWithin: durationpb.New(l.StartWithin), Ttl: durationpb.New(l.TTL), Waited: durationpb.New(l.Waited),
 		Requests: int32(l.Requests),
 	}
-	resp.ApiKey = s.keys(p.Name, l.Key).Reveal() // joined last, and nowhere else
+	resp.ApiKey = s.Keys(p.Name, l.Key).Reveal() // joined last, and nowhere else
 	return resp, nil
+}
+
+// acquire leases a key, for whoever is allowed to and if it can be written down.
+func (s *keyService) acquire(ctx context.Context, req *keybrokerv1.AcquireKeyRequest) (broker.Lease, error) {
+	r, err := validAcquire(req)
+	if err != nil {
+		return broker.Lease{}, err
+	}
+	c := callerOf(ctx)
+	r.Holder, r.May = c.holder, c.mayAcquire
+	l, err := s.Broker.Acquire(ctx, r)
+	if err != nil {
+		return broker.Lease{}, err
+	}
+	if l.Waited > 0 { // meanwhile it may have been taken off the list
+		c = s.caller(ctx)
+		err = c.may(access.Acquire, l.Pool.Name)
+	}
+	if err == nil {
+		err = s.granted(ctx, &l)
+	}
+	// A repeated call may have got the lease of the one before it, whose key is out.
+	if fresh := r.Request == "" || l.Waited > 0; err != nil && fresh {
+		_, _ = s.Broker.Release(r.Holder, l.ID, true)
+	}
+	return l, err
+}
+
+// acquireStatus says whether it is a pool that is not there, or one that is not for
+// the caller, to those only who may know which pools there are.
+func (s *keyService) acquireStatus(ctx context.Context, pool string, err error) error {
+	if pool != "" && !s.Broker.Has(pool) && callerOf(ctx).rights.May(access.Inspect, pool) {
+		return poolStatus(ctx, pool, err)
+	}
+	return toStatus(ctx, err)
 }
 
 func (s *keyService) ReportUsage(ctx context.Context, req *keybrokerv1.ReportUsageRequest) (*keybrokerv1.ReportUsageResponse, error) {
@@ -47,9 +79,12 @@ func (s *keyService) ReportUsage(ctx context.Context, req *keybrokerv1.ReportUsa
 	if err != nil {
 		return nil, toStatus(ctx, err)
 	}
-	ttl, settled, err := s.broker.Report(holder(ctx), req.GetLeaseId(), report)
+	ttl, settled, err := s.Broker.Report(callerOf(ctx).holder, req.GetLeaseId(), report)
 	if err != nil {
 		return nil, toStatus(ctx, err)
+	}
+	if report.Final && !settled {
+		s.ended(ctx, req.GetLeaseId())
 	}
 	resp := &keybrokerv1.ReportUsageResponse{AlreadySettled: settled}
 	if ttl > 0 {
@@ -59,9 +94,12 @@ func (s *keyService) ReportUsage(ctx context.Context, req *keybrokerv1.ReportUsa
 }
 
 func (s *keyService) ReleaseKey(ctx context.Context, req *keybrokerv1.ReleaseKeyRequest) (*keybrokerv1.ReleaseKeyResponse, error) {
-	settled, err := s.broker.Release(holder(ctx), req.GetLeaseId(), req.GetUnused())
+	settled, err := s.Broker.Release(callerOf(ctx).holder, req.GetLeaseId(), req.GetUnused())
 	if err != nil {
 		return nil, toStatus(ctx, err)
+	}
+	if !settled {
+		s.ended(ctx, req.GetLeaseId())
 	}
 	return &keybrokerv1.ReleaseKeyResponse{AlreadySettled: settled}, nil
 }

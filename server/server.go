@@ -17,7 +17,9 @@ import (
 	"google.golang.org/grpc/reflection"
 
 	keybrokerv1 "github.com/keybroker/keybroker/gen/keybroker/v1"
+	"github.com/keybroker/keybroker/internal/access"
 	"github.com/keybroker/keybroker/internal/broker"
+	"github.com/keybroker/keybroker/internal/certs"
 	"github.com/keybroker/keybroker/internal/secret"
 )
 
@@ -26,17 +28,20 @@ import (
 const (
 	maxMessage     = 1 << 20
 	maxHeaderList  = 16 << 10
-	maxStreams     = 10_000
-	connectTimeout = 10 * time.Second
+	maxStreams     = 1000
+	bufferSize     = 16 << 10
+	connectTimeout = 10 * time.Second // for the handshakes of TLS and HTTP/2
 )
 
-// Connections are kept open, since one that is warm answers sooner; a peer that
-// has vanished is noticed within a minute, and its waiting calls end.
+// Connections are kept open, since one that is warm answers sooner, but not for long:
+// what a client has proved is proved anew with the next, and clients spread over new
+// brokers. A peer that has vanished is noticed within a minute, and its waiting calls
+// end.
 var (
 	keepAlive = keepalive.ServerParameters{
-		MaxConnectionIdle:     30 * time.Minute,
-		MaxConnectionAge:      2 * time.Hour, // so that clients spread over new brokers
-		MaxConnectionAgeGrace: 5 * time.Minute,
+		MaxConnectionIdle:     10 * time.Minute,
+		MaxConnectionAge:      15 * time.Minute,
+		MaxConnectionAgeGrace: 2 * time.Minute,
 		Time:                  40 * time.Second,
 		Timeout:               20 * time.Second,
 	}
@@ -51,6 +56,15 @@ type Options struct {
 	Broker *broker.Broker
 	Keys   Keys
 	Logger *slog.Logger
+	// Policy gives what is in force: who may do what. Nil: access.Open, which over TLS
+	// is nothing.
+	Policy func() *access.Policy
+	// Certificates, if set, serve TLS, and clients by theirs; else plaintext.
+	Certificates *certs.Source
+	Audit        Audit
+	// MaxConnections bounds those open at one time, and MaxUnproven, for each host,
+	// those that have not proved who they are. 0 is no bound.
+	MaxConnections, MaxUnproven int
 	// Observe, if set, hears of every finished call.
 	Observe Observe
 	// SplitAdmin serves operators (AdminService and reflection) only on the
@@ -60,34 +74,43 @@ type Options struct {
 
 // Server serves a broker.
 type Server struct {
-	broker *broker.Broker
-	main   *grpc.Server
-	admin  *grpc.Server
-	health *health.Server
-	quit   context.CancelFunc // ends streams
+	options Options
+	guard   *guard
+	main    *grpc.Server
+	admin   *grpc.Server
+	health  *health.Server
+	running context.Context // ends streams
+	quit    context.CancelFunc
 }
 
 // New makes a server that does not listen yet.
 func New(o Options) *Server {
-	running, quit := context.WithCancel(context.Background())
-	s := &Server{broker: o.Broker, health: health.NewServer(), quit: quit}
-	s.main = s.newGRPC(running, &o)
-	keybrokerv1.RegisterKeyBrokerServiceServer(s.main, &keyService{broker: o.Broker, keys: o.Keys})
+	if o.Policy == nil {
+		open := access.Open()
+		o.Policy = func() *access.Policy { return open }
+	}
+	s := &Server{options: o, guard: newGuard(o.MaxConnections, o.MaxUnproven), health: health.NewServer()}
+	s.running, s.quit = context.WithCancel(context.Background())
+	s.main = s.newGRPC()
+	keybrokerv1.RegisterKeyBrokerServiceServer(s.main, &keyService{Options: &s.options})
 	s.admin = s.main
 	if o.SplitAdmin {
-		s.admin = s.newGRPC(running, &o)
+		s.admin = s.newGRPC()
 	}
-	keybrokerv1.RegisterAdminServiceServer(s.admin, &adminService{broker: o.Broker})
+	keybrokerv1.RegisterAdminServiceServer(s.admin, &adminService{Options: &s.options})
 	reflection.Register(s.admin) // v1, and v1alpha for older tools, ghz among them
 	s.setHealth(healthpb.HealthCheckResponse_SERVING)
 	return s
 }
 
-func (s *Server) newGRPC(running context.Context, o *Options) *grpc.Server {
-	g := grpc.NewServer(append(o.interceptors(running),
+func (s *Server) newGRPC() *grpc.Server {
+	o := &s.options
+	g := grpc.NewServer(append(o.interceptors(s.running),
+		grpc.Creds(newWire(o.Certificates, o.Policy())),
 		grpc.KeepaliveParams(keepAlive), grpc.KeepaliveEnforcementPolicy(keepAlivePolicy),
 		grpc.MaxRecvMsgSize(maxMessage), grpc.MaxHeaderListSize(maxHeaderList),
 		grpc.MaxConcurrentStreams(maxStreams), grpc.ConnectionTimeout(connectTimeout),
+		grpc.ReadBufferSize(bufferSize), grpc.SharedWriteBuffer(true), // an idle connection has a small one
 		grpc.NumStreamWorkers(uint32(runtime.GOMAXPROCS(0))), grpc.WaitForHandlers(true),
 	)...)
 	healthpb.RegisterHealthServer(g, s.health)
@@ -95,16 +118,16 @@ func (s *Server) newGRPC(running context.Context, o *Options) *grpc.Server {
 }
 
 // Serve serves those who need keys until Stop, and then gives nil.
-func (s *Server) Serve(l net.Listener) error { return s.main.Serve(l) }
+func (s *Server) Serve(l net.Listener) error { return s.main.Serve(s.guard.listen(l)) }
 
 // ServeAdmin serves operators until Stop, and then gives nil.
-func (s *Server) ServeAdmin(l net.Listener) error { return s.admin.Serve(l) }
+func (s *Server) ServeAdmin(l net.Listener) error { return s.admin.Serve(s.guard.listen(l)) }
 
 // Stop lets nobody in any more, sends away those who wait, and ends when the
 // calls under way have ended, or are cut off when the context does.
 func (s *Server) Stop(ctx context.Context) {
 	s.setHealth(healthpb.HealthCheckResponse_NOT_SERVING)
-	s.broker.Close()
+	s.options.Broker.Close()
 	s.quit()
 	stopped := make(chan struct{})
 	go func() {
@@ -127,4 +150,16 @@ func (s *Server) setHealth(status healthpb.HealthCheckResponse_ServingStatus) {
 	} {
 		s.health.SetServingStatus(service, status)
 	}
+}
+
+// Stats are what a server counts of its connections.
+type Stats struct {
+	Connections, Unproven int
+	Refused               int64 // so far
+}
+
+// Stats gives the counts of now.
+func (s *Server) Stats() (all Stats) {
+	all.Connections, all.Unproven, all.Refused = s.guard.counts()
+	return all
 }

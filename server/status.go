@@ -32,11 +32,15 @@ const (
 	reasonUnknownPool  = "POOL_UNKNOWN_OR_FORBIDDEN"
 	reasonUnknownLease = "LEASE_UNKNOWN"
 	reasonUnknownKey   = "KEY_UNKNOWN"
+	reasonHolderLimit  = "HOLDER_LIMIT"
 	reasonQueueFull    = "QUEUE_FULL"
 	reasonSuperseded   = "SUPERSEDED"
 	reasonDraining     = "DRAINING"
 	reasonStore        = "STORE_UNAVAILABLE"
 	reasonNotOwner     = "NOT_OWNER"
+	reasonAudit        = "AUDIT_UNAVAILABLE"
+	reasonNobody       = "UNAUTHENTICATED"
+	reasonForbidden    = "FORBIDDEN"
 	reasonDeadline     = "DEADLINE_EXCEEDED"
 	reasonCanceled     = "CANCELED"
 	reasonInvalid      = "INVALID_REQUEST"
@@ -63,6 +67,8 @@ func toStatus(ctx context.Context, err error) error {
 		exhausted *broker.ExhaustedError
 		large     *broker.TooLargeError
 		field     *invalid
+		nobody    *unauthenticated
+		denied    *forbidden
 	)
 	switch {
 	case err == nil:
@@ -74,6 +80,10 @@ func toStatus(ctx context.Context, err error) error {
 			map[string]string{"pool": large.Pool, "dimension": large.Dimension.String(), "limit": strconv.FormatInt(large.Limit, 10)})
 	case errors.As(err, &field):
 		return invalidStatus(field)
+	case errors.As(err, &nobody):
+		return failure(codes.Unauthenticated, err.Error(), reasonNobody, nil)
+	case errors.As(err, &denied):
+		return failure(codes.PermissionDenied, err.Error(), reasonForbidden, nil)
 	case errors.Is(err, pool.ErrModelRequired), errors.Is(err, pool.ErrModelNotServed):
 		return invalidStatus(&invalid{"model", err.Error()})
 	case errors.Is(err, broker.ErrTTL):
@@ -84,6 +94,8 @@ func toStatus(ctx context.Context, err error) error {
 		return failure(codes.NotFound, "lease is unknown to this caller", reasonUnknownLease, nil)
 	case errors.Is(err, broker.ErrUnknownKey):
 		return failure(codes.NotFound, "the pool has no such key; GetPool lists them", reasonUnknownKey, nil)
+	case errors.Is(err, pool.ErrHolderLimit):
+		return failure(codes.ResourceExhausted, err.Error(), reasonHolderLimit, nil)
 	case errors.Is(err, pool.ErrQueueFull):
 		return failure(codes.ResourceExhausted, "too many callers wait already", reasonQueueFull, nil, retryIn(time.Second))
 	case errors.Is(err, broker.ErrSuperseded):
@@ -92,6 +104,8 @@ func toStatus(ctx context.Context, err error) error {
 		return unavailable(ctx, err, reasonDraining)
 	case errors.Is(err, broker.ErrStore):
 		return unavailable(ctx, err, reasonStore)
+	case errors.Is(err, errAudit):
+		return unavailable(ctx, errAudit, reasonAudit)
 	case errors.Is(err, broker.ErrNotOwner):
 		return unavailable(ctx, err, reasonNotOwner)
 	case errors.Is(err, context.DeadlineExceeded):
@@ -172,5 +186,5 @@ func retryIn(d time.Duration) *errdetails.RetryInfo {
 // jitter makes a wait longer by up to a quarter, 10 s at most, and a little, so
 // that those who are told the same do not come back together.
 func jitter(d time.Duration) time.Duration {
-	return d + rand.N(min(d/4, 10*time.Second)+20*time.Millisecond)
+	return d + rand.N(min(d/4, 10*time.Second)+20*time.Millisecond) // #nosec G404 -- spreads retries; who guesses it gains nothing
 }

@@ -21,6 +21,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/keybroker/keybroker/internal/access"
 	"github.com/keybroker/keybroker/internal/broker"
 	"github.com/keybroker/keybroker/internal/provider"
 	"github.com/keybroker/keybroker/pool"
@@ -61,6 +62,10 @@ var statusTests = []struct {
 	{covers: "ErrUnknownLease", err: broker.ErrUnknownLease, code: codes.NotFound, reason: "LEASE_UNKNOWN"},
 	{covers: "ErrUnknownKey", err: broker.ErrUnknownKey, code: codes.NotFound, reason: "KEY_UNKNOWN"},
 	{covers: "ErrQueueFull", err: pool.ErrQueueFull, code: codes.ResourceExhausted, reason: "QUEUE_FULL", retry: time.Second},
+	{covers: "ErrHolderLimit", err: &pool.HolderLimitError{What: "leases", Limit: 7}, code: codes.ResourceExhausted, reason: "HOLDER_LIMIT"},
+	{err: &unauthenticated{access.ErrUnknownToken}, code: codes.Unauthenticated, reason: "UNAUTHENTICATED"},
+	{err: &forbidden{"dns:a", access.Admin}, code: codes.PermissionDenied, reason: "FORBIDDEN"},
+	{err: errAudit, code: codes.Unavailable, reason: "AUDIT_UNAVAILABLE", retry: time.Second},
 	{covers: "ErrSuperseded", err: broker.ErrSuperseded, code: codes.Aborted, reason: "SUPERSEDED"},
 	{covers: "ErrStore", err: broker.ErrStore, code: codes.Unavailable, reason: "STORE_UNAVAILABLE", retry: time.Second},
 	{covers: "ErrNotOwner", err: broker.ErrNotOwner, code: codes.Unavailable, reason: "NOT_OWNER", retry: time.Second},

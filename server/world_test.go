@@ -6,11 +6,24 @@ package server_test
 import (
 	"bytes"
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
 	"io"
 	"log/slog"
+	"math/big"
 	"net"
+	"net/url"
+	"os"
+	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -18,6 +31,7 @@ import (
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
@@ -25,7 +39,9 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	keybrokerv1 "github.com/keybroker/keybroker/gen/keybroker/v1"
+	"github.com/keybroker/keybroker/internal/access"
 	"github.com/keybroker/keybroker/internal/broker"
+	"github.com/keybroker/keybroker/internal/certs"
 	"github.com/keybroker/keybroker/internal/provider"
 	"github.com/keybroker/keybroker/internal/secret"
 	"github.com/keybroker/keybroker/pool"
@@ -67,6 +83,7 @@ const marker = "sk-canary-3f9a-"
 // world is a whole broker and what it tells the outside.
 type world struct {
 	*testing.T
+	broker      *broker.Broker
 	server      *server.Server
 	main, admin *bufconn.Listener
 	logs        *record
@@ -82,7 +99,7 @@ func beginWith(t *testing.T, o server.Options, pools ...broker.PoolConfig) *worl
 	t.Helper()
 	b, err := broker.New(t.Context(), &broker.Memory{}, pools)
 	require.NoError(t, err)
-	w := &world{T: t, logs: &record{}, calls: &callLog{}, main: bufconn.Listen(1 << 16)}
+	w := &world{T: t, broker: b, logs: &record{}, calls: &callLog{}, main: bufconn.Listen(1 << 16)}
 	o.Broker, o.Observe = b, w.calls.note
 	o.Logger = slog.New(slog.NewJSONHandler(w.logs, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	if o.Keys == nil {
@@ -112,6 +129,7 @@ type caller struct {
 	operator keybrokerv1.AdminServiceClient
 	conn     *grpc.ClientConn
 	name     string
+	dials    *atomic.Int32 // connections made so far
 }
 
 // as connects a holder; each has a connection of its own, which hangs up before
@@ -123,13 +141,22 @@ func (w *world) as(name string, options ...grpc.DialOption) *caller {
 
 func (w *world) dialTo(l *bufconn.Listener, name string, options ...grpc.DialOption) *caller {
 	w.Helper()
-	conn, err := grpc.NewClient("passthrough:///broker", append(options,
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return l.DialContext(ctx) }),
+	return w.dial(l, insecure.NewCredentials(), name, options...)
+}
+
+func (w *world) dial(l *bufconn.Listener, creds credentials.TransportCredentials, name string, options ...grpc.DialOption) *caller {
+	w.Helper()
+	dials := &atomic.Int32{}
+	conn, err := grpc.NewClient("passthrough:///broker", append(slices.Clone(options),
+		grpc.WithTransportCredentials(creds),
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
+			dials.Add(1)
+			return l.DialContext(ctx)
+		}),
 	)...)
 	require.NoError(w, err)
 	w.Cleanup(func() { conn.Close() })
-	return &caller{w, keybrokerv1.NewKeyBrokerServiceClient(conn), keybrokerv1.NewAdminServiceClient(conn), conn, name}
+	return &caller{w, keybrokerv1.NewKeyBrokerServiceClient(conn), keybrokerv1.NewAdminServiceClient(conn), conn, name, dials}
 }
 
 // ctx says who calls.
@@ -173,6 +200,14 @@ func (c *caller) idle(name string) {
 			require.Zero(c, l.GetHeld(), "held %v", l.GetDimension())
 		}
 	}
+}
+
+// state is what a pool is like, seen by those whom no rule binds.
+func (w *world) state(name string) pool.Snapshot {
+	w.Helper()
+	v, err := w.broker.Inspect(name)
+	require.NoError(w, err)
+	return v.Snapshot
 }
 
 // result is what a call got, and when.
@@ -262,4 +297,177 @@ func (c *callLog) list() []finished {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return slices.Clone(c.all)
+}
+
+// policy gives tokens, each valid by the texts given, and rules.
+func policy(t *testing.T, tokens map[string][]string, rules ...access.Rule) *access.Policy {
+	var list []access.Token
+	for name, valid := range tokens {
+		token := access.Token{Name: name}
+		for _, text := range valid {
+			token.Hashes = append(token.Hashes, access.HashToken(text))
+		}
+		list = append(list, token)
+	}
+	p, err := access.New(list, rules)
+	require.NoError(t, err)
+	return p
+}
+
+// always is a policy that never changes.
+func always(p *access.Policy) func() *access.Policy { return func() *access.Policy { return p } }
+
+// allow is a rule for some pools.
+func allow(verbs access.Verb, pools []string, identities ...string) access.Rule {
+	return access.Rule{Identities: identities, Pools: pools, Verbs: verbs}
+}
+
+// bearer gives authorizations, as they are.
+func bearer(ctx context.Context, authorizations ...string) context.Context {
+	for _, a := range authorizations {
+		ctx = metadata.AppendToOutgoingContext(ctx, "authorization", a)
+	}
+	return ctx
+}
+
+// authority is a certificate authority of the test's own.
+type authority struct {
+	*testing.T
+	cert *x509.Certificate
+	key  *ecdsa.PrivateKey
+}
+
+func newAuthority(t *testing.T) *authority {
+	a := &authority{T: t}
+	c := a.sign(&x509.Certificate{
+		Subject: pkix.Name{CommonName: "an authority"}, NotAfter: time.Now().AddDate(1, 0, 0),
+		KeyUsage: x509.KeyUsageCertSign, BasicConstraintsValid: true, IsCA: true,
+	})
+	a.cert, a.key = c.Leaf, c.PrivateKey.(*ecdsa.PrivateKey)
+	return a
+}
+
+// sign makes a certificate; without a key of its own, one that signs itself.
+func (a *authority) sign(template *x509.Certificate) tls.Certificate {
+	a.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	require.NoError(a, err)
+	template.SerialNumber, err = rand.Int(rand.Reader, big.NewInt(1<<62))
+	require.NoError(a, err)
+	parent, by := a.cert, a.key
+	if by == nil {
+		parent, by = template, key
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, parent, key.Public(), by)
+	require.NoError(a, err)
+	leaf, err := x509.ParseCertificate(der)
+	require.NoError(a, err)
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}
+}
+
+// issue makes a leaf for an hour, changed in the ways given.
+func (a *authority) issue(usage x509.ExtKeyUsage, changes ...func(*x509.Certificate)) tls.Certificate {
+	a.Helper()
+	template := &x509.Certificate{
+		NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(time.Hour),
+		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{usage}, BasicConstraintsValid: true,
+	}
+	for _, change := range changes {
+		change(template)
+	}
+	return a.sign(template)
+}
+
+// named puts a SPIFFE ID or a DNS name into a certificate.
+func named(name string) func(*x509.Certificate) {
+	return func(c *x509.Certificate) {
+		if strings.HasPrefix(name, "spiffe://") {
+			u, _ := url.Parse(name)
+			c.URIs = append(c.URIs, u)
+		} else {
+			c.DNSNames = append(c.DNSNames, name)
+		}
+	}
+}
+
+func (a *authority) client(name string) tls.Certificate {
+	return a.issue(x509.ExtKeyUsageClientAuth, named(name))
+}
+
+// server is the broker's certificate; the second name is one that it also has.
+func (a *authority) server() tls.Certificate {
+	return a.issue(x509.ExtKeyUsageServerAuth, named("broker.internal"), named("chief.internal"))
+}
+
+// dialer is a client that trusts the authority and shows a certificate, if one is
+// given, whether it is asked for that one or not.
+func (a *authority) dialer(shows ...tls.Certificate) *tls.Config {
+	c := &tls.Config{RootCAs: x509.NewCertPool(), ServerName: "broker.internal"}
+	c.RootCAs.AddCert(a.cert)
+	if len(shows) > 0 {
+		c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &shows[0], nil }
+	}
+	return c
+}
+
+// over connects a client of the authority that shows a certificate, if one is given.
+func (a *authority) over(w *world, shows ...tls.Certificate) *caller {
+	return w.dial(w.main, credentials.NewTLS(a.dialer(shows...)), "")
+}
+
+// files are those of a server that serves TLS.
+type files struct {
+	*testing.T
+	certs.Files
+}
+
+// newFiles writes the server's certificate and whom it trusts.
+func newFiles(t *testing.T, server tls.Certificate, trusted ...*authority) *files {
+	dir := t.TempDir()
+	f := &files{t, certs.Files{Cert: filepath.Join(dir, "tls.crt"), Key: filepath.Join(dir, "tls.key")}}
+	if len(trusted) > 0 {
+		f.CA = filepath.Join(dir, "ca.crt")
+		f.trust(trusted...)
+	}
+	f.install(server)
+	return f
+}
+
+func (f *files) install(c tls.Certificate) {
+	der, err := x509.MarshalPKCS8PrivateKey(c.PrivateKey)
+	require.NoError(f, err)
+	f.write(f.Cert, "CERTIFICATE", c.Leaf.Raw)
+	f.write(f.Key, "PRIVATE KEY", der)
+}
+
+func (f *files) trust(list ...*authority) {
+	var all [][]byte
+	for _, a := range list {
+		all = append(all, a.cert.Raw)
+	}
+	f.write(f.CA, "CERTIFICATE", all...)
+}
+
+func (f *files) write(path, kind string, blocks ...[]byte) {
+	f.Helper()
+	var text []byte
+	for _, b := range blocks {
+		text = append(text, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: b})...)
+	}
+	require.NoError(f, os.WriteFile(path, text, 0o600))
+}
+
+func (f *files) open() *certs.Source {
+	f.Helper()
+	s, err := certs.Open(f.Files)
+	require.NoError(f, err)
+	return s
+}
+
+// reload requires that a source finds something new.
+func reload(t *testing.T, s *certs.Source) {
+	t.Helper()
+	changed, err := s.Reload()
+	require.NoError(t, err)
+	require.True(t, changed)
 }

@@ -19,6 +19,7 @@ the exit code is 3.
 func check(_ context.Context, env *environment, args []string) error {
 	f := newFlags(env, "check", checkHelp)
 	path := f.String("config", "", "configuration `file`")
+	plaintext := f.Bool("plaintext", false, "as serve --plaintext")
 	output := f.String("o", "yaml", "output: yaml or json")
 	if err := f.parse(args); err != nil {
 		return err
@@ -26,7 +27,7 @@ func check(_ context.Context, env *environment, args []string) error {
 	if *path == "" {
 		return &usageError{"no configuration: give --config FILE"}
 	}
-	cfg, err := loadConfig(env, *path, false)
+	cfg, err := loadConfig(env, *path, false, *plaintext)
 	if err != nil {
 		return err
 	}

@@ -53,7 +53,7 @@ func runDemo(ctx context.Context, env *environment, args []string) error {
 
 // fleetResult starts everything on free ports, and stops it.
 func fleetResult(ctx context.Context, env *environment, fleet *demo.Fleet) (*demo.Result, error) {
-	cfg, err := loadConfig(env, "", true)
+	cfg, err := loadConfig(env, "", true, false)
 	if err != nil {
 		return nil, err
 	}

@@ -32,6 +32,9 @@ var commands = []command{
 	{"check", "validate a configuration and show what is in force", check},
 	{"sandbox", "run a simulated provider that enforces limits", runSandbox},
 	{"demo", "run broker, sandbox and a fleet of clients, and show what they got", runDemo},
+	{"certs", "make certificates to try TLS with (development)", makeCerts},
+	{"audit", "who held which key, from the audit log", runAudit},
+	{"token", "make a bearer token for a client", makeToken},
 	{"version", "print the version", printVersion},
 }
 
@@ -133,15 +136,24 @@ func (f *flags) printHelp() {
 	f.PrintDefaults()
 }
 
+// parse is for a command that takes flags and nothing else.
 func (f *flags) parse(args []string) error {
+	if err := f.parseFlags(args); err != nil {
+		return err
+	}
+	if f.NArg() > 0 {
+		return &usageError{fmt.Sprintf("unexpected argument %q; see keybroker %s --help", f.Arg(0), f.Name())}
+	}
+	return nil
+}
+
+// parseFlags leaves what follows the flags in f.Args.
+func (f *flags) parseFlags(args []string) error {
 	if err := f.Parse(args); errors.Is(err, flag.ErrHelp) {
 		f.printHelp()
 		return err
 	} else if err != nil {
 		return &usageError{err.Error() + "; see keybroker " + f.Name() + " --help"}
-	}
-	if f.NArg() > 0 {
-		return &usageError{fmt.Sprintf("unexpected argument %q; see keybroker %s --help", f.Arg(0), f.Name())}
 	}
 	given := map[string]bool{}
 	f.Visit(func(x *flag.Flag) { given[x.Name] = true })

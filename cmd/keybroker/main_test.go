@@ -16,6 +16,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"gopkg.in/yaml.v3"
+
+	"github.com/keybroker/keybroker/internal/access"
 )
 
 // TestMain lets a test run the whole program as a child: see signal_test.go.
@@ -62,11 +64,14 @@ func file(t *testing.T, text string) string {
 
 // onProvider is a configuration with one slot that listens where it is told.
 func onProvider(listen string) string {
-	return "server: {listen: '" + listen + "', drain_timeout: 5s}\n" +
+	return "server: {plaintext: true, listen: '" + listen + "', drain_timeout: 5s}\n" +
 		"providers: [{name: p, type: anthropic, flat_limits: true, keys: [{id: k, key: sk-file, rpm_limit: 1000, max_concurrency: 1}]}]\n"
 }
 
 func TestCommandLine(t *testing.T) {
+	wireless := file(t, "providers: [{name: p, type: anthropic, keys: [{key: sk-1}]}]")
+	secured := file(t, "server: {tls: {cert_file: none.crt, key_file: none.key, client_ca_file: none.crt}}\nstore: {type: memory}\n"+
+		"access: {rules: [{identities: ['dns:a'], pools: [p], verbs: [acquire]}]}\nproviders: [{name: p, type: anthropic, keys: [{key: sk-1}]}]")
 	good, bad := file(t, onProvider("127.0.0.1:0")), file(t, "providers: [{name: p, type: pear, keys: [{key: sk-secret-value}]}]")
 	for _, c := range []struct {
 		args           string
@@ -93,6 +98,13 @@ func TestCommandLine(t *testing.T) {
 		{"serve --config " + good + " --listen 0.0.0.0:7070", exitUsage, "", "--listen: must be a loopback address"},
 		{"serve --config " + good + " --listen nonsense", exitUsage, "", "--listen: must be host:port"},
 		{"serve --config " + good + " --admin-listen 10.0.0.1:1", exitUsage, "", "--admin-listen: must be a loopback address"},
+		{"token --name ci", exitOK, "access:", ""},
+		{"token", exitUsage, "", "give --name NAME"},
+		{"token --name a/b", exitUsage, "", "--name: must be"},
+		{"token --name ci -o xml", exitUsage, "", `"xml" is neither`},
+		{"check --config " + wireless, exitConfig, "", "there is no tls"},
+		{"check --plaintext --config " + wireless, exitOK, "plaintext: true", ""},
+		{"serve --config " + secured, exitFailed, "", "server.tls: "},
 		{"serve --config " + bad, exitConfig, "", "unknown type"},
 		{"serve --config nowhere.yaml", exitConfig, "", "nowhere.yaml"},
 		{"sandbox --address 0.0.0.0:0", exitUsage, "", "--address: must be a loopback address"},
@@ -227,4 +239,25 @@ func TestDemoShowsWhatTheFleetGot(t *testing.T) {
 		assert.Zero(t, p.RateLimited)
 	}
 	assert.NotContains(t, stdout.String()+stderr.String(), "sandbox-anthropic", "the keys of the sandbox's configuration")
+}
+
+func TestTokenIsShownOnce(t *testing.T) {
+	env, stdout, stderr := around(nil)
+	require.Equal(t, exitOK, run(t.Context(), env, []string{"token", "--name", "ci", "-o", "json"}), stderr.String())
+	var got struct{ Name, Identity, Token, SHA256 string }
+	require.NoError(t, json.Unmarshal([]byte(stdout.String()), &got))
+	assert.Equal(t, []string{"ci", "token:ci"}, []string{got.Name, got.Identity})
+	assert.True(t, access.LooksLikeToken(got.Token))
+	assert.Equal(t, access.HashToken(got.Token).String(), got.SHA256)
+	text := stdout.String()
+	require.Equal(t, exitOK, run(t.Context(), env, []string{"token", "--name", "ci"}))
+	assert.NotContains(t, strings.TrimPrefix(stdout.String(), text), got.Token, "each is another")
+}
+
+func TestServeRefusesWhatWouldLogKeys(t *testing.T) {
+	for name, value := range map[string]string{"GRPC_BINARY_LOG_FILTER": "*", "GODEBUG": "netdns=go,http2debug=2"} {
+		env, _, stderr := around(map[string]string{name: value})
+		assert.Equal(t, exitUsage, run(t.Context(), env, []string{"serve", "--sandbox"}))
+		assert.Contains(t, stderr.String(), name)
+	}
 }

@@ -39,10 +39,12 @@ func runSandbox(ctx context.Context, env *environment, args []string) error {
 	if err != nil {
 		return err
 	}
-	if err := config.CheckListen(*address); err != nil {
+	if local, err := config.Loopback(*address); err != nil {
 		return &usageError{fmt.Sprintf("--address: %v", err)}
+	} else if !local {
+		return &usageError{"--address: must be a loopback address: anybody may call a simulated provider"}
 	}
-	cfg, err := loadConfig(env, *path, true)
+	cfg, err := loadConfig(env, *path, true, true)
 	if err != nil {
 		return err
 	}

@@ -3,10 +3,14 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
+	"os"
+	"os/signal"
 	"strings"
+	"syscall"
 
 	"golang.org/x/sync/errgroup"
 
@@ -15,10 +19,12 @@ import (
 	"github.com/keybroker/keybroker/internal/sandbox"
 )
 
-const serveHelp = `keybroker serve runs the broker until it gets SIGINT or SIGTERM.
+const serveHelp = `keybroker serve runs the broker until it gets SIGINT or SIGTERM. At SIGHUP it reads
+keys' values and who may do what again, and opens the audit log anew.
 
   keybroker serve --config broker.yaml
   keybroker serve --config broker.yaml --listen 127.0.0.1:9000 --log-level debug
+  keybroker serve --config broker.yaml --plaintext   no TLS: for this machine alone
   keybroker serve --sandbox                          simulated, nothing to set up
   keybroker serve --config broker.yaml --sandbox     my limits, but no money spent
   keybroker serve --config broker.yaml --state-lost  once, after the state was lost
@@ -32,6 +38,7 @@ func serve(ctx context.Context, env *environment, args []string) error {
 	simulated := f.Bool("sandbox", false, "simulate every provider, on "+app.SandboxAddress+"; without --config, with keys of its own")
 	listen := f.String("listen", "", "`address` for services, instead of server.listen")
 	adminListen := f.String("admin-listen", "", "`address` for operators (AdminService and reflection move there), instead of server.admin_listen")
+	plaintext := f.Bool("plaintext", false, "no TLS, for callers on this machine alone: as server.plaintext, unless there is server.tls")
 	lost := f.Bool("state-lost", false, "the state is lost: take all limits for used, where nothing is known")
 	logs := logFlags(f)
 	if err := f.parse(args); err != nil {
@@ -41,11 +48,21 @@ func serve(ctx context.Context, env *environment, args []string) error {
 	if err != nil {
 		return err
 	}
-	cfg, err := loadConfig(env, *path, *simulated)
-	if err != nil {
+	if err := refuseLeaks(env.getenv); err != nil {
 		return err
 	}
-	if err := override(cfg, *listen, *adminListen); err != nil {
+	load := func() (*config.Config, error) {
+		cfg, err := loadConfig(env, *path, *simulated, *plaintext)
+		if err == nil {
+			err = override(cfg, *listen, *adminListen)
+		}
+		if err == nil && *simulated {
+			app.UseSandbox(cfg, app.SandboxAddress)
+		}
+		return cfg, err
+	}
+	cfg, err := load()
+	if err != nil {
 		return err
 	}
 	ctx, stop := context.WithCancel(ctx)
@@ -56,7 +73,6 @@ func serve(ctx context.Context, env *environment, args []string) error {
 		if err != nil {
 			return fmt.Errorf("sandbox: %w", err)
 		}
-		app.UseSandbox(cfg, l.Addr().String())
 		s := sandbox.New(app.SandboxAccounts(cfg), sandboxDefaults)
 		group.Go(func() error { return app.ServeSandbox(ctx, l, s) })
 		logger.Info("sandbox provider listens", "address", l.Addr().String())
@@ -65,12 +81,51 @@ func serve(ctx context.Context, env *environment, args []string) error {
 	if err != nil {
 		return err
 	}
-	logger.Info("broker listens", "address", a.Addr().String(), "admin", cfg.Server.AdminListen,
-		"pools", poolNames(cfg), "store", cmp.Or(cfg.Store.Path, cfg.Store.Type), "version", version())
+	noCoreDumps()
+	wire := "plaintext"
+	if cfg.Server.TLS != nil {
+		wire = "tls"
+	}
+	logger.Info("broker listens", "address", a.Addr().String(), "admin", cfg.Server.AdminListen, "metrics", a.MetricsAddr(),
+		"wire", wire, "audit", cfg.Audit.Path, "pools", poolNames(cfg), "store", cmp.Or(cfg.Store.Path, cfg.Store.Type), "version", version())
 	group.Go(func() error { return a.Run(ctx) })
+	group.Go(func() error { reloadOnHangup(ctx, a, load, logger); return nil })
 	err = group.Wait()
 	logger.Info("broker stopped")
 	return err
+}
+
+// reloadOnHangup reads the configuration again at each SIGHUP, until the context ends.
+func reloadOnHangup(ctx context.Context, a *app.App, load func() (*config.Config, error), logger *slog.Logger) {
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	defer signal.Stop(hangups)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-hangups:
+		}
+		cfg, err := load()
+		if err != nil {
+			cfg = nil
+		}
+		if err = errors.Join(err, a.Reload(cfg)); err != nil {
+			logger.Error("reload failed; what it is about stays as it was", "error", err)
+		}
+	}
+}
+
+// refuseLeaks refuses to run where a library would write keys to a log: gRPC's binary
+// log has whole messages, and the frames of HTTP/2 have them, too.
+func refuseLeaks(getenv func(string) (string, bool)) error {
+	if v, _ := getenv("GRPC_BINARY_LOG_FILTER"); v != "" {
+		return &usageError{"GRPC_BINARY_LOG_FILTER is set: gRPC would write keys to a file; unset it"}
+	}
+	if v, _ := getenv("GODEBUG"); strings.Contains(v, "http2debug") {
+		return &usageError{"GODEBUG has http2debug: keys would be logged; remove it"}
+	}
+	return nil
 }
 
 // poolNames lists the pools, or as many as one likes to read.
@@ -87,9 +142,9 @@ func poolNames(cfg *config.Config) string {
 }
 
 // loadConfig reads the configuration; with a sandbox there is one built in.
-func loadConfig(env *environment, path string, simulated bool) (*config.Config, error) {
+func loadConfig(env *environment, path string, simulated, plaintext bool) (*config.Config, error) {
 	options := app.ConfigOptions()
-	options.Getenv = env.getenv
+	options.Getenv, options.Plaintext = env.getenv, plaintext
 	var cfg *config.Config
 	var err error
 	switch {
@@ -115,7 +170,7 @@ func override(cfg *config.Config, listen, adminListen string) error {
 		if o.value == "" {
 			continue
 		}
-		if err := config.CheckListen(o.value); err != nil {
+		if err := cfg.Server.CheckListen(o.value); err != nil {
 			return &usageError{fmt.Sprintf("--%s: %v (given by the flag or its variable in the environment)", o.flag, err)}
 		}
 		*o.field = o.value

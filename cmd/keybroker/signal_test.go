@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -29,14 +30,18 @@ import (
 // address waits for the line that says where the broker listens.
 func address(t *testing.T, log io.Reader) string {
 	t.Helper()
-	for lines := bufio.NewScanner(log); lines.Scan(); {
+	lines, ok := log.(*bufio.Reader)
+	if !ok {
+		lines = bufio.NewReader(log)
+	}
+	for {
+		text, err := lines.ReadBytes('\n')
+		require.NoError(t, err, "the broker does not say where it listens")
 		var line struct{ Msg, Address string }
-		if json.Unmarshal(lines.Bytes(), &line) == nil && line.Msg == "broker listens" {
+		if json.Unmarshal(text, &line) == nil && line.Msg == "broker listens" {
 			return line.Address
 		}
 	}
-	require.Fail(t, "the broker does not say where it listens")
-	return ""
 }
 
 // connect gives both services of a broker.
@@ -83,6 +88,69 @@ func TestSandboxRunsUntilItsContextEnds(t *testing.T) {
 	require.Eventually(t, func() bool { return strings.Contains(stderr.String(), "sandbox provider listens") }, 5*time.Second, 5*time.Millisecond)
 	cancel()
 	assert.Equal(t, exitOK, <-code)
+}
+
+func TestSIGHUPReadsKeysAndRulesAgain(t *testing.T) {
+	dir := t.TempDir()
+	at := func(name string) string { return filepath.Join(dir, name) }
+	write := func(name, text string) { require.NoError(t, os.WriteFile(at(name), []byte(text), 0o600)) }
+	config := func(verbs string) string {
+		return "server: {plaintext: true, listen: '127.0.0.1:0'}\nstore: {type: memory}\naudit: {path: audit.jsonl}\n" +
+			"access: {rules: [{identities: [local], pools: [p], verbs: [" + verbs + "]}]}\n" +
+			"providers: [{name: p, type: anthropic, flat_limits: true, keys: [{id: k, key_file: secret}]}]\n"
+	}
+	write("secret", "sk-before")
+	write("broker.yaml", config("acquire"))
+	child := exec.Command(os.Args[0], "serve", "--config", at("broker.yaml"), "--log-format", "json")
+	child.Env = append(os.Environ(), "RUN_KEYBROKER=1")
+	log, err := child.StderrPipe()
+	require.NoError(t, err)
+	require.NoError(t, child.Start())
+	t.Cleanup(func() { _ = child.Process.Kill() })
+	lines := bufio.NewReader(log)
+	keys, operator := connect(t, address(t, lines))
+	hangup := func(until string) (text string) { // gives what is logged
+		require.NoError(t, child.Process.Signal(syscall.SIGHUP))
+		for !strings.Contains(text, until) {
+			line, err := lines.ReadString('\n')
+			require.NoError(t, err, text)
+			text += line
+		}
+		return text
+	}
+	lease := func() string {
+		l, err := keys.AcquireKey(t.Context(), &keybrokerv1.AcquireKeyRequest{Pool: "p"})
+		require.NoError(t, err)
+		_, err = keys.ReleaseKey(t.Context(), &keybrokerv1.ReleaseKeyRequest{LeaseId: l.GetLeaseId(), Unused: true})
+		require.NoError(t, err)
+		return l.GetApiKey()
+	}
+	inspect := func() codes.Code {
+		_, err := operator.GetPool(t.Context(), &keybrokerv1.GetPoolRequest{Pool: "p"})
+		return status.Code(err)
+	}
+	assert.Equal(t, "sk-before", lease())
+	assert.Equal(t, codes.PermissionDenied, inspect())
+
+	write("secret", "sk-after")
+	write("broker.yaml", config("acquire, inspect"))
+	require.NoError(t, os.Rename(at("audit.jsonl"), at("audit.jsonl.1")))
+	text := hangup("configuration read again")
+	assert.Contains(t, text, "key has a new value")
+	assert.Equal(t, "sk-after", lease())
+	assert.Equal(t, codes.OK, inspect())
+
+	write("broker.yaml", config("steal"))
+	text += hangup("reload failed")
+	assert.Contains(t, text, "unknown verb")
+	assert.Equal(t, "sk-after", lease(), "as it was")
+	assert.Equal(t, codes.OK, inspect())
+	assert.NotContains(t, text, "sk-")
+
+	var out, report screen
+	env := &environment{getenv: os.LookupEnv, stdout: &out, stderr: &report}
+	require.Equal(t, exitOK, run(t.Context(), env, []string{"audit", "--key", "k", "-o", "json", at("audit.jsonl"), at("audit.jsonl.1")}), report.String())
+	assert.Contains(t, out.String(), `"leases": 3`)
 }
 
 func TestSIGTERMSendsWaitersAwayAndExitsCleanly(t *testing.T) {

@@ -8,10 +8,16 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"sync/atomic"
 
+	"github.com/keybroker/keybroker/internal/access"
+	"github.com/keybroker/keybroker/internal/audit"
 	"github.com/keybroker/keybroker/internal/broker"
+	"github.com/keybroker/keybroker/internal/certs"
 	"github.com/keybroker/keybroker/internal/config"
+	"github.com/keybroker/keybroker/internal/metrics"
 	"github.com/keybroker/keybroker/internal/provider"
+	"github.com/keybroker/keybroker/internal/secret"
 	"github.com/keybroker/keybroker/internal/store/bolt"
 	"github.com/keybroker/keybroker/server"
 )
@@ -29,18 +35,24 @@ func ConfigOptions() config.Options {
 
 // App is a broker that listens.
 type App struct {
-	cfg    *config.Config
-	logger *slog.Logger
-	store  *bolt.Store // nil: nothing is kept
-	broker *broker.Broker
-	server *server.Server
-	main   net.Listener
-	admin  net.Listener // nil: operators are served on main
+	cfg          *config.Config
+	logger       *slog.Logger
+	store        *bolt.Store // nil: nothing is kept
+	broker       *broker.Broker
+	server       *server.Server
+	certificates *certs.Source // nil: plaintext
+	audit        *audit.Log    // nil: nothing is written down
+	metrics      *metrics.Metrics
+	force        atomic.Pointer[inForce]
+	listeners    map[string]net.Listener // by the setting that names the address
+
+	reloads, certificateReads outcome
 }
 
 // Options are what a configuration file does not say.
 type Options struct {
-	Logger  *slog.Logger // required
+	Logger *slog.Logger // required
+	// Observe, if set, hears of every finished call.
 	Observe server.Observe
 	// StateLost starts without what was remembered as if all had been used, for who
 	// has lost it.
@@ -66,6 +78,19 @@ func (a *App) open(ctx context.Context, o *Options) (err error) {
 		store = a.store
 	}
 	pools, keys := Pools(a.cfg)
+	policy, err := Policy(a.cfg)
+	if err != nil {
+		return err
+	}
+	a.force.Store(&inForce{policy, keys})
+	if a.certificates, err = Certificates(a.cfg); err != nil {
+		return err
+	}
+	if a.cfg.Audit.Path != "" {
+		if a.audit, err = audit.Open(a.cfg.Audit.Path); err != nil {
+			return fmt.Errorf("audit.path: %w", err)
+		}
+	}
 	for i := range pools {
 		logger := a.logger.With("pool", pools[i].Name)
 		pools[i].Notify, pools[i].Stored, pools[i].StateLost = notifier(logger), storeNotifier(logger), o.StateLost
@@ -73,20 +98,39 @@ func (a *App) open(ctx context.Context, o *Options) (err error) {
 	if a.broker, err = broker.New(context.WithoutCancel(ctx), store, pools); err != nil { // it has an end of its own
 		return err
 	}
+	a.metrics = metrics.New(a.sources())
 	a.server = server.New(server.Options{
-		Broker: a.broker, Keys: keys, Logger: a.logger, Observe: o.Observe, SplitAdmin: a.cfg.Server.AdminListen != "",
+		Broker: a.broker, Logger: a.logger, Observe: both(a.metrics.Observe, o.Observe),
+		Keys:         func(pool string, key int) secret.Value { return a.force.Load().keys[pool][key] },
+		Policy:       func() *access.Policy { return a.force.Load().policy },
+		Certificates: a.certificates, Audit: server.Audit{Log: a.audit, FailOpen: a.cfg.Audit.FailOpen},
+		SplitAdmin: a.cfg.Server.AdminListen != "", MaxConnections: a.cfg.Server.MaxConnections, MaxUnproven: a.cfg.Server.MaxUnproven,
 	})
-	if a.main, err = net.Listen("tcp", a.cfg.Server.Listen); err != nil {
-		return fmt.Errorf("server.listen: %w", err)
-	}
-	if a.cfg.Server.AdminListen == "" {
-		return nil
-	}
-	if a.admin, err = net.Listen("tcp", a.cfg.Server.AdminListen); err != nil {
-		return fmt.Errorf("server.admin_listen: %w", err)
+	return a.listen()
+}
+
+func (a *App) listen() (err error) {
+	s := &a.cfg.Server
+	a.listeners = map[string]net.Listener{}
+	for setting, addr := range map[string]string{mainListener: s.Listen, adminListener: s.AdminListen, metricsListener: s.MetricsListen} {
+		if addr == "" {
+			continue
+		}
+		l, err := net.Listen("tcp", addr)
+		if err != nil {
+			return fmt.Errorf("server.%s: %w", setting, err)
+		}
+		a.listeners[setting] = l
 	}
 	return nil
 }
+
+// The settings that name addresses to listen on.
+const (
+	mainListener    = "listen"
+	adminListener   = "admin_listen"
+	metricsListener = "metrics_listen"
+)
 
 // close writes down what is to be remembered, and closes what is open.
 func (a *App) close(ctx context.Context) (err error) {
@@ -98,26 +142,42 @@ func (a *App) close(ctx context.Context) (err error) {
 	if a.store != nil {
 		_ = a.store.Close()
 	}
-	for _, l := range []net.Listener{a.main, a.admin} {
-		if l != nil {
-			_ = l.Close()
-		}
+	for _, l := range a.listeners {
+		_ = l.Close()
+	}
+	if a.audit != nil {
+		_ = a.audit.Close()
 	}
 	return err
 }
 
 // Addr is where the broker listens.
-func (a *App) Addr() net.Addr { return a.main.Addr() }
+func (a *App) Addr() net.Addr { return a.listeners[mainListener].Addr() }
+
+// MetricsAddr is where metrics are served, empty if nowhere.
+func (a *App) MetricsAddr() string {
+	if l := a.listeners[metricsListener]; l != nil {
+		return l.Addr().String()
+	}
+	return ""
+}
 
 // Run serves until the context ends, then stops: new calls are refused, waiting
 // ones sent away, and those under way have the drain timeout to end. It gives
 // nil after such a stop.
 func (a *App) Run(ctx context.Context) error {
-	failed := make(chan error, 2)
-	go func() { failed <- a.server.Serve(a.main) }()
-	if a.admin != nil {
-		go func() { failed <- a.server.ServeAdmin(a.admin) }()
+	failed := make(chan error, len(a.listeners))
+	for setting, serve := range map[string]func(net.Listener) error{
+		mainListener: a.server.Serve, adminListener: a.server.ServeAdmin,
+		metricsListener: func(l net.Listener) error { return a.server.ServeMetrics(l, a.metrics.Write) },
+	} {
+		if l := a.listeners[setting]; l != nil {
+			go func() { failed <- serve(l) }()
+		}
 	}
+	watching, stop := context.WithCancel(ctx)
+	defer stop()
+	go a.watch(watching)
 	var err error
 	select {
 	case err = <-failed:

@@ -31,6 +31,7 @@ import (
 	"github.com/keybroker/keybroker/internal/broker"
 	"github.com/keybroker/keybroker/internal/provider"
 	"github.com/keybroker/keybroker/internal/sandbox"
+	"github.com/keybroker/keybroker/internal/secret"
 	"github.com/keybroker/keybroker/server"
 )
 
@@ -100,7 +101,7 @@ providers:
 	pools, keys := app.Pools(cfg)
 	b, err := broker.New(t.Context(), &broker.Memory{}, pools)
 	require.NoError(t, err)
-	srv, listener := server.New(server.Options{Broker: b, Keys: keys, Logger: slog.New(slog.DiscardHandler)}), bufconn.Listen(1<<16)
+	srv, listener := server.New(server.Options{Broker: b, Keys: lookup(keys), Logger: slog.New(slog.DiscardHandler)}), bufconn.Listen(1<<16)
 	var serving sync.WaitGroup
 	serving.Go(func() { _ = srv.Serve(listener) })
 	t.Cleanup(func() {
@@ -350,4 +351,9 @@ func (s *scene) used() float64 {
 		most = max(most, n)
 	}
 	return most
+}
+
+// lookup finds keys in what app.Pools gives.
+func lookup(keys map[string][]secret.Value) server.Keys {
+	return func(pool string, key int) secret.Value { return keys[pool][key] }
 }

@@ -72,7 +72,7 @@ func TestNoticesAreLogged(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			cfg := parse(t, `
-server: {listen: "127.0.0.1:0"}
+server: {listen: "127.0.0.1:0", plaintext: true}
 store: {type: memory}
 providers:
 - {name: p, type: anthropic, models: [m], keys: [{id: one, key: sk-secret-1}, {id: two, key: sk-secret-2}]}

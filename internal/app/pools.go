@@ -9,16 +9,14 @@ import (
 	"github.com/keybroker/keybroker/internal/provider"
 	"github.com/keybroker/keybroker/internal/secret"
 	"github.com/keybroker/keybroker/pool"
-	"github.com/keybroker/keybroker/server"
 )
 
 const day = 24 * time.Hour
 
-// Pools turns a configuration into pools, and gives their keys. Providers that
+// Pools turns a configuration into pools, and gives each one's keys. Providers that
 // are switched off are left out, as pools and as fallbacks.
-func Pools(cfg *config.Config) ([]broker.PoolConfig, server.Keys) {
-	var pools []broker.PoolConfig
-	keys := map[string][]secret.Value{}
+func Pools(cfg *config.Config) (pools []broker.PoolConfig, keys map[string][]secret.Value) {
+	keys = map[string][]secret.Value{}
 	enabled := map[string]bool{}
 	for _, p := range cfg.Providers {
 		enabled[p.Name] = p.IsEnabled()
@@ -38,7 +36,7 @@ func Pools(cfg *config.Config) ([]broker.PoolConfig, server.Keys) {
 			keys[p.Name] = append(keys[p.Name], k.Key)
 		}
 	}
-	return pools, func(pool string, key int) secret.Value { return keys[pool][key] }
+	return pools, keys
 }
 
 func poolConfig(p *config.ProviderConfig, strategy string) broker.PoolConfig {

@@ -20,9 +20,16 @@ import (
 // parse reads providers as a file would have them.
 func parse(t *testing.T, text string) *config.Config {
 	t.Helper()
-	cfg, err := config.Parse("test.yaml", []byte(text), app.ConfigOptions())
+	cfg, err := config.Parse("test.yaml", []byte(text), plaintext())
 	require.NoError(t, err)
 	return cfg
+}
+
+// plaintext are options for files that do not say how they are served.
+func plaintext() config.Options {
+	o := app.ConfigOptions()
+	o.Plaintext = true
+	return o
 }
 
 // provide is a file with one provider.
@@ -114,7 +121,7 @@ providers:
 	assert.Equal(t, []string{"random", "weighted"}, []string{first.Strategy, second.Strategy})
 	assert.Equal(t, []bool{false, true}, []bool{first.Flat, second.Flat})
 	assert.Equal(t, []string{"sk-1", "sk-2", "sk-4"}, []string{
-		keys("first", 0).Reveal(), keys("first", 1).Reveal(), keys("second", 0).Reveal(),
+		keys["first"][0].Reveal(), keys["first"][1].Reveal(), keys["second"][0].Reveal(),
 	})
 }
 
@@ -151,7 +158,7 @@ func TestTypeWithoutAnAddressNeedsOne(t *testing.T) {
 		"base_url: http://x.test\n  keys: [{key: sk-1}]": "",
 		"enabled: false\n  keys: [{key: sk-1}]":          "",
 	} {
-		_, err := config.Parse("test.yaml", []byte("providers:\n- name: p\n  type: generic\n  "+rest), app.ConfigOptions())
+		_, err := config.Parse("test.yaml", []byte("providers:\n- name: p\n  type: generic\n  "+rest), plaintext())
 		if want == "" {
 			assert.NoError(t, err, rest)
 		} else {

@@ -103,7 +103,7 @@ func (b *Broker) Acquire(ctx context.Context, r Request) (Lease, error) {
 		err = ctx.Err()
 	}
 	if err != nil && grant.Lease != 0 && r.Request == "" {
-		o.do(func(now pool.Time, e *pool.Pool) { e.Release(now, grant.Lease, r.Holder, true) })
+		o.do(func(now pool.Time, e *pool.Pool) { _ = e.Release(now, grant.Lease, r.Holder, true) })
 	}
 	if err != nil {
 		o.noteRefused(err)

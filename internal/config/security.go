@@ -46,8 +46,8 @@ type RuleConfig struct {
 // Defaults of a rule's caps: high enough for a busy service, and low enough that one that has gone wild leaves room in memory and
 // in line.
 const (
-	DefaultMaxLeases  = 10_000
-	DefaultMaxWaiters = 1000
+	DefaultMaxLeases  = 100_000
+	DefaultMaxWaiters = 10_000
 )
 
 // AuditConfig says where it is written down who was given which key.

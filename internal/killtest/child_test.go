@@ -65,6 +65,8 @@ func start(t *testing.T, config, address, failpoint string, args ...string) *chi
 		log: &transcript{listens: make(chan struct{})}, exited: make(chan struct{}), spawned: time.Now(),
 	}
 	c.cmd.Stderr = c.log
+	_, err := os.Stat(binary) // go test takes note of it: a result of another binary is not taken for this one's
+	require.NoError(t, err)
 	c.cmd.Env = append(os.Environ(), "KEYBROKER_FAILPOINT="+failpoint)
 	require.NoError(t, c.cmd.Start())
 	go func() {

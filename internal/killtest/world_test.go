@@ -69,7 +69,7 @@ func (l *limit) String() string { return l.pool + "/" + l.key + " " + l.setting 
 func configure(t *testing.T, address string, limits []limit) (config, state string) {
 	dir := t.TempDir()
 	var b strings.Builder
-	fmt.Fprintf(&b, "server: {listen: %q, drain_timeout: 1s}\nstore: {path: state/broker.db}\nproviders:\n", address)
+	fmt.Fprintf(&b, "server: {plaintext: true, listen: %q, drain_timeout: 1s}\nstore: {path: state/broker.db}\nproviders:\n", address)
 	pool, key := "", ""
 	for _, l := range limits {
 		if l.pool != pool {

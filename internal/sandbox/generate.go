@@ -41,7 +41,7 @@ func words(from, n int64) string {
 // get, by its headers or else by estimate and by lot.
 func (s *Server) size(req *request, h http.Header, nth uint64) error {
 	wanted := int64(s.options.OutputTokens)
-	draw := rand.New(rand.NewPCG(s.options.Seed, nth))
+	draw := rand.New(rand.NewPCG(s.options.Seed, nth)) // #nosec G404 -- is to be repeatable
 	wanted = max(1, wanted/2+draw.Int64N(wanted+1))
 
 	if err := override(&req.input, h, "x-sandbox-input-tokens", mostInput); err != nil {

@@ -53,7 +53,7 @@ func Run(t *testing.T, open func(t *testing.T) broker.Store) {
 
 // fresh is a name that no other test, nor an earlier run against the same store, has
 // used.
-func fresh(about string) string { return fmt.Sprintf("%s-%016x", about, rand.Uint64()) }
+func fresh(about string) string { return fmt.Sprintf("%s-%016x", about, rand.Uint64()) } // #nosec G404 -- a name that no other test has
 
 func claim(t require.TestingT, s broker.Store, name string) uint64 {
 	epoch, err := s.Claim(context.Background(), name)

@@ -1,0 +1,176 @@
+package server
+
+import (
+	"container/list"
+	"math"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// provenWithin is how long a connection may take to prove who is at its other end: by
+// its certificate, or with a call that has a good token.
+const provenWithin = 30 * time.Second
+
+// guard bounds connections: all of them, and more narrowly those that have not
+// proved who they are, since anybody can open such. Where there is no room, the
+// oldest unproven one makes way: honest clients prove themselves in a moment, so that
+// it is hardly ever theirs. A newcomer is refused only if all the others are proven.
+type guard struct {
+	most         int // open at one time
+	mostUnproven int // of these, unproven, from one host. Of all hosts together: half of most
+
+	mu       sync.Mutex
+	open     int
+	unproven list.List             // of *guarded, oldest first
+	byHost   map[string]*list.List // the same, by host
+	refused  atomic.Int64          // and evicted
+}
+
+// newGuard takes 0 as no bound.
+func newGuard(most, mostUnproven int) *guard {
+	if most == 0 {
+		most = math.MaxInt
+	}
+	if mostUnproven == 0 {
+		mostUnproven = math.MaxInt
+	}
+	return &guard{most: most, mostUnproven: mostUnproven, byHost: map[string]*list.List{}}
+}
+
+// listen guards a listener.
+func (g *guard) listen(l net.Listener) net.Listener { return &guardedListener{l, g} }
+
+type guardedListener struct {
+	net.Listener
+	guard *guard
+}
+
+// Accept gives the next connection that there is room for.
+func (l *guardedListener) Accept() (net.Conn, error) {
+	for {
+		conn, err := l.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		c, evicted := l.guard.admit(conn)
+		if evicted != nil {
+			reset(evicted.Conn)
+			_ = evicted.Close()
+		}
+		if c != nil {
+			return c, nil
+		}
+		reset(conn)
+		_ = conn.Close()
+	}
+}
+
+// reset makes closing leave nothing behind.
+func reset(conn net.Conn) {
+	if tcp, ok := conn.(*net.TCPConn); ok {
+		_ = tcp.SetLinger(0)
+	}
+}
+
+// admit takes a connection in, and gives the one that has to go for it, if any.
+func (g *guard) admit(conn net.Conn) (c, evicted *guarded) {
+	host := hostOf(conn.RemoteAddr().String())
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	of := g.byHost[host]
+	if of == nil {
+		of = list.New()
+		g.byHost[host] = of
+	}
+	switch {
+	case of.Len() >= g.mostUnproven:
+		evicted = of.Front().Value.(*guarded)
+	case g.unproven.Len() >= g.most-g.most/2, g.open >= g.most && g.unproven.Len() > 0:
+		evicted = g.unproven.Front().Value.(*guarded)
+	case g.open >= g.most:
+		g.refused.Add(1)
+		g.forget(host)
+		return nil, nil
+	}
+	if evicted != nil {
+		g.refused.Add(1)
+		evicted.leave()
+		g.byHost[host] = of // should it have been the last of this host
+	}
+	c = &guarded{Conn: conn, guard: g, host: host}
+	g.open++
+	c.inAll, c.inHost = g.unproven.PushBack(c), of.PushBack(c)
+	c.late = time.AfterFunc(provenWithin, func() { _ = c.Close() })
+	return c, evicted
+}
+
+// forget drops a host without unproven connections.
+func (g *guard) forget(host string) {
+	if of := g.byHost[host]; of != nil && of.Len() == 0 {
+		delete(g.byHost, host)
+	}
+}
+
+// counts gives how many connections are open, how many of them unproven, and how
+// many were refused or had to make way so far.
+func (g *guard) counts() (open, unproven int, refused int64) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.open, g.unproven.Len(), g.refused.Load()
+}
+
+// guarded is a connection that is counted.
+type guarded struct {
+	net.Conn
+	guard *guard
+	host  string
+	late  *time.Timer
+
+	isProven atomic.Bool
+	// Under the guard's lock: its places among the unproven, and whether it has left.
+	inAll, inHost *list.Element
+	left          bool
+}
+
+// proven says that it is known who is at the other end. It may be called of nil, and
+// again.
+func (c *guarded) proven() {
+	if c == nil || c.isProven.Load() {
+		return
+	}
+	c.guard.mu.Lock()
+	defer c.guard.mu.Unlock()
+	if !c.left && c.isProven.CompareAndSwap(false, true) {
+		c.prove()
+	}
+}
+
+// prove takes it from among the unproven.
+func (c *guarded) prove() {
+	c.late.Stop()
+	c.guard.unproven.Remove(c.inAll)
+	c.guard.byHost[c.host].Remove(c.inHost)
+	c.guard.forget(c.host)
+}
+
+// leave uncounts it, once.
+func (c *guarded) leave() {
+	if c.left {
+		return
+	}
+	c.left = true
+	c.guard.open--
+	if !c.isProven.Load() {
+		c.prove()
+	}
+}
+
+// Close closes and uncounts it.
+func (c *guarded) Close() error {
+	c.guard.mu.Lock()
+	c.leave()
+	c.guard.mu.Unlock()
+	return c.Conn.Close()
+}

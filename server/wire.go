@@ -1,0 +1,120 @@
+package server
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"net"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/peer"
+
+	"github.com/keybroker/keybroker/internal/access"
+	"github.com/keybroker/keybroker/internal/certs"
+)
+
+// wire is how connections are made: by TLS, or in plaintext without certificates.
+// It notes what a connection proves, once, and not for each call.
+type wire struct {
+	credentials.TransportCredentials
+	certificates *certs.Source
+}
+
+// newWire wants a client's certificate if nothing else can prove who it is.
+func newWire(certificates *certs.Source, policy *access.Policy) *wire {
+	if certificates == nil {
+		return &wire{TransportCredentials: insecure.NewCredentials()}
+	}
+	auth := tls.RequireAndVerifyClientCert
+	if policy.HasTokens() {
+		auth = tls.VerifyClientCertIfGiven
+	}
+	return &wire{credentials.NewTLS(certificates.ServerConfig(auth)), certificates}
+}
+
+// ServerHandshake is that of the transport, and leaves a proof.
+func (w *wire) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	p := &proof{peer: raw.RemoteAddr().String(), certificates: w.certificates}
+	p.conn, _ = raw.(*guarded)
+	if w.certificates != nil { // before it begins: CAs that change meanwhile have verified nothing
+		p.generation = w.certificates.Generation()
+	}
+	conn, info, err := w.TransportCredentials.ServerHandshake(raw)
+	if err != nil {
+		return nil, nil, err
+	}
+	p.AuthInfo = info
+	if tlsInfo, ok := info.(credentials.TLSInfo); ok {
+		p.certified(tlsInfo.State.PeerCertificates)
+	} else {
+		p.identity = access.Local
+	}
+	if p.refused == nil {
+		p.conn.proven()
+	}
+	return conn, p, nil
+}
+
+// Clone is required of credentials.
+func (w *wire) Clone() credentials.TransportCredentials {
+	return &wire{w.TransportCredentials.Clone(), w.certificates}
+}
+
+// proof is what a connection proves about who is at its other end.
+type proof struct {
+	credentials.AuthInfo
+	conn         *guarded
+	peer         string
+	identity     string
+	refused      error // why it proves nothing
+	certificates *certs.Source
+	chain        []*x509.Certificate
+
+	mu         sync.Mutex
+	generation uint64 // of the CAs that have last verified the chain; 0: none has
+	revoked    error  // by what they said
+}
+
+// certified takes in the chain that a handshake has verified, if there was one.
+func (p *proof) certified(chain []*x509.Certificate) {
+	if len(chain) == 0 {
+		p.refused = errNoCredentials
+		return
+	}
+	p.chain = chain
+	p.identity, p.refused = access.FromCertificate(chain[0])
+}
+
+// proofOf gives the proof of a call's connection. One that was not made by a wire
+// proves nothing.
+func proofOf(p *peer.Peer) *proof {
+	if found, ok := p.AuthInfo.(*proof); ok {
+		return found
+	}
+	return &proof{peer: p.Addr.String(), refused: errNoCredentials}
+}
+
+var errExpired = errors.New("the client's certificate has expired since it connected")
+
+// who gives the identity, as long as the certificate is good: a CA that is taken
+// away takes its clients with it, though they may have connected before.
+func (p *proof) who(now time.Time) (string, error) {
+	if p.refused != nil || p.chain == nil {
+		return p.identity, p.refused
+	}
+	if now.After(p.chain[0].NotAfter) {
+		return "", errExpired
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if g := p.certificates.Generation(); g != p.generation {
+		p.generation, p.revoked = g, p.certificates.Verify(p.chain, now)
+	}
+	if p.revoked != nil {
+		return "", p.revoked
+	}
+	return p.identity, nil
+}
