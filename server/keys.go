@@ -81,7 +81,7 @@ func (s *keyService) ReportUsage(ctx context.Context, req *keybrokerv1.ReportUsa
 	}
 	ttl, settled, err := s.Broker.Report(callerOf(ctx).holder, req.GetLeaseId(), report)
 	if err != nil {
-		return nil, toStatus(ctx, err)
+		return nil, s.notTheirs(ctx, err)
 	}
 	if report.Final && !settled {
 		s.ended(ctx, req.GetLeaseId())
@@ -96,12 +96,19 @@ func (s *keyService) ReportUsage(ctx context.Context, req *keybrokerv1.ReportUsa
 func (s *keyService) ReleaseKey(ctx context.Context, req *keybrokerv1.ReleaseKeyRequest) (*keybrokerv1.ReleaseKeyResponse, error) {
 	settled, err := s.Broker.Release(callerOf(ctx).holder, req.GetLeaseId(), req.GetUnused())
 	if err != nil {
-		return nil, toStatus(ctx, err)
+		return nil, s.notTheirs(ctx, err)
 	}
 	if !settled {
 		s.ended(ctx, req.GetLeaseId())
 	}
 	return &keybrokerv1.ReleaseKeyResponse{AlreadySettled: settled}, nil
+}
+
+// notTheirs answers who names a lease that is not its own.
+func (s *keyService) notTheirs(ctx context.Context, err error) error {
+	err = toStatus(ctx, err)
+	s.note(ctx, decisionOn(err), err, "")
+	return err
 }
 
 // header gives reported headers their canonical names.

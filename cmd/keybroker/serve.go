@@ -61,6 +61,9 @@ func serve(ctx context.Context, env *environment, args []string) error {
 		}
 		return cfg, err
 	}
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP) // from now on it does not end us
+	defer signal.Stop(hangups)
 	cfg, err := load()
 	if err != nil {
 		return err
@@ -89,17 +92,14 @@ func serve(ctx context.Context, env *environment, args []string) error {
 	logger.Info("broker listens", "address", a.Addr().String(), "admin", cfg.Server.AdminListen, "metrics", a.MetricsAddr(),
 		"wire", wire, "audit", cfg.Audit.Path, "pools", poolNames(cfg), "store", cmp.Or(cfg.Store.Path, cfg.Store.Type), "version", version())
 	group.Go(func() error { return a.Run(ctx) })
-	group.Go(func() error { reloadOnHangup(ctx, a, load, logger); return nil })
+	group.Go(func() error { reloadAt(ctx, hangups, a, load, logger); return nil })
 	err = group.Wait()
 	logger.Info("broker stopped")
 	return err
 }
 
-// reloadOnHangup reads the configuration again at each SIGHUP, until the context ends.
-func reloadOnHangup(ctx context.Context, a *app.App, load func() (*config.Config, error), logger *slog.Logger) {
-	hangups := make(chan os.Signal, 1)
-	signal.Notify(hangups, syscall.SIGHUP)
-	defer signal.Stop(hangups)
+// reloadAt reads the configuration again at each signal, until the context ends.
+func reloadAt(ctx context.Context, hangups <-chan os.Signal, a *app.App, load func() (*config.Config, error), logger *slog.Logger) {
 	for {
 		select {
 		case <-ctx.Done():

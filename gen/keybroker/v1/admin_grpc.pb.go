@@ -33,7 +33,9 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// AdminService shows the state of the broker.
+// AdminService shows the state of the broker, of those pools that the caller may
+// inspect. PERMISSION_DENIED: it may not inspect this one, whether there is one or
+// not.
 type AdminServiceClient interface {
 	// ListPools gives a line a pool, in the order of the configuration.
 	ListPools(ctx context.Context, in *ListPoolsRequest, opts ...grpc.CallOption) (*ListPoolsResponse, error)
@@ -42,7 +44,8 @@ type AdminServiceClient interface {
 	// ListLeases shows who holds what, oldest first, page by page.
 	ListLeases(ctx context.Context, in *ListLeasesRequest, opts ...grpc.CallOption) (*ListLeasesResponse, error)
 	// WatchPool sends the pool's state at once, and again after every change,
-	// but not more often than the interval asked for.
+	// but not more often than the interval asked for. Connections end after a
+	// quarter of an hour, and the stream with them: then watch again.
 	WatchPool(ctx context.Context, in *WatchPoolRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchPoolResponse], error)
 	// RestoreKey takes a key and its quota group back into use at once, whatever
 	// keeps them out of it: for an operator who has paid, or knows better. Their
@@ -122,7 +125,9 @@ func (c *adminServiceClient) RestoreKey(ctx context.Context, in *RestoreKeyReque
 // All implementations must embed UnimplementedAdminServiceServer
 // for forward compatibility.
 //
-// AdminService shows the state of the broker.
+// AdminService shows the state of the broker, of those pools that the caller may
+// inspect. PERMISSION_DENIED: it may not inspect this one, whether there is one or
+// not.
 type AdminServiceServer interface {
 	// ListPools gives a line a pool, in the order of the configuration.
 	ListPools(context.Context, *ListPoolsRequest) (*ListPoolsResponse, error)
@@ -131,7 +136,8 @@ type AdminServiceServer interface {
 	// ListLeases shows who holds what, oldest first, page by page.
 	ListLeases(context.Context, *ListLeasesRequest) (*ListLeasesResponse, error)
 	// WatchPool sends the pool's state at once, and again after every change,
-	// but not more often than the interval asked for.
+	// but not more often than the interval asked for. Connections end after a
+	// quarter of an hour, and the stream with them: then watch again.
 	WatchPool(*WatchPoolRequest, grpc.ServerStreamingServer[WatchPoolResponse]) error
 	// RestoreKey takes a key and its quota group back into use at once, whatever
 	// keeps them out of it: for an operator who has paid, or knows better. Their

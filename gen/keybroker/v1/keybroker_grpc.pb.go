@@ -35,6 +35,11 @@ const (
 // KeyBrokerService leases API keys, each with a slice of its rate-limit
 // capacity. Every failure of the broker's own carries a google.rpc.ErrorInfo
 // with domain "keybroker" and a stable reason.
+//
+// Who calls, the holder, is known by its certificate or its bearer token
+// ("authorization: Bearer …"); nothing in a request names it. UNAUTHENTICATED:
+// there is neither, or it is not good. PERMISSION_DENIED: no rule lets the holder
+// make such a call.
 type KeyBrokerServiceClient interface {
 	// AcquireKey leases one key and reserves what the call is expected to use.
 	//
@@ -42,6 +47,8 @@ type KeyBrokerServiceClient interface {
 	// RetryInfo says when to ask again. FAILED_PRECONDITION: the ask is larger
 	// than any limit and will never fit. PERMISSION_DENIED: there is no such
 	// pool for this caller. INVALID_ARGUMENT: BadRequest names the field.
+	// RESOURCE_EXHAUSTED with the reason HOLDER_LIMIT: the caller has as much as its
+	// rule allows at one time. UNAVAILABLE: what would be given cannot be written down.
 	AcquireKey(ctx context.Context, in *AcquireKeyRequest, opts ...grpc.CallOption) (*AcquireKeyResponse, error)
 	// ReportUsage tells the broker what the provider answered: status, headers
 	// and usage. Amounts are cumulative for the lease, so a report that is
@@ -100,6 +107,11 @@ func (c *keyBrokerServiceClient) ReleaseKey(ctx context.Context, in *ReleaseKeyR
 // KeyBrokerService leases API keys, each with a slice of its rate-limit
 // capacity. Every failure of the broker's own carries a google.rpc.ErrorInfo
 // with domain "keybroker" and a stable reason.
+//
+// Who calls, the holder, is known by its certificate or its bearer token
+// ("authorization: Bearer …"); nothing in a request names it. UNAUTHENTICATED:
+// there is neither, or it is not good. PERMISSION_DENIED: no rule lets the holder
+// make such a call.
 type KeyBrokerServiceServer interface {
 	// AcquireKey leases one key and reserves what the call is expected to use.
 	//
@@ -107,6 +119,8 @@ type KeyBrokerServiceServer interface {
 	// RetryInfo says when to ask again. FAILED_PRECONDITION: the ask is larger
 	// than any limit and will never fit. PERMISSION_DENIED: there is no such
 	// pool for this caller. INVALID_ARGUMENT: BadRequest names the field.
+	// RESOURCE_EXHAUSTED with the reason HOLDER_LIMIT: the caller has as much as its
+	// rule allows at one time. UNAVAILABLE: what would be given cannot be written down.
 	AcquireKey(context.Context, *AcquireKeyRequest) (*AcquireKeyResponse, error)
 	// ReportUsage tells the broker what the provider answered: status, headers
 	// and usage. Amounts are cumulative for the lease, so a report that is
