@@ -130,6 +130,9 @@ func (s *adminService) RestoreKey(ctx context.Context, req *keybrokerv1.RestoreK
 	if err := s.may(ctx, access.Admin, req.GetPool()); err != nil {
 		return nil, err
 	}
+	if !s.Broker.Has(req.GetPool()) {
+		return nil, poolStatus(ctx, req.GetPool(), broker.ErrUnknownPool)
+	}
 	if err := s.restored(ctx, req.GetPool(), req.GetKeyId()); err != nil {
 		return nil, toStatus(ctx, err)
 	}

@@ -58,8 +58,8 @@ func (s *keyService) acquire(ctx context.Context, req *keybrokerv1.AcquireKeyReq
 	if err == nil {
 		err = s.granted(ctx, &l)
 	}
-	// A repeated call may have got the lease of the one before it, whose key is out.
-	if fresh := r.Request == "" || l.Waited > 0; err != nil && fresh {
+	// With a request id, another call may have got the same lease, and its key is out.
+	if err != nil && r.Request == "" {
 		_, _ = s.Broker.Release(r.Holder, l.ID, true)
 	}
 	return l, err

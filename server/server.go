@@ -106,11 +106,11 @@ func New(o Options) *Server {
 func (s *Server) newGRPC() *grpc.Server {
 	o := &s.options
 	g := grpc.NewServer(append(o.interceptors(s.running),
-		grpc.Creds(newWire(o.Certificates, o.Policy())),
+		grpc.Creds(newWire(o.Certificates, o.Policy)),
 		grpc.KeepaliveParams(keepAlive), grpc.KeepaliveEnforcementPolicy(keepAlivePolicy),
 		grpc.MaxRecvMsgSize(maxMessage), grpc.MaxHeaderListSize(maxHeaderList),
 		grpc.MaxConcurrentStreams(maxStreams), grpc.ConnectionTimeout(connectTimeout),
-		grpc.ReadBufferSize(bufferSize), grpc.SharedWriteBuffer(true), // an idle connection has a small one
+		grpc.ReadBufferSize(bufferSize), // each connection has one
 		grpc.NumStreamWorkers(uint32(runtime.GOMAXPROCS(0))), grpc.WaitForHandlers(true),
 	)...)
 	healthpb.RegisterHealthServer(g, s.health)

@@ -23,16 +23,20 @@ type wire struct {
 	certificates *certs.Source
 }
 
-// newWire wants a client's certificate if nothing else can prove who it is.
-func newWire(certificates *certs.Source, policy *access.Policy) *wire {
+// newWire wants a client's certificate as long as nothing else can prove who it is.
+func newWire(certificates *certs.Source, policy func() *access.Policy) *wire {
 	if certificates == nil {
 		return &wire{TransportCredentials: insecure.NewCredentials()}
 	}
-	auth := tls.RequireAndVerifyClientCert
-	if policy.HasTokens() {
-		auth = tls.VerifyClientCertIfGiven
+	required, optional := certificates.ServerConfig(tls.RequireAndVerifyClientCert), certificates.ServerConfig(tls.VerifyClientCertIfGiven)
+	config := required.Clone()
+	config.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+		if policy().HasTokens() {
+			return optional.GetConfigForClient(hello)
+		}
+		return required.GetConfigForClient(hello)
 	}
-	return &wire{credentials.NewTLS(certificates.ServerConfig(auth)), certificates}
+	return &wire{credentials.NewTLS(config), certificates}
 }
 
 // ServerHandshake is that of the transport, and leaves a proof.

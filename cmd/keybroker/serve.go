@@ -3,7 +3,6 @@ package main
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -106,11 +105,7 @@ func reloadAt(ctx context.Context, hangups <-chan os.Signal, a *app.App, load fu
 			return
 		case <-hangups:
 		}
-		cfg, err := load()
-		if err != nil {
-			cfg = nil
-		}
-		if err = errors.Join(err, a.Reload(cfg)); err != nil {
+		if err := a.Reload(load); err != nil {
 			logger.Error("reload failed; what it is about stays as it was", "error", err)
 		}
 	}

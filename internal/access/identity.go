@@ -46,7 +46,7 @@ func FromCertificate(leaf *x509.Certificate) (string, error) {
 		return "", ErrNoName
 	}
 	name := strings.ToLower(strings.TrimSuffix(leaf.DNSNames[0], "."))
-	if !dnsName.MatchString(name) || len(name) > 253 {
+	if !IsDNSName(name) {
 		return "", fmt.Errorf("%w: its first DNS name is that of no single host", ErrBadName)
 	}
 	return dnsPrefix + name, nil
@@ -56,7 +56,7 @@ func FromCertificate(leaf *x509.Certificate) (string, error) {
 var (
 	trustDomain = regexp.MustCompile(`^[a-z0-9._-]{1,255}$`)
 	segment     = regexp.MustCompile(`^[A-Za-z0-9._-]+$`)
-	dnsName     = regexp.MustCompile(`^[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?)*$`)
+	dnsName     = regexp.MustCompile(`^[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?)*$`)
 	tokenName   = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
 )
 
@@ -68,15 +68,26 @@ func fromURI(u *url.URL) (string, error) {
 	if u.Scheme != "spiffe" {
 		return "", fmt.Errorf("%w: its URI is no SPIFFE ID", ErrBadName)
 	}
-	rest, ok := strings.CutPrefix(text, spiffePrefix)
-	domain, path, _ := strings.Cut(rest, "/")
-	if !ok || len(text) > maxID || !trustDomain.MatchString(domain) || path == "" {
+	if !IsSPIFFE(text) {
 		return "", fmt.Errorf("%w: its SPIFFE ID is malformed", ErrBadName)
-	}
-	for s := range strings.SplitSeq(path, "/") {
-		if !segment.MatchString(s) || s == "." || s == ".." {
-			return "", fmt.Errorf("%w: its SPIFFE ID is malformed", ErrBadName)
-		}
 	}
 	return text, nil
 }
+
+// IsSPIFFE reports whether a text is a SPIFFE ID of a workload.
+func IsSPIFFE(text string) bool {
+	rest, ok := strings.CutPrefix(text, spiffePrefix)
+	domain, path, _ := strings.Cut(rest, "/")
+	if !ok || len(text) > maxID || !trustDomain.MatchString(domain) {
+		return false
+	}
+	for s := range strings.SplitSeq(path, "/") {
+		if !segment.MatchString(s) || s == "." || s == ".." {
+			return false
+		}
+	}
+	return true
+}
+
+// IsDNSName reports whether a text is the name of a single host, in lower case.
+func IsDNSName(text string) bool { return len(text) <= 253 && dnsName.MatchString(text) }

@@ -17,6 +17,7 @@ import (
 
 	keybrokerv1 "github.com/keybroker/keybroker/gen/keybroker/v1"
 	"github.com/keybroker/keybroker/internal/app"
+	"github.com/keybroker/keybroker/internal/config"
 )
 
 func TestMetricsAreServed(t *testing.T) {
@@ -48,7 +49,7 @@ providers:
 	require.NoError(t, err)
 	require.Equal(t, value, lease.GetApiKey())
 	assert.EqualValues(t, 1, heard.Load())
-	require.NoError(t, a.Reload(cfg))
+	require.NoError(t, a.Reload(func() (*config.Config, error) { return cfg, nil }))
 
 	got := scrape(t, a)
 	for _, want := range []string{

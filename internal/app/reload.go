@@ -23,11 +23,11 @@ type inForce struct {
 	keys   map[string][]secret.Value // by pool, in the order that it started with
 }
 
-// Reload opens the audit log anew, reads certificates again, and puts in force what a
-// configuration says of keys' values and of who may do what. Nothing else of it
-// changes: that takes a restart, and is logged. With an error, what concerns it stays
-// as it was. A nil configuration, one that could not be read, changes nothing.
-func (a *App) Reload(cfg *config.Config) error {
+// Reload opens the audit log anew, reads certificates again, and loads a
+// configuration, of which it puts in force what it says of keys' values and of who may
+// do what. Nothing else of it changes: that takes a restart, and is logged. With an
+// error, what concerns it stays as it was.
+func (a *App) Reload(load func() (*config.Config, error)) error {
 	var errs []error
 	if a.audit != nil {
 		if err := a.audit.Reopen(); err != nil {
@@ -39,10 +39,11 @@ func (a *App) Reload(cfg *config.Config) error {
 			a.noteCertificates(changed, err)
 		}
 	}
-	if cfg != nil {
-		errs = append(errs, a.apply(cfg))
+	cfg, err := load()
+	if err == nil {
+		err = a.apply(cfg)
 	}
-	err := errors.Join(errs...)
+	err = errors.Join(append(errs, err)...)
 	a.reloads.note(err)
 	return err
 }

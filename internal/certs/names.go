@@ -5,8 +5,10 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
-	"regexp"
+	"path"
 	"strings"
+
+	"github.com/keybroker/keybroker/internal/access"
 )
 
 // order is a certificate that is to be made.
@@ -18,46 +20,25 @@ type order struct {
 	uri  *url.URL
 }
 
-// dnsLabel is one part of a DNS name. The underscore is none of the standard's, but of many a container network's.
-var dnsLabel = regexp.MustCompile(`^[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?$`)
-
 func dnsName(name string) error {
-	if len(name) > 253 {
-		return fmt.Errorf("%w: %q: a DNS name has 253 characters at most", ErrName, name)
-	}
-	for label := range strings.SplitSeq(name, ".") {
-		if !dnsLabel.MatchString(label) {
-			return fmt.Errorf("%w: %q: a DNS name is made of letters, digits and hyphens, with dots between; no wildcards", ErrName, name)
-		}
+	if !access.IsDNSName(strings.ToLower(name)) {
+		return fmt.Errorf("%w: %q: a DNS name is made of letters, digits and hyphens, 253 at most, with dots between; no wildcards", ErrName, name)
 	}
 	return nil
 }
-
-// The parts of a SPIFFE id, by https://spiffe.io/docs/latest/spiffe-specs/spiffe-id/
-var (
-	trustDomain   = regexp.MustCompile(`^[a-z0-9._-]{1,255}$`)
-	spiffeSegment = regexp.MustCompile(`^[A-Za-z0-9._-]+$`)
-)
 
 const spiffeScheme = "spiffe://"
 
 // spiffeID checks one and gives its last segment.
 func spiffeID(text string) (id *url.URL, last string, err error) {
-	rest, _ := strings.CutPrefix(text, spiffeScheme)
-	domain, path, _ := strings.Cut(rest, "/")
-	if len(text) > 2048 || !trustDomain.MatchString(domain) {
-		return nil, "", fmt.Errorf("%w: %q: a SPIFFE id is spiffe://trust-domain/path, its domain in lower case", ErrName, text)
-	}
-	for last = range strings.SplitSeq(path, "/") {
-		if !spiffeSegment.MatchString(last) || last == "." || last == ".." {
-			return nil, "", fmt.Errorf("%w: %q: the path of a SPIFFE id is one segment or more of letters, digits, dots, hyphens and underscores",
-				ErrName, text)
-		}
+	if !access.IsSPIFFE(text) {
+		return nil, "", fmt.Errorf("%w: %q: a SPIFFE id is spiffe://trust-domain/path: the domain in lower case, the path one segment or more of "+
+			"letters, digits, dots, hyphens and underscores", ErrName, text)
 	}
 	if id, err = url.Parse(text); err != nil {
 		return nil, "", fmt.Errorf("%w: %q: it does not parse as a URI", ErrName, text)
 	}
-	return id, last, nil
+	return id, path.Base(text), nil
 }
 
 // identity turns a client's identity into a certificate to be made. It is named for the last part, without dots and hyphens in
