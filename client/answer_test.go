@@ -17,8 +17,8 @@ func TestSDKRetries(t *testing.T) {
     type: openai
     base_url: $URL/v1
     keys:
-      - {id: k1, key: sk-secret-1, rpm_limit: 600, tpm_limit: 100000}
-      - {id: k2, key: sk-secret-2, rpm_limit: 600, tpm_limit: 100000}
+      - {id: k1, key: sk-cnry7f3a-client-1, rpm_limit: 600, tpm_limit: 100000}
+      - {id: k2, key: sk-cnry7f3a-client-2, rpm_limit: 600, tpm_limit: 100000}
 `
 	refuse := func(status int, retryAfter, code string) http.HandlerFunc {
 		return func(rw http.ResponseWriter, _ *http.Request) {

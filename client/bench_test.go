@@ -19,7 +19,7 @@ const wide = `
     type: openai
     base_url: $URL/v1
     keys:
-      - {id: one, key: sk-one, rpm_limit: 100000000, tpm_limit: 100000000000}
+      - {id: one, key: sk-cnry7f3a-client-one, rpm_limit: 100000000, tpm_limit: 100000000000}
 `
 
 // What a lease costs that is shared out of one held here.

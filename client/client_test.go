@@ -4,11 +4,12 @@ package client_test
 
 import (
 	"context"
+	"fmt"
 	"io"
-	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"path"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -23,8 +24,10 @@ import (
 	"github.com/keybroker/keybroker/client"
 	keybrokerv1 "github.com/keybroker/keybroker/gen/keybroker/v1"
 	"github.com/keybroker/keybroker/internal/app"
+	"github.com/keybroker/keybroker/internal/canary"
 	"github.com/keybroker/keybroker/internal/config"
 	"github.com/keybroker/keybroker/internal/sandbox"
+	"github.com/keybroker/keybroker/internal/wiretap"
 )
 
 // world is a broker whose keys belong to a simulated provider.
@@ -52,12 +55,16 @@ func begin(t testing.TB, providers string) *world {
 	}))
 	t.Cleanup(server.Close)
 	w.url = server.URL
-	text := "server:\n  listen: 127.0.0.1:0\n  plaintext: true\nstore: {type: memory}\nproviders:\n" + strings.ReplaceAll(providers, "$URL", server.URL)
+	audit := ""
+	if _, measured := t.(*testing.B); !measured {
+		audit = fmt.Sprintf("audit: {path: %q}\n", filepath.Join(canary.Dir(t), "audit.jsonl"))
+	}
+	text := "server:\n  listen: 127.0.0.1:0\n  plaintext: true\n  metrics_listen: 127.0.0.1:0\nstore: {type: memory}\n" + audit + "providers:\n" + strings.ReplaceAll(providers, "$URL", server.URL)
 	cfg, err := config.Parse("test.yaml", []byte(text), app.ConfigOptions())
 	require.NoError(t, err)
 	w.name = cfg.Providers[0].Name
 	w.provider = sandbox.New(app.SandboxAccounts(cfg), sandbox.Options{})
-	a, err := app.New(t.Context(), cfg, app.Options{Logger: slog.New(slog.DiscardHandler), Observe: func(method string, _ codes.Code, _ time.Duration) {
+	a, err := app.New(t.Context(), cfg, app.Options{Logger: canary.LoggerFor(t, "the broker's log"), Observe: func(method string, _ codes.Code, _ time.Duration) {
 		n, _ := w.calls.LoadOrStore(path.Base(method), new(atomic.Int64))
 		n.(*atomic.Int64).Add(1)
 	}})
@@ -67,14 +74,29 @@ func begin(t testing.TB, providers string) *world {
 	done := make(chan error, 1)
 	go func() { done <- a.Run(ctx) }()
 	t.Cleanup(func() {
+		w.scrape("http://" + a.MetricsAddr() + "/metrics")
 		stop()
 		require.NoError(t, <-done)
 	})
 	return w
 }
 
+// scrape has the canary see the metrics.
+func (w *world) scrape(url string) {
+	resp, err := http.Get(url)
+	require.NoError(w, err)
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	require.NoError(w, err)
+	canary.Text("metrics", string(text))
+}
+
 func (w *world) client(opts ...client.Option) *client.Client {
-	c, err := client.New(w.target, append(opts, client.WithDialOptions(grpc.WithChainUnaryInterceptor(w.listen)))...)
+	all := []client.Option{client.WithLogger(canary.LoggerFor(w, "the client's log"))}
+	if _, measured := w.TB.(*testing.B); !measured {
+		all = append(all, client.WithDialOptions(wiretap.Options()...))
+	}
+	c, err := client.New(w.target, append(append(all, opts...), client.WithDialOptions(grpc.WithChainUnaryInterceptor(w.listen)))...)
 	require.NoError(w, err)
 	w.Cleanup(func() { require.NoError(w, c.Close()) })
 	return c
@@ -134,8 +156,8 @@ const openai = `
     type: openai
     base_url: $URL/v1
     keys:
-      - {id: one, key: sk-one, rpm_limit: 60, tpm_limit: 100000}
-      - {id: two, key: sk-two, rpm_limit: 60, tpm_limit: 100000}
+      - {id: one, key: sk-cnry7f3a-client-one, rpm_limit: 60, tpm_limit: 100000}
+      - {id: two, key: sk-cnry7f3a-client-two, rpm_limit: 60, tpm_limit: 100000}
 `
 
 func TestTransportLeases(t *testing.T) {
@@ -160,7 +182,7 @@ func TestAcquireAndReport(t *testing.T) {
 	defer cancel()
 	l, err := c.Acquire(ctx, client.Request{Pool: "openai", Model: "gpt-4o", MaxOutputTokens: 10})
 	require.NoError(t, err)
-	assert.Contains(t, []string{"sk-one", "sk-two"}, l.Key())
+	assert.Contains(t, []string{canary.Key("client-one"), canary.Key("client-two")}, l.Key())
 	assert.NotContains(t, l.String(), l.Key())
 	require.NoError(t, l.Report(ctx, client.Report{Status: 200, Final: true}))
 	_, err = c.Acquire(ctx, client.Request{Pool: "none", Model: "m"})

@@ -26,6 +26,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	keybrokerv1 "github.com/keybroker/keybroker/gen/keybroker/v1"
+	"github.com/keybroker/keybroker/internal/canary"
 )
 
 // scene is a client of a fake broker.
@@ -443,7 +444,7 @@ func TestSafeRate(t *testing.T) {
 				continue
 			}
 			sent++
-			assert.Equal(t, "sk-secret", l.Key())
+			assert.Equal(t, canary.Key("client-fake"), l.Key())
 			assert.Positive(t, l.StartLeft())
 			if sent%2 == 0 {
 				require.NoError(t, l.Report(t.Context(), Report{Status: 200, Final: true}))

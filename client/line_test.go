@@ -4,9 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"math/rand/v2"
 	"net"
+	"path/filepath"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -23,15 +23,18 @@ import (
 	"github.com/keybroker/keybroker/client"
 	keybrokerv1 "github.com/keybroker/keybroker/gen/keybroker/v1"
 	"github.com/keybroker/keybroker/internal/app"
+	"github.com/keybroker/keybroker/internal/audit"
 	"github.com/keybroker/keybroker/internal/broker"
+	"github.com/keybroker/keybroker/internal/canary"
 	"github.com/keybroker/keybroker/internal/config"
 	"github.com/keybroker/keybroker/internal/secret"
+	"github.com/keybroker/keybroker/internal/wiretap"
 	"github.com/keybroker/keybroker/server"
 )
 
 // pool shows a pool as operators see it.
 func (w *world) pool(name string) *keybrokerv1.Pool {
-	conn, err := grpc.NewClient(w.target, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	conn, err := grpc.NewClient(w.target, append(wiretap.Options(), grpc.WithTransportCredentials(insecure.NewCredentials()))...)
 	require.NoError(w, err)
 	defer conn.Close()
 	resp, err := keybrokerv1.NewAdminServiceClient(conn).GetPool(context.Background(), &keybrokerv1.GetPoolRequest{Pool: name})
@@ -166,11 +169,12 @@ providers:
     type: openai
     base_url: http://provider.test
     keys:
-      - {id: one, key: sk-one, rpm_limit: %d, tpm_limit: 100000000}
+      - {id: one, key: sk-cnry7f3a-client-one, rpm_limit: %d, tpm_limit: 100000000}
 `, rpm))
 	fleet := make([]*client.Client, processes)
 	for i := range fleet {
-		c, err := client.New("passthrough:///broker", client.WithPlaintext(), client.WithHolder(fmt.Sprint(i)), client.WithDialOptions(dial))
+		c, err := client.New("passthrough:///broker", client.WithPlaintext(), client.WithHolder(fmt.Sprint(i)), client.WithLogger(canary.Logger("the client's log")),
+			client.WithDialOptions(append(wiretap.Options(), dial)...))
 		require.NoError(t, err)
 		t.Cleanup(func() { require.NoError(t, c.Close()) })
 		fleet[i] = c
@@ -200,8 +204,11 @@ func bubble(t *testing.T, text string) grpc.DialOption {
 	pools, keys := app.Pools(cfg)
 	b, err := broker.New(t.Context(), &broker.Memory{}, pools)
 	require.NoError(t, err)
+	log, err := audit.Open(filepath.Join(canary.Dir(t), "audit.jsonl"))
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = log.Close() })
 	at := func(pool string, key int) secret.Value { return keys[pool][key] }
-	s := server.New(server.Options{Broker: b, Keys: at, Logger: slog.New(slog.DiscardHandler)})
+	s := server.New(server.Options{Broker: b, Keys: at, Logger: canary.Logger("the server's log"), Audit: server.Audit{Log: log}})
 	l := bufconn.Listen(1 << 16)
 	done := make(chan error, 1)
 	go func() { done <- s.Serve(l) }()

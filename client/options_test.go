@@ -25,6 +25,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	keybrokerv1 "github.com/keybroker/keybroker/gen/keybroker/v1"
+	"github.com/keybroker/keybroker/internal/canary"
 )
 
 func TestIsLoopback(t *testing.T) {
@@ -104,7 +105,7 @@ func (f *fake) ReleaseKey(context.Context, *keybrokerv1.ReleaseKeyRequest) (*key
 // lease is good for two seconds and some requests.
 func lease(requests int32) *keybrokerv1.AcquireKeyResponse {
 	return &keybrokerv1.AcquireKeyResponse{
-		LeaseId: "l", ApiKey: "sk-secret", KeyId: "k", Pool: "p", ProviderType: "openai", BaseUrl: "http://127.0.0.1",
+		LeaseId: "l", ApiKey: canary.Key("client-fake"), KeyId: "k", Pool: "p", ProviderType: "openai", BaseUrl: "http://127.0.0.1",
 		AuthHeader: "authorization", AuthPrefix: "Bearer ", Requests: requests,
 		StartWithin: durationpb.New(2 * time.Second), Ttl: durationpb.New(time.Minute),
 	}

@@ -27,6 +27,7 @@ import (
 
 	"github.com/keybroker/keybroker/client"
 	keybrokerv1 "github.com/keybroker/keybroker/gen/keybroker/v1"
+	"github.com/keybroker/keybroker/internal/canary"
 )
 
 const (
@@ -41,11 +42,11 @@ const many = `
     type: openai
     base_url: $URL/v1
     keys:
-      - {id: k1, key: sk-secret-1, rpm_limit: 6000, tpm_limit: 10000000}
-      - {id: k2, key: sk-secret-2, rpm_limit: 6000, tpm_limit: 10000000}
-      - {id: k3, key: sk-secret-3, rpm_limit: 6000, tpm_limit: 10000000}
-      - {id: k4, key: sk-secret-4, rpm_limit: 6000, tpm_limit: 10000000}
-      - {id: k5, key: sk-secret-5, rpm_limit: 6000, tpm_limit: 10000000}
+      - {id: k1, key: sk-cnry7f3a-client-1, rpm_limit: 6000, tpm_limit: 10000000}
+      - {id: k2, key: sk-cnry7f3a-client-2, rpm_limit: 6000, tpm_limit: 10000000}
+      - {id: k3, key: sk-cnry7f3a-client-3, rpm_limit: 6000, tpm_limit: 10000000}
+      - {id: k4, key: sk-cnry7f3a-client-4, rpm_limit: 6000, tpm_limit: 10000000}
+      - {id: k5, key: sk-cnry7f3a-client-5, rpm_limit: 6000, tpm_limit: 10000000}
 `
 
 // body is one that remembers whether it was closed.
@@ -239,7 +240,7 @@ func TestDemand(t *testing.T) {
   - name: openai
     type: openai
     base_url: $URL/v1
-    keys: [{id: one, key: sk-one}]
+    keys: [{id: one, key: sk-cnry7f3a-client-one}]
 `)
 	w.answers(func(rw http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(rw, answer) })
 	for name, c := range map[string]struct {
@@ -365,7 +366,7 @@ func TestCredentialsAreReplaced(t *testing.T) {
 	dump, err := httputil.DumpRequest(got, false)
 	require.NoError(t, err)
 	assert.NotContains(t, string(dump), "stranger")
-	assert.Equal(t, 1, strings.Count(string(dump), "sk-secret"))
+	assert.Equal(t, 1, strings.Count(string(dump), canary.Mark))
 	assert.Equal(t, "b=1&a=2&3", got.URL.RawQuery)
 	assert.Equal(t, "kept", got.Header.Get("X-Other"))
 
@@ -395,7 +396,7 @@ func TestForeignHosts(t *testing.T) {
 	for _, url := range []string{other.URL, w.url, strings.Replace(w.url, "127.0.0.1", "localhost", 1)} {
 		_, err := h.Post(url+chat, "application/json", strings.NewReader(ask))
 		require.ErrorContains(t, err, "must not go to")
-		assert.NotContains(t, err.Error(), "sk-")
+		assert.NotContains(t, err.Error(), canary.Mark)
 	}
 	w.settled()
 	released := told[*keybrokerv1.ReleaseKeyRequest](w)
@@ -407,7 +408,7 @@ func TestForeignHosts(t *testing.T) {
 
 // keyOf is the number of the key of a request.
 func keyOf(r *http.Request) string {
-	return strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer sk-secret-")
+	return strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer "+canary.Key("client-"))
 }
 
 // A refusal that another key may not meet is met with another key.
@@ -510,7 +511,7 @@ const one = `
   - name: one
     type: openai
     base_url: $URL/v1
-    keys: [{id: k, key: sk-secret-1, rpm_limit: 1, tpm_limit: 100000}]
+    keys: [{id: k, key: sk-cnry7f3a-client-1, rpm_limit: 1, tpm_limit: 100000}]
 `
 
 // A request leaves the line when its context ends, and is answered in the
@@ -844,7 +845,7 @@ func TestKeyIsNotShown(t *testing.T) {
 	c := w.client(client.WithLogger(log))
 	l, err := c.Acquire(t.Context(), client.Request{Pool: "many", Model: "gpt-4o"})
 	require.NoError(t, err)
-	require.Contains(t, l.Key(), "sk-secret")
+	require.Contains(t, l.Key(), canary.Mark)
 	fmt.Fprintf(&out, "%v %+v %#v %s %d %x %v %+v %#v\n", l, l, l, l, l, l, *l, *l, *l)
 	fmt.Fprintf(&out, "%v %+v %#v\n", struct{ L *client.Lease }{l}, []any{l}, map[string]any{"l": l})
 	log.Info("lease", "l", l)
@@ -878,5 +879,6 @@ func TestKeyIsNotShown(t *testing.T) {
 	require.NoError(t, c.Close())
 	show(nil, l.Report(t.Context(), client.Report{Final: true}))
 	assert.Contains(t, out.String(), "lease of key")
-	assert.NotContains(t, out.String(), "sk-secret")
+	canary.Text("what is shown", out.String())
+	assert.NotContains(t, out.String(), canary.Mark)
 }

@@ -148,6 +148,7 @@ func (p *Pool) repeated(now Time, ask *Ask) *lease {
 }
 
 func (l *lease) grant(p *Pool) Grant {
+	l.given++
 	return Grant{
 		Lease: l.id, Key: l.key.number, Count: l.count,
 		Granted: l.granted, StartBy: l.granted.Add(p.cfg.StartWithin), Expires: l.expires, Trial: l.trial,
@@ -350,7 +351,9 @@ func (p *Pool) report(now Time, id LeaseID, holder string, s provider.Signal, us
 		return now, nil
 	}
 	l.heldFrom = now
-	l.expires = max(l.expires, now.Add(l.ttl))
+	if !l.last {
+		l.expires = max(l.expires, now.Add(l.ttl))
+	}
 	p.due.update(l, int64(l.nextEvent()))
 	if freed {
 		p.freed(now, a)
@@ -375,6 +378,26 @@ func (p *Pool) Release(now Time, id LeaseID, holder string, unused bool) error {
 	p.end(now, l, freed)
 	p.forget(l)
 	return nil
+}
+
+// TakeBack ends a lease as unused that a call was given and did not pass on, unless
+// another call with the same request id was given it, too.
+func (p *Pool) TakeBack(now Time, id LeaseID, holder string) {
+	now = p.tick(now)
+	l, err := p.find(id, holder)
+	if err != nil {
+		return
+	}
+	if l.given--; l.given == 0 {
+		_ = p.Release(now, id, holder, true)
+	}
+}
+
+// NoRenewal says that no report renews a lease any more: it ends with its time.
+func (p *Pool) NoRenewal(id LeaseID) {
+	if l := p.leases[id]; l != nil {
+		l.last = true
+	}
 }
 
 // end settles a lease and gives back its slots. freed says that it has given back

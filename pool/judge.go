@@ -26,6 +26,9 @@ func (p *Pool) judge(now Time, l *lease, s *provider.Signal, final bool) {
 	if l.knows(s.Class) || s.Scope == provider.NoScope {
 		return
 	}
+	if (s.Scope == provider.KeyScope || s.Scope == provider.KeyModelScope) && l.granted < l.key.renewedAt {
+		return // of a value that it had
+	}
 	l.refused, p.dirty = s.Class, true
 	if s.Source == provider.WindowReset && p.cfg.Dialect.Kind == provider.Refilling {
 		guessed := *s // a bucket that is full then has room long before, as ours knows
@@ -247,6 +250,28 @@ func (p *Pool) endTrial(now Time, l *lease) {
 		a.trial = 0
 		p.freed(now, a)
 	}
+}
+
+// Renewed takes note that a key has another value: what was said of the old one, also
+// by those who still hold it, is not true of the new. Its group's limits and rests stay
+// as they are. It reports whether there is such a key.
+func (p *Pool) Renewed(now Time, id string) bool {
+	now = p.tick(now)
+	for _, k := range p.keys {
+		if k.id != id {
+			continue
+		}
+		k.renewedAt, p.dirty = now, true
+		if k.health != Healthy {
+			p.revive(now, k)
+		}
+		if len(k.barred) > 0 {
+			k.barred = nil
+			p.turned(k.group)
+		}
+		return true
+	}
+	return false
 }
 
 // Restore puts a key, its quota group and their models back into use, whatever

@@ -33,6 +33,7 @@ type key struct {
 	shared       []*bucket            // those for all models together
 	health       Health
 	restedAt     Time // does not rest after
+	renewedAt    Time // has had its value since
 	failedAt     Time // of the lease that was refused last: what was granted before says nothing new
 	failedBy     LeaseID
 	accuser      string        // the holder on whose word alone it is in quarantine

@@ -52,6 +52,8 @@ type lease struct {
 	trial      bool           // granted in spite of the buckets
 	covered    bool           // as in Grant
 	lapsed     bool           // its time has run out; it is kept for late reports
+	last       bool           // it is not renewed any more
+	given      int32          // how many calls have got it
 	index      int32          // in the pool's heap of leases
 	prev, next *lease         // in the order of their grants
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log"
-	"log/slog"
 	"net/http/httptest"
 
 	"github.com/anthropics/anthropic-sdk-go"
@@ -15,6 +14,7 @@ import (
 
 	"github.com/keybroker/keybroker/client"
 	"github.com/keybroker/keybroker/internal/app"
+	"github.com/keybroker/keybroker/internal/canary"
 	"github.com/keybroker/keybroker/internal/config"
 	"github.com/keybroker/keybroker/internal/sandbox"
 )
@@ -115,7 +115,7 @@ providers:
 	}
 	front.Config.Handler = sandbox.New(app.SandboxAccounts(cfg), sandbox.Options{})
 	front.Start()
-	a, err := app.New(context.Background(), cfg, app.Options{Logger: slog.New(slog.NewTextHandler(&logged, nil))})
+	a, err := app.New(context.Background(), cfg, app.Options{Logger: canary.Logger("the broker's log")})
 	if err != nil {
 		log.Fatal(err)
 	}

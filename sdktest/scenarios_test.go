@@ -174,10 +174,10 @@ func anotherKey(t *testing.T, s *sdk) {
 // before the broker knows.
 func anotherGroup(t *testing.T, s *sdk) {
 	w := begin(t, s, setup{slow: 30 * time.Millisecond, keys: `
-      - {id: a, key: sk-leased-a, priority: 2, group: crowd}
-      - {id: b, key: sk-leased-b, priority: 2, group: crowd}
-      - {id: c, key: sk-leased-c, priority: 2, group: crowd}
-      - {id: d, key: sk-leased-d, priority: 2, group: crowd}
+      - {id: a, key: sk-cnry7f3a-leased-a, priority: 2, group: crowd}
+      - {id: b, key: sk-cnry7f3a-leased-b, priority: 2, group: crowd}
+      - {id: c, key: sk-cnry7f3a-leased-c, priority: 2, group: crowd}
+      - {id: d, key: sk-cnry7f3a-leased-d, priority: 2, group: crowd}
     groups:
       - {name: crowd, rpm_limit: 600, tpm_limit: 1200000}
 `})

@@ -4,17 +4,17 @@ package sdktest
 // whose every word is looked through for a key.
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"fmt"
+	"io"
 	"log"
-	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
 	"os"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"sync"
@@ -26,55 +26,36 @@ import (
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/grpclog"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/keybroker/keybroker/client"
 	keybrokerv1 "github.com/keybroker/keybroker/gen/keybroker/v1"
 	"github.com/keybroker/keybroker/internal/app"
+	"github.com/keybroker/keybroker/internal/canary"
 	"github.com/keybroker/keybroker/internal/config"
 	"github.com/keybroker/keybroker/internal/sandbox"
+	"github.com/keybroker/keybroker/internal/wiretap"
 )
 
 const (
-	placeholder = "brokered"         // what the SDKs are given for a key
-	mark        = "sk-leased-"       // how every real key begins
-	fromOutside = "from-outside"     // how everything in the environment begins
-	firstKey    = mark + "first"     // it is preferred, in a group of its own
-	secondKey   = mark + "second"    // so is this one
-	prompt      = "Hello to you all" // 4 tokens of input
-	maxTokens   = 1000               // that every request asks for
-	answered    = 400                // tokens that it gets, mostly
-	patience    = 20 * time.Second   // for what is to happen soon
+	placeholder = "brokered"                       // what the SDKs are given for a key
+	mark        = "sk-" + canary.Mark + "-leased-" // how every real key begins
+	fromOutside = "from-outside"                   // how everything in the environment begins
+	firstKey    = mark + "first"                   // it is preferred, in a group of its own
+	secondKey   = mark + "second"                  // so is this one
+	prompt      = "Hello to you all"               // 4 tokens of input
+	maxTokens   = 1000                             // that every request asks for
+	answered    = 400                              // tokens that it gets, mostly
+	patience    = 20 * time.Second                 // for what is to happen soon
 )
 
-// logged is what SDKs, broker and client log. Nobody may log a key.
-var logged safeBuffer
-
 func TestMain(m *testing.M) {
-	log.SetOutput(&logged)
-	code := m.Run()
-	if i := strings.Index(logged.String(), mark); i >= 0 {
-		fmt.Println("a key was logged:", logged.String()[max(0, i-200):])
-		code = 1
-	}
-	os.Exit(code)
-}
-
-type safeBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (s *safeBuffer) Write(p []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.Write(p)
-}
-
-func (s *safeBuffer) String() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.String()
+	os.Exit(canary.Main(m, func() {
+		log.SetOutput(canary.Writer("the log of package log"))
+		w := canary.Writer("gRPC's own log")
+		grpclog.SetLoggerV2(grpclog.NewLoggerV2WithVerbosity(w, w, w, 99))
+	}))
 }
 
 // setup is what differs between worlds.
@@ -127,7 +108,8 @@ func begin(t *testing.T, s *sdk, with setup) *world {
 		}
 	}
 	cfg, err := config.Parse("sdktest.yaml", fmt.Appendf(nil, `
-server: {listen: "127.0.0.1:0", plaintext: true}
+server: {listen: "127.0.0.1:0", metrics_listen: "127.0.0.1:0", plaintext: true}
+audit: {path: %q}
 store: {type: memory}
 providers:
   - name: pool
@@ -136,7 +118,7 @@ providers:
     keys:
       - {id: first, key: %s, priority: 2, `+limits+`}
       - {id: second, key: %s, `+limits+`}
-%s`, s.provider, server.Listener.Addr(), s.prefix, firstKey, w.rpm, w.tpm, secondKey, w.rpm, w.tpm, w.keys), app.ConfigOptions())
+%s`, filepath.Join(canary.Dir(t), "audit.jsonl"), s.provider, server.Listener.Addr(), s.prefix, firstKey, w.rpm, w.tpm, secondKey, w.rpm, w.tpm, w.keys), app.ConfigOptions())
 	require.NoError(t, err)
 	w.options.Now = func() time.Time { return w.began } // nothing refills there, no minute ends
 	w.provider = sandbox.New(app.SandboxAccounts(cfg), w.options)
@@ -144,7 +126,7 @@ providers:
 	t.Cleanup(server.Close)
 	w.url = server.URL
 
-	logger := slog.New(slog.NewTextHandler(&logged, nil))
+	logger := canary.Logger("the log of broker and client")
 	a, err := app.New(t.Context(), cfg, app.Options{Logger: logger})
 	require.NoError(t, err)
 	w.target = a.Addr().String()
@@ -152,22 +134,35 @@ providers:
 	done := make(chan error, 1)
 	go func() { done <- a.Run(ctx) }()
 	t.Cleanup(func() {
+		w.scrape("http://" + a.MetricsAddr() + "/metrics")
 		stop()
 		assert.NoError(t, <-done)
 	})
 
-	conn, err := grpc.NewClient(w.target, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	conn, err := grpc.NewClient(w.target, append(wiretap.Options(), grpc.WithTransportCredentials(insecure.NewCredentials()))...)
 	require.NoError(t, err)
 	t.Cleanup(func() { assert.NoError(t, conn.Close()) })
 	w.admin = keybrokerv1.NewAdminServiceClient(conn)
 	w.client, err = client.New(w.target, client.WithHolder(s.name), client.WithLogger(logger),
-		client.WithDialOptions(grpc.WithChainUnaryInterceptor(w.listen)))
+		client.WithDialOptions(append(wiretap.Options(), grpc.WithChainUnaryInterceptor(w.listen))...))
 	require.NoError(t, err)
 	t.Cleanup(func() { assert.NoError(t, w.client.Close()) })
 	w.base = http.DefaultTransport.(*http.Transport).Clone()
 	t.Cleanup(w.base.CloseIdleConnections)
 	t.Cleanup(w.nothingShown)
 	return w
+}
+
+// scrape has the canary see the metrics.
+func (w *world) scrape(url string) {
+	resp, err := http.Get(url)
+	if !assert.NoError(w, err) {
+		return
+	}
+	text, err := io.ReadAll(resp.Body)
+	assert.NoError(w, err)
+	assert.NoError(w, resp.Body.Close())
+	canary.Text("metrics", string(text))
 }
 
 // http is the client that an SDK is given.
@@ -245,6 +240,7 @@ func (w *world) nothingShown() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, s := range w.shown {
+		canary.Text("what a user may print", s)
 		assert.NotContains(w, s, mark, "a key is shown")
 	}
 }

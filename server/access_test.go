@@ -87,7 +87,7 @@ Reflection/a        admin     nobody  never     yes      yes     yes       yes
 ReflectionAlpha/a   admin     nobody  never     yes      yes     yes       yes
 HealthCheck/a       both      yes     yes       yes      yes     yes       yes
 HealthList/a        both      yes     yes       yes      yes     yes       yes
-HealthWatch/a       both      yes     yes       yes      yes     yes       yes
+HealthWatch/a       both      nobody  never     yes      yes     yes       yes
 `
 
 // outcome is a code, and the reason in its ErrorInfo.
@@ -341,6 +341,7 @@ func TestWhoMayDoWhat(t *testing.T) {
 									switch {
 									case passes[wire] == "cut":
 										want = "cut"
+									case want == "nobody": // wherever it knocks
 									case split && row["listener"] != "both" && row["listener"] != listener:
 										want = "elsewhere"
 									}
@@ -367,6 +368,50 @@ func called(w *world) []string {
 		names[c.method] = true
 	}
 	return slices.Sorted(maps.Keys(names))
+}
+
+// Who may look at one pool does not learn from it which others there are.
+func TestFallbacksAreForThoseWhoMayLookAtThem(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPeople(t)
+		a := onePool("a", key("k", slots(1)))
+		a.Fallback = []string{"b"}
+		w := beginWith(t, server.Options{Policy: always(policy(t, p.tokens, classRules()...))}, a, onePool("b", key("k", slots(1))))
+		c := w.as("")
+		for class, want := range map[string][]string{"viewer": nil, "chief": {"b"}} {
+			r, err := c.operator.GetPool(bearer(t.Context(), "Bearer "+p.tokens[class][0]), &keybrokerv1.GetPoolRequest{Pool: "a"})
+			require.NoError(t, err)
+			assert.ElementsMatch(t, want, r.GetPool().GetFallback(), class)
+		}
+	})
+}
+
+// A lease in a pool that its holder has lost lives to its time, and no longer.
+func TestReportRenewsNothingThatIsLost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPeople(t)
+		of := func(pool string) *access.Policy {
+			return policy(t, p.tokens, allow(access.Acquire, []string{pool}, "token:buyer"))
+		}
+		var now atomic.Pointer[access.Policy]
+		now.Store(of("a"))
+		w := beginWith(t, server.Options{Policy: now.Load}, onePool("a", key("k", slots(1))), onePool("b", key("k", slots(1))))
+		c, ctx := w.as(""), bearer(t.Context(), "Bearer "+p.tokens["buyer"][0])
+		l, err := c.AcquireKey(ctx, &keybrokerv1.AcquireKeyRequest{Pool: "a"})
+		require.NoError(t, err)
+		report := func() time.Duration {
+			r, err := c.ReportUsage(ctx, &keybrokerv1.ReportUsageRequest{LeaseId: l.GetLeaseId(), StatusCode: 200})
+			require.NoError(t, err)
+			return r.GetTtl().AsDuration()
+		}
+		time.Sleep(time.Minute)
+		assert.Equal(t, 2*time.Minute, report())
+		now.Store(of("b"))
+		time.Sleep(time.Minute)
+		assert.Equal(t, time.Minute, report())
+		time.Sleep(time.Minute + time.Second)
+		assert.Zero(t, w.state("a").Summary.Open)
+	})
 }
 
 // Whoever may not look at pools learns from no answer which there are.

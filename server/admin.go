@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"slices"
 	"strconv"
 	"time"
 
@@ -47,7 +48,7 @@ func (s *adminService) may(ctx context.Context, v access.Verb, pool string) erro
 	}
 	err := toStatus(ctx, callerOf(ctx).may(v, pool))
 	if err != nil {
-		s.note(ctx, audit.Denied, err, pool)
+		s.note(ctx, audit.Denied, methodOf(ctx), err, pool)
 	}
 	return err
 }
@@ -60,7 +61,7 @@ func (s *adminService) GetPool(ctx context.Context, req *keybrokerv1.GetPoolRequ
 	if err != nil {
 		return nil, poolStatus(ctx, req.GetPool(), err)
 	}
-	return &keybrokerv1.GetPoolResponse{Pool: poolToProto(&v)}, nil
+	return &keybrokerv1.GetPoolResponse{Pool: visible(callerOf(ctx), poolToProto(&v))}, nil
 }
 
 func (s *adminService) ListLeases(ctx context.Context, req *keybrokerv1.ListLeasesRequest) (*keybrokerv1.ListLeasesResponse, error) {
@@ -113,14 +114,14 @@ func (s *adminService) WatchPool(req *keybrokerv1.WatchPoolRequest, stream grpc.
 		if denied = s.caller(ctx).may(access.Inspect, v.Pool.Name); denied != nil {
 			return denied
 		}
-		if stream.Send(&keybrokerv1.WatchPoolResponse{Pool: poolToProto(&v)}) != nil {
+		if stream.Send(&keybrokerv1.WatchPoolResponse{Pool: visible(callerOf(ctx), poolToProto(&v))}) != nil {
 			return context.Canceled // the watcher has gone, which is no fault of ours
 		}
 		return nil
 	})
 	if denied != nil {
 		err = toStatus(ctx, denied)
-		s.note(ctx, audit.Denied, err, req.GetPool())
+		s.note(ctx, audit.Denied, methodOf(ctx), err, req.GetPool())
 		return err
 	}
 	return poolStatus(ctx, req.GetPool(), err)
@@ -130,8 +131,11 @@ func (s *adminService) RestoreKey(ctx context.Context, req *keybrokerv1.RestoreK
 	if err := s.may(ctx, access.Admin, req.GetPool()); err != nil {
 		return nil, err
 	}
-	if !s.Broker.Has(req.GetPool()) {
+	switch {
+	case !s.Broker.Has(req.GetPool(), ""):
 		return nil, poolStatus(ctx, req.GetPool(), broker.ErrUnknownPool)
+	case !s.Broker.Has(req.GetPool(), req.GetKeyId()):
+		return nil, toStatus(ctx, broker.ErrUnknownKey)
 	}
 	if err := s.restored(ctx, req.GetPool(), req.GetKeyId()); err != nil {
 		return nil, toStatus(ctx, err)
@@ -140,6 +144,12 @@ func (s *adminService) RestoreKey(ctx context.Context, req *keybrokerv1.RestoreK
 		return nil, poolStatus(ctx, req.GetPool(), err)
 	}
 	return &keybrokerv1.RestoreKeyResponse{}, nil
+}
+
+// visible leaves out the names of pools that the caller may not inspect.
+func visible(c *caller, p *keybrokerv1.Pool) *keybrokerv1.Pool {
+	p.Fallback = slices.DeleteFunc(slices.Clone(p.Fallback), func(name string) bool { return c.may(access.Inspect, name) != nil })
+	return p
 }
 
 func summaryToProto(v *broker.View) *keybrokerv1.PoolSummary {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -20,6 +21,7 @@ import (
 	keybrokerv1 "github.com/keybroker/keybroker/gen/keybroker/v1"
 	"github.com/keybroker/keybroker/internal/access"
 	"github.com/keybroker/keybroker/internal/audit"
+	"github.com/keybroker/keybroker/internal/canary"
 	"github.com/keybroker/keybroker/pool"
 	"github.com/keybroker/keybroker/server"
 )
@@ -61,7 +63,7 @@ func (a *audited) lines() (all []audit.Entry) {
 	return all
 }
 
-func logFile(t *testing.T) string { return filepath.Join(t.TempDir(), "audit.jsonl") }
+func logFile(t *testing.T) string { return filepath.Join(canary.Dir(t), "audit.jsonl") }
 
 func TestGrantIsWrittenDownBeforeTheKeyLeaves(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -123,11 +125,11 @@ func TestWhatIsWrittenDown(t *testing.T) {
 			{"too large", func() { acquire(&keybrokerv1.AcquireKeyRequest{Pool: "a", InputTokens: plenty + 1}) }, "refused AcquireKey token:buyer a ASK_TOO_LARGE"},
 			{"malformed", func() { acquire(&keybrokerv1.AcquireKeyRequest{Pool: "a", InputTokens: -1}) }, "refused AcquireKey token:buyer a INVALID_REQUEST"},
 			{"a report", func() { report(false) }, ""},
-			{"the last report", func() { report(true) }, "ended ReportUsage token:buyer  "},
+			{"the last report", func() { report(true) }, "ended ReportUsage token:buyer a "},
 			{"that again", func() { report(true) }, ""},
 			{"a release after it", func() { release(ids[0]) }, ""},
 			{"another grant", func() { acquire(&keybrokerv1.AcquireKeyRequest{Pool: "a"}) }, "granted AcquireKey token:buyer a "},
-			{"its release", func() { release(ids[1]) }, "ended ReleaseKey token:buyer  "},
+			{"its release", func() { release(ids[1]) }, "ended ReleaseKey token:buyer a "},
 			{"that again", func() { release(ids[1]) }, ""},
 			{"a forged lease", func() { release("forged") }, "refused ReleaseKey token:buyer  LEASE_UNKNOWN"},
 			{"a forbidden pool", func() { acquire(&keybrokerv1.AcquireKeyRequest{Pool: "b"}) }, "denied AcquireKey token:buyer b POOL_UNKNOWN_OR_FORBIDDEN"},
@@ -292,7 +294,7 @@ func TestRepetitionThatCannotBeWrittenDownLeavesTheLease(t *testing.T) {
 	})
 }
 
-// A call that can be repeated, and that nothing could be written down of, has its lease
+// A call that can be repeated, and that nothing could be written down of, gets a lease
 // when it is.
 func TestRepetitionGetsWhatCouldNotBeWrittenDownBefore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -308,6 +310,25 @@ func TestRepetitionGetsWhatCouldNotBeWrittenDownBefore(t *testing.T) {
 		require.Len(t, a.lines(), 1)
 		assert.Equal(t, audit.Fingerprint(l.GetLeaseId()), a.lines()[0].Lease)
 		assert.Equal(t, 1, a.state("a").Summary.Open)
+	})
+}
+
+// A log that fails costs no capacity, whatever clients say to be able to repeat.
+func TestFailingLogHoldsNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		path, mend := broken(t)
+		a := beginAudited(t, path, false, 5)
+		buyer, ctx := a.be("buyer")
+		for i := range 7 {
+			_, err := buyer.AcquireKey(ctx, &keybrokerv1.AcquireKeyRequest{Pool: "a", RequestId: fmt.Sprint(i)})
+			requireFailure(t, err, codes.Unavailable, "AUDIT_UNAVAILABLE")
+		}
+		assert.Zero(t, a.state("a").Summary.Open)
+		assert.Equal(t, 1, strings.Count(a.logs.String(), "the audit log cannot be written; no key is given out"), "once, and why")
+		mend()
+		_, err := buyer.AcquireKey(ctx, &keybrokerv1.AcquireKeyRequest{Pool: "a", RequestId: "0"})
+		require.NoError(t, err)
+		assert.Equal(t, 1, strings.Count(a.logs.String(), "the audit log can be written again"))
 	})
 }
 

@@ -27,6 +27,7 @@ import (
 	"github.com/keybroker/keybroker/internal/access"
 	"github.com/keybroker/keybroker/internal/audit"
 	"github.com/keybroker/keybroker/internal/broker"
+	"github.com/keybroker/keybroker/internal/canary"
 	"github.com/keybroker/keybroker/internal/certs"
 	"github.com/keybroker/keybroker/internal/provider"
 	"github.com/keybroker/keybroker/internal/secret"
@@ -154,7 +155,7 @@ func startBroker(b *testing.B, o server.Options) string {
 	require.NoError(b, err)
 	o.Broker, o.Logger = br, slog.New(slog.DiscardHandler)
 	o.Keys = func(string, int) secret.Value {
-		return secret.New("sk-ant-api03-0123456789012345678901234567890123456789")
+		return secret.New(canary.Key("bench-0123456789012345678901234567890123456789"))
 	}
 	s := server.New(o)
 	b.Cleanup(func() { s.Stop(context.Background()) })

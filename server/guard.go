@@ -7,6 +7,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/keybroker/keybroker/internal/access"
 )
 
 // provenWithin is how long a connection may take to prove who is at its other end: by
@@ -16,7 +18,9 @@ const provenWithin = 30 * time.Second
 // guard bounds connections: all of them, and more narrowly those that have not
 // proved who they are, since anybody can open such. Where there is no room, the
 // oldest unproven one makes way: honest clients prove themselves in a moment, so that
-// it is hardly ever theirs. A newcomer is refused only if all the others are proven.
+// it is hardly ever theirs. A newcomer is refused only if all the others are proven;
+// and of these one identity has a quarter at most, but on this machine, where all have
+// one.
 type guard struct {
 	most         int // open at one time
 	mostUnproven int // of these, unproven, from one host. Of all hosts together: half of most
@@ -25,6 +29,7 @@ type guard struct {
 	open     int
 	unproven list.List             // of *guarded, oldest first
 	byHost   map[string]*list.List // the same, by host
+	proven   map[string]*list.List // of *guarded, by identity, oldest first
 	refused  atomic.Int64          // and evicted
 }
 
@@ -36,7 +41,7 @@ func newGuard(most, mostUnproven int) *guard {
 	if mostUnproven == 0 {
 		mostUnproven = math.MaxInt
 	}
-	return &guard{most: most, mostUnproven: mostUnproven, byHost: map[string]*list.List{}}
+	return &guard{most: most, mostUnproven: mostUnproven, byHost: map[string]*list.List{}, proven: map[string]*list.List{}}
 }
 
 // listen guards a listener.
@@ -131,24 +136,50 @@ type guarded struct {
 	isProven atomic.Bool
 	// Under the guard's lock: its places among the unproven, and whether it has left.
 	inAll, inHost *list.Element
+	identity      string // and among the proven
+	inIdentity    *list.Element
 	left          bool
 }
 
-// proven says that it is known who is at the other end. It may be called of nil, and
-// again.
-func (c *guarded) proven() {
+// proven says who is at the other end. It may be called of nil, and again: the first
+// word counts. The oldest connection of one that has too many has to go.
+func (c *guarded) proven(identity string) {
 	if c == nil || c.isProven.Load() {
 		return
 	}
-	c.guard.mu.Lock()
-	defer c.guard.mu.Unlock()
-	if !c.left && c.isProven.CompareAndSwap(false, true) {
-		c.prove()
+	if oldest := c.prove(identity); oldest != nil {
+		reset(oldest.Conn)
+		_ = oldest.Conn.Close()
 	}
 }
 
-// prove takes it from among the unproven.
-func (c *guarded) prove() {
+func (c *guarded) prove(identity string) (oldest *guarded) {
+	g := c.guard
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if c.left || !c.isProven.CompareAndSwap(false, true) {
+		return nil
+	}
+	c.unqueue()
+	if identity == access.Local {
+		return nil
+	}
+	of := g.proven[identity]
+	if of == nil {
+		of = list.New()
+		g.proven[identity] = of
+	}
+	c.identity, c.inIdentity = identity, of.PushBack(c)
+	if of.Len() > max(g.most/4, 1) {
+		oldest = of.Front().Value.(*guarded)
+		oldest.leave()
+		g.refused.Add(1)
+	}
+	return oldest
+}
+
+// unqueue takes it from among the unproven.
+func (c *guarded) unqueue() {
 	c.late.Stop()
 	c.guard.unproven.Remove(c.inAll)
 	c.guard.byHost[c.host].Remove(c.inHost)
@@ -163,7 +194,11 @@ func (c *guarded) leave() {
 	c.left = true
 	c.guard.open--
 	if !c.isProven.Load() {
-		c.prove()
+		c.unqueue()
+	} else if of := c.guard.proven[c.identity]; of != nil {
+		if of.Remove(c.inIdentity); of.Len() == 0 {
+			delete(c.guard.proven, c.identity)
+		}
 	}
 }
 

@@ -10,6 +10,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
+
+	"github.com/keybroker/keybroker/internal/access"
 )
 
 // visitor is a connection from somewhere, which remembers that it was closed.
@@ -36,7 +38,7 @@ func gone(c *guarded) bool { return c.Conn.(*visitor).closed.Load() }
 func TestOldestUnprovenMakesWay(t *testing.T) {
 	g := newGuard(6, 2)
 	a1, a2 := admits(g, "10.0.0.1"), admits(g, "10.0.0.1")
-	a1.proven()
+	a1.proven(access.Local)
 	a3, a4 := admits(g, "10.0.0.1"), admits(g, "10.0.0.1")
 	assert.True(t, gone(a2), "two of a host, and the oldest goes")
 	assert.False(t, gone(a1), "proven ones never")
@@ -45,15 +47,15 @@ func TestOldestUnprovenMakesWay(t *testing.T) {
 	b2 := admits(g, "10.0.0.2")
 	assert.True(t, gone(a3), "the oldest of all hosts")
 	for _, c := range []*guarded{a4, b1, b2} {
-		c.proven()
+		c.proven(access.Local)
 	}
-	admits(g, "10.0.0.3").proven()
+	admits(g, "10.0.0.3").proven(access.Local)
 	last := admits(g, "10.0.0.3")
 	require.NotNil(t, last)
 	newcomer := admits(g, "10.0.0.4")
 	require.NotNil(t, newcomer)
 	assert.True(t, gone(last), "there is an unproven one")
-	newcomer.proven()
+	newcomer.proven(access.Local)
 	assert.Nil(t, admits(g, "10.0.0.5"), "all are proven")
 	require.NoError(t, b1.Close())
 	require.NoError(t, b1.Close(), "counts once")
@@ -62,18 +64,45 @@ func TestOldestUnprovenMakesWay(t *testing.T) {
 	assert.Equal(t, []int{6, 1, 4}, []int{open, unproven, int(refused)})
 }
 
+func TestIdentityHasAQuarter(t *testing.T) {
+	g := newGuard(8, 8)
+	var a []*guarded
+	for range 3 {
+		c := admits(g, "10.0.0.1")
+		c.proven("dns:a")
+		a = append(a, c)
+	}
+	b := admits(g, "10.0.0.1")
+	b.proven("dns:b")
+	assert.Equal(t, []bool{true, false, false, false}, []bool{gone(a[0]), gone(a[1]), gone(a[2]), gone(b)})
+	require.NoError(t, a[1].Close())
+	c := admits(g, "10.0.0.1")
+	c.proven("dns:a")
+	c.proven("dns:b") // the first word counts
+	assert.False(t, gone(a[2]))
+	for range 5 {
+		admits(g, "10.0.0.2").proven(access.Local)
+	}
+	open, _, _ := g.counts()
+	assert.Equal(t, 8, open)
+	for _, x := range []*guarded{a[0], a[2], b, c} {
+		_ = x.Close()
+	}
+	assert.Empty(t, g.proven)
+}
+
 func TestUnprovenHaveHalfAMinute(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGuard(0, 0)
 		slow, quick := admits(g, "10.0.0.1"), admits(g, "10.0.0.1")
 		time.Sleep(provenWithin - 1)
-		quick.proven()
+		quick.proven(access.Local)
 		assert.False(t, gone(slow))
 		time.Sleep(time.Hour)
 		assert.True(t, gone(slow))
 		assert.False(t, gone(quick))
 		var nobody *guarded
-		nobody.proven()
+		nobody.proven(access.Local)
 	})
 }
 
@@ -91,25 +120,31 @@ func TestGuardCounts(t *testing.T) {
 				}
 			case 1:
 				if len(all) > 0 {
-					all[i%len(all)].proven()
+					all[i%len(all)].proven(rapid.SampledFrom([]string{"dns:a", "dns:b", access.Local}).Draw(t, "who"))
 				}
 			case 2:
 				if len(all) > 0 {
 					_ = all[i%len(all)].Close()
 				}
 			}
-			open, unproven, hosts := 0, 0, map[string]int{}
+			open, unproven, hosts, whose := 0, 0, map[string]int{}, map[string]int{}
 			for _, c := range all {
 				if !gone(c) {
 					open++
 					if !c.isProven.Load() {
 						unproven++
 						hosts[c.host]++
+					} else if c.identity != "" {
+						whose[c.identity]++
 					}
 				}
 			}
 			o, u, _ := g.counts()
 			require.Equal(t, []int{open, unproven, len(hosts)}, []int{o, u, len(g.byHost)})
+			require.Len(t, g.proven, len(whose))
+			for _, n := range whose {
+				require.LessOrEqual(t, n, max(most/4, 1))
+			}
 			require.LessOrEqual(t, open, most)
 			require.LessOrEqual(t, unproven, most-most/2)
 			for _, n := range hosts {

@@ -10,8 +10,10 @@ import (
 
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/tap"
 
 	"github.com/keybroker/keybroker/internal/access"
+	"github.com/keybroker/keybroker/internal/audit"
 	"github.com/keybroker/keybroker/internal/broker"
 	"github.com/keybroker/keybroker/pool"
 )
@@ -32,8 +34,7 @@ type caller struct {
 
 type callerKey struct{}
 
-// callerOf gives who makes the call. Every call has one: identify is the first
-// interceptor.
+// callerOf gives who makes the call. Every call has one, by arrive.
 func callerOf(ctx context.Context) *caller {
 	c, _ := ctx.Value(callerKey{}).(*caller)
 	if c == nil {
@@ -48,9 +49,29 @@ var (
 	errNotBearer     = errors.New("authorization must be: Bearer, a space, and a token")
 )
 
-// identify finds out who calls. It lets everybody pass: authorise refuses.
-func (o *Options) identify(ctx context.Context) (context.Context, error) {
-	return context.WithValue(ctx, callerKey{}, o.caller(ctx)), nil
+// arrive finds out who calls, before any of a message is read: what strangers send is
+// not even kept. Those whom we know pass, and authorise looks at what they may do.
+func (o *Options) arrive(ctx context.Context, info *tap.Info) (_ context.Context, err error) {
+	defer func() {
+		if p := recover(); p != nil { // it would end the process
+			err = o.panicked(ctx, p)
+		}
+	}()
+	c := o.caller(ctx)
+	ctx = context.WithValue(ctx, callerKey{}, c)
+	if c.refused == nil {
+		return ctx, nil
+	}
+	if err = permit(info.FullMethodName, c); err == nil {
+		return ctx, nil
+	}
+	method := info.FullMethodName
+	if _, known := verbs[method]; !known { // anybody may write anything there
+		method = "unknown"
+	}
+	o.note(ctx, audit.Denied, method, err, "")
+	o.finished(ctx, method, err, 0)
+	return nil, err
 }
 
 // caller tells who makes a call over gRPC.
@@ -88,8 +109,10 @@ func (o *Options) known(proof *proof, authorization []string) *caller {
 		c.holder = "unknown"
 		return c
 	}
-	proof.conn.proven()
 	c.rights, c.holder = policy.Rights(c.identity), c.identity
+	if c.rights.Has(anyVerb) {
+		proof.conn.proven(c.identity)
+	}
 	return c
 }
 

@@ -21,26 +21,27 @@ import (
 // Messages are never logged: one of them carries a key.
 func (o *Options) interceptors(running context.Context) []grpc.ServerOption {
 	reporter := o.reporter()
-	rescue := recovery.WithRecoveryHandlerContext(func(ctx context.Context, p any) error {
-		// A panic's value may hold anything, so only its type is told.
-		o.Logger.ErrorContext(ctx, "handler panicked", "type", fmt.Sprintf("%T", p), "stack", string(debug.Stack()))
-		return failure(codes.Internal, "internal error", reasonInternal, nil)
-	})
+	rescue := recovery.WithRecoveryHandlerContext(o.panicked)
 	return []grpc.ServerOption{
+		grpc.InTapHandle(o.arrive),
 		grpc.ChainUnaryInterceptor(
-			auth.UnaryServerInterceptor(o.identify),
 			interceptors.UnaryServerInterceptor(reporter),
 			recovery.UnaryServerInterceptor(rescue),
 			auth.UnaryServerInterceptor(o.authorise),
 		),
 		grpc.ChainStreamInterceptor(
-			auth.StreamServerInterceptor(o.identify),
 			interceptors.StreamServerInterceptor(reporter),
 			recovery.StreamServerInterceptor(rescue),
 			auth.StreamServerInterceptor(o.authorise),
 			endWith(running),
 		),
 	}
+}
+
+// panicked answers for a panic. Its value may hold anything, so only its type is told.
+func (o *Options) panicked(ctx context.Context, p any) error {
+	o.Logger.ErrorContext(ctx, "handler panicked", "type", fmt.Sprintf("%T", p), "stack", string(debug.Stack()))
+	return failure(codes.Internal, "internal error", reasonInternal, nil)
 }
 
 // endWith ends streams when ctx does. Those that have no end of their own, such
@@ -75,27 +76,33 @@ type report struct {
 	options *Options
 }
 
-// PostCall logs what is the caller's own affair at debug level, and what is ours
-// as an error.
+// PostCall is the end of a call.
 func (r *report) PostCall(err error, took time.Duration) {
+	r.options.finished(r.ctx, r.method, err, took)
+}
+
+// finished logs what is the caller's own affair at debug level, and what is ours
+// as an error.
+func (o *Options) finished(ctx context.Context, method string, err error, took time.Duration) {
 	code := status.Code(err)
-	if r.options.Observe != nil {
-		r.options.Observe(r.method, code, took)
+	if o.Observe != nil {
+		o.Observe(method, code, took)
 	}
 	level := slog.LevelDebug
 	switch code {
 	case codes.Internal, codes.Unknown, codes.DataLoss:
 		level = slog.LevelError
 	}
-	if !r.options.Logger.Enabled(r.ctx, level) {
+	if !o.Logger.Enabled(ctx, level) {
 		return
 	}
+	c := callerOf(ctx)
 	attrs := []slog.Attr{
-		slog.String("method", r.method), slog.String("code", code.String()),
-		slog.Duration("took", took), slog.String("holder", callerOf(r.ctx).holder), slog.String("peer", callerOf(r.ctx).peer),
+		slog.String("method", method), slog.String("code", code.String()),
+		slog.Duration("took", took), slog.String("holder", c.holder), slog.String("peer", c.peer),
 	}
 	if err != nil {
 		attrs = append(attrs, slog.String("error", err.Error()))
 	}
-	r.options.Logger.LogAttrs(r.ctx, level, "call finished", attrs...)
+	o.Logger.LogAttrs(ctx, level, "call finished", attrs...)
 }

@@ -24,7 +24,7 @@ func (s *keyService) AcquireKey(ctx context.Context, req *keybrokerv1.AcquireKey
 	l, err := s.acquire(ctx, req)
 	if err != nil {
 		err = s.acquireStatus(ctx, req.GetPool(), err)
-		s.note(ctx, decisionOn(err), err, req.GetPool())
+		s.note(ctx, decisionOn(err), methodOf(ctx), err, req.GetPool())
 		return nil, err
 	}
 	p := l.Pool
@@ -58,9 +58,8 @@ func (s *keyService) acquire(ctx context.Context, req *keybrokerv1.AcquireKeyReq
 	if err == nil {
 		err = s.granted(ctx, &l)
 	}
-	// With a request id, another call may have got the same lease, and its key is out.
-	if err != nil && r.Request == "" {
-		_, _ = s.Broker.Release(r.Holder, l.ID, true)
+	if err != nil {
+		s.Broker.TakeBack(r.Holder, l.ID)
 	}
 	return l, err
 }
@@ -68,7 +67,7 @@ func (s *keyService) acquire(ctx context.Context, req *keybrokerv1.AcquireKeyReq
 // acquireStatus says whether it is a pool that is not there, or one that is not for
 // the caller, to those only who may know which pools there are.
 func (s *keyService) acquireStatus(ctx context.Context, pool string, err error) error {
-	if pool != "" && !s.Broker.Has(pool) && callerOf(ctx).rights.May(access.Inspect, pool) {
+	if pool != "" && !s.Broker.Has(pool, "") && callerOf(ctx).rights.May(access.Inspect, pool) {
 		return poolStatus(ctx, pool, err)
 	}
 	return toStatus(ctx, err)
@@ -79,6 +78,7 @@ func (s *keyService) ReportUsage(ctx context.Context, req *keybrokerv1.ReportUsa
 	if err != nil {
 		return nil, toStatus(ctx, err)
 	}
+	report.May = func(pool string) bool { return callerOf(ctx).rights.May(access.Acquire, pool) }
 	ttl, settled, err := s.Broker.Report(callerOf(ctx).holder, req.GetLeaseId(), report)
 	if err != nil {
 		return nil, s.notTheirs(ctx, err)
@@ -107,7 +107,7 @@ func (s *keyService) ReleaseKey(ctx context.Context, req *keybrokerv1.ReleaseKey
 // notTheirs answers who names a lease that is not its own.
 func (s *keyService) notTheirs(ctx context.Context, err error) error {
 	err = toStatus(ctx, err)
-	s.note(ctx, decisionOn(err), err, "")
+	s.note(ctx, decisionOn(err), methodOf(ctx), err, "")
 	return err
 }
 

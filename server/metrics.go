@@ -26,9 +26,7 @@ func (s *Server) ServeMetrics(l net.Listener, metrics Metrics) error {
 		metrics(w, r, func(string) bool { return true })
 	}
 	if addr, ok := l.Addr().(*net.TCPAddr); !ok || !addr.IP.IsLoopback() {
-		config := o.Certificates.ServerConfig(tls.VerifyClientCertIfGiven)
-		config.NextProtos = []string{"http/1.1"}
-		l = tls.NewListener(newGuard(maxScrapers, maxScrapers).listen(l), config)
+		l = tls.NewListener(newGuard(maxScrapers, maxScrapers/8).listen(l), o.Certificates.ServerConfig(tls.VerifyClientCertIfGiven))
 		handler = func(w http.ResponseWriter, r *http.Request) {
 			c := o.known(httpProof(o, r), r.Header.Values("Authorization"))
 			switch {
@@ -47,6 +45,9 @@ func (s *Server) ServeMetrics(l net.Listener, metrics Metrics) error {
 		Handler: mux, ErrorLog: slog.NewLogLogger(o.Logger.Handler(), slog.LevelDebug),
 		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second, MaxHeaderBytes: maxHeaderList,
 	}
+	web.ConnContext = func(ctx context.Context, conn net.Conn) context.Context {
+		return context.WithValue(ctx, connKey{}, conn)
+	}
 	defer context.AfterFunc(s.running, func() { _ = web.Close() })()
 	if err := web.Serve(l); s.running.Err() == nil {
 		return err
@@ -54,8 +55,14 @@ func (s *Server) ServeMetrics(l net.Listener, metrics Metrics) error {
 	return nil
 }
 
+// connKey finds the connection of a request in its context.
+type connKey struct{}
+
 func httpProof(o *Options, r *http.Request) *proof {
 	p := &proof{peer: r.RemoteAddr, certificates: o.Certificates}
+	if conn, ok := r.Context().Value(connKey{}).(*tls.Conn); ok {
+		p.conn, _ = conn.NetConn().(*guarded)
+	}
 	p.certified(r.TLS.PeerCertificates)
 	return p
 }

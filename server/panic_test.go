@@ -11,19 +11,20 @@ import (
 	"google.golang.org/grpc/status"
 
 	keybrokerv1 "github.com/keybroker/keybroker/gen/keybroker/v1"
+	"github.com/keybroker/keybroker/internal/canary"
 	"github.com/keybroker/keybroker/internal/secret"
 	"github.com/keybroker/keybroker/server"
 )
 
 func TestPanicTellsNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		const value = "sk-panic-value"
+		value := canary.Key("panic")
 		calls := 0
 		w := beginWith(t, server.Options{Keys: func(string, int) secret.Value {
 			if calls++; calls == 1 {
 				panic(value)
 			}
-			return secret.New("sk")
+			return secret.New(canary.Key("after-panic"))
 		}}, onePool("a", key("k", slots(2))))
 		alice := w.as("alice")
 		_, err := alice.AcquireKey(alice.ctx(), &keybrokerv1.AcquireKeyRequest{Pool: "a"})

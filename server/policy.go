@@ -36,10 +36,10 @@ var verbs = map[string]access.Verb{
 	reflectionpb.ServerReflection_ServerReflectionInfo_FullMethodName:    anyVerb,
 	reflectionalpha.ServerReflection_ServerReflectionInfo_FullMethodName: anyVerb,
 
-	// Probes have no identity, and learn only whether the broker serves.
+	// Probes have no identity, and learn only whether the broker serves. A watch lasts.
 	healthpb.Health_Check_FullMethodName: public,
 	healthpb.Health_List_FullMethodName:  public,
-	healthpb.Health_Watch_FullMethodName: public,
+	healthpb.Health_Watch_FullMethodName: anyVerb,
 }
 
 // authorise lets a call pass that some rule allows on some pool; which pools, the
@@ -50,7 +50,7 @@ func (o *Options) authorise(ctx context.Context) (context.Context, error) {
 	if err == nil {
 		return ctx, nil
 	}
-	o.note(ctx, audit.Denied, err, "")
+	o.note(ctx, audit.Denied, method, err, "")
 	return nil, err
 }
 

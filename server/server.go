@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"runtime"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -65,6 +66,8 @@ type Options struct {
 	// MaxConnections bounds those open at one time, and MaxUnproven, for each host,
 	// those that have not proved who they are. 0 is no bound.
 	MaxConnections, MaxUnproven int
+
+	auditFails *atomic.Bool
 	// Observe, if set, hears of every finished call.
 	Observe Observe
 	// SplitAdmin serves operators (AdminService and reflection) only on the
@@ -76,6 +79,7 @@ type Options struct {
 type Server struct {
 	options Options
 	guard   *guard
+	admins  *guard // of the operators' listener: nobody else fills it up
 	main    *grpc.Server
 	admin   *grpc.Server
 	health  *health.Server
@@ -89,7 +93,11 @@ func New(o Options) *Server {
 		open := access.Open()
 		o.Policy = func() *access.Policy { return open }
 	}
-	s := &Server{options: o, guard: newGuard(o.MaxConnections, o.MaxUnproven), health: health.NewServer()}
+	o.auditFails = &atomic.Bool{}
+	s := &Server{
+		options: o, health: health.NewServer(),
+		guard: newGuard(o.MaxConnections, o.MaxUnproven), admins: newGuard(o.MaxConnections, o.MaxUnproven),
+	}
 	s.running, s.quit = context.WithCancel(context.Background())
 	s.main = s.newGRPC()
 	keybrokerv1.RegisterKeyBrokerServiceServer(s.main, &keyService{Options: &s.options})
@@ -121,7 +129,7 @@ func (s *Server) newGRPC() *grpc.Server {
 func (s *Server) Serve(l net.Listener) error { return s.main.Serve(s.guard.listen(l)) }
 
 // ServeAdmin serves operators until Stop, and then gives nil.
-func (s *Server) ServeAdmin(l net.Listener) error { return s.admin.Serve(s.guard.listen(l)) }
+func (s *Server) ServeAdmin(l net.Listener) error { return s.admin.Serve(s.admins.listen(l)) }
 
 // Stop lets nobody in any more, sends away those who wait, and ends when the
 // calls under way have ended, or are cut off when the context does.
@@ -160,6 +168,9 @@ type Stats struct {
 
 // Stats gives the counts of now.
 func (s *Server) Stats() (all Stats) {
-	all.Connections, all.Unproven, all.Refused = s.guard.counts()
+	for _, g := range []*guard{s.guard, s.admins} {
+		open, unproven, refused := g.counts()
+		all.Connections, all.Unproven, all.Refused = all.Connections+open, all.Unproven+unproven, all.Refused+refused
+	}
 	return all
 }

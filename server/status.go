@@ -18,6 +18,7 @@ import (
 
 	"github.com/keybroker/keybroker/internal/broker"
 	"github.com/keybroker/keybroker/internal/provider"
+	"github.com/keybroker/keybroker/internal/secret"
 	"github.com/keybroker/keybroker/pool"
 )
 
@@ -137,6 +138,7 @@ func (e *unexpected) GRPCStatus() *status.Status {
 // poolStatus is toStatus for operators, who may know which pools there are.
 func poolStatus(ctx context.Context, name string, err error) error {
 	if errors.Is(err, broker.ErrUnknownPool) {
+		name = secret.Name(name)
 		return failure(codes.NotFound, fmt.Sprintf("there is no pool %q", name), reasonUnknownPool, map[string]string{"pool": name})
 	}
 	return toStatus(ctx, err)

@@ -2,6 +2,7 @@ package server
 
 import (
 	"strconv"
+	"strings"
 	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -30,6 +31,9 @@ func validAcquire(r *keybrokerv1.AcquireKeyRequest) (broker.Request, error) {
 	}
 	if r.GetPool() == "" && r.GetModel() == "" {
 		return out, invalidf("pool", "name a pool or a model")
+	}
+	if strings.HasPrefix(out.Model, "sk-") {
+		return out, invalidf("model", "looks like a key; a model's name is shown to others")
 	}
 	for _, f := range []struct {
 		field, value string

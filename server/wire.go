@@ -21,12 +21,13 @@ import (
 type wire struct {
 	credentials.TransportCredentials
 	certificates *certs.Source
+	policy       func() *access.Policy
 }
 
 // newWire wants a client's certificate as long as nothing else can prove who it is.
 func newWire(certificates *certs.Source, policy func() *access.Policy) *wire {
 	if certificates == nil {
-		return &wire{TransportCredentials: insecure.NewCredentials()}
+		return &wire{TransportCredentials: insecure.NewCredentials(), policy: policy}
 	}
 	required, optional := certificates.ServerConfig(tls.RequireAndVerifyClientCert), certificates.ServerConfig(tls.VerifyClientCertIfGiven)
 	config := required.Clone()
@@ -36,7 +37,7 @@ func newWire(certificates *certs.Source, policy func() *access.Policy) *wire {
 		}
 		return required.GetConfigForClient(hello)
 	}
-	return &wire{credentials.NewTLS(config), certificates}
+	return &wire{credentials.NewTLS(config), certificates, policy}
 }
 
 // ServerHandshake is that of the transport, and leaves a proof.
@@ -56,15 +57,15 @@ func (w *wire) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, er
 	} else {
 		p.identity = access.Local
 	}
-	if p.refused == nil {
-		p.conn.proven()
+	if p.refused == nil && w.policy().Rights(p.identity).Has(anyVerb) {
+		p.conn.proven(p.identity)
 	}
 	return conn, p, nil
 }
 
 // Clone is required of credentials.
 func (w *wire) Clone() credentials.TransportCredentials {
-	return &wire{w.TransportCredentials.Clone(), w.certificates}
+	return &wire{w.TransportCredentials.Clone(), w.certificates, w.policy}
 }
 
 // proof is what a connection proves about who is at its other end.

@@ -14,9 +14,10 @@ import (
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"io"
-	"log/slog"
 	"math/big"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -40,10 +41,14 @@ import (
 
 	keybrokerv1 "github.com/keybroker/keybroker/gen/keybroker/v1"
 	"github.com/keybroker/keybroker/internal/access"
+	"github.com/keybroker/keybroker/internal/audit"
 	"github.com/keybroker/keybroker/internal/broker"
+	"github.com/keybroker/keybroker/internal/canary"
 	"github.com/keybroker/keybroker/internal/certs"
+	"github.com/keybroker/keybroker/internal/metrics"
 	"github.com/keybroker/keybroker/internal/provider"
 	"github.com/keybroker/keybroker/internal/secret"
+	"github.com/keybroker/keybroker/internal/wiretap"
 	"github.com/keybroker/keybroker/pool"
 	"github.com/keybroker/keybroker/server"
 )
@@ -76,9 +81,11 @@ func onePool(name string, keys ...pool.Key) broker.PoolConfig {
 }
 
 // keyValue is the credential of a pool's nth key; its beginning marks it.
-func keyValue(pool string, key int) string { return marker + pool + "-" + string(rune('0'+key)) }
+func keyValue(pool string, key int) string {
+	return canary.Key("server-" + pool + "-" + string(rune('0'+key)))
+}
 
-const marker = "sk-canary-3f9a-"
+const marker = "sk-" + canary.Mark
 
 // world is a whole broker and what it tells the outside.
 type world struct {
@@ -100,8 +107,17 @@ func beginWith(t *testing.T, o server.Options, pools ...broker.PoolConfig) *worl
 	b, err := broker.New(t.Context(), &broker.Memory{}, pools)
 	require.NoError(t, err)
 	w := &world{T: t, broker: b, logs: &record{}, calls: &callLog{}, main: bufconn.Listen(1 << 16)}
-	o.Broker, o.Observe = b, w.calls.note
-	o.Logger = slog.New(slog.NewJSONHandler(w.logs, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	counts := metrics.New(metrics.Sources{Pools: b.List, Pool: b.Inspect})
+	o.Broker, o.Observe = b, func(method string, code codes.Code, took time.Duration) {
+		w.calls.note(method, code, took)
+		counts.Observe(method, code, took)
+	}
+	o.Logger = canary.Logger("the server's log", w.logs)
+	if o.Audit.Log == nil {
+		o.Audit.Log, err = audit.Open(filepath.Join(canary.Dir(t), "audit.jsonl"))
+		require.NoError(t, err)
+		t.Cleanup(func() { _ = o.Audit.Log.Close() })
+	}
 	if o.Keys == nil {
 		o.Keys = func(pool string, key int) secret.Value { return secret.New(keyValue(pool, key)) }
 	}
@@ -114,6 +130,9 @@ func beginWith(t *testing.T, o server.Options, pools ...broker.PoolConfig) *worl
 		serving.Go(func() { _ = w.server.ServeAdmin(w.admin) })
 	}
 	t.Cleanup(func() {
+		scrape := httptest.NewRecorder()
+		counts.Write(scrape, httptest.NewRequest(http.MethodGet, "/metrics", nil), func(string) bool { return true })
+		canary.Text("metrics", scrape.Body.String())
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		defer cancel()
 		w.server.Stop(ctx)
@@ -147,7 +166,7 @@ func (w *world) dialTo(l *bufconn.Listener, name string, options ...grpc.DialOpt
 func (w *world) dial(l *bufconn.Listener, creds credentials.TransportCredentials, name string, options ...grpc.DialOption) *caller {
 	w.Helper()
 	dials := &atomic.Int32{}
-	conn, err := grpc.NewClient("passthrough:///broker", append(slices.Clone(options),
+	conn, err := grpc.NewClient("passthrough:///broker", append(append(wiretap.Options(), options...),
 		grpc.WithTransportCredentials(creds),
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
 			dials.Add(1)
@@ -305,6 +324,9 @@ func policy(t *testing.T, tokens map[string][]string, rules ...access.Rule) *acc
 	for name, valid := range tokens {
 		token := access.Token{Name: name}
 		for _, text := range valid {
+			if access.LooksLikeToken(text) {
+				canary.Also(text)
+			}
 			token.Hashes = append(token.Hashes, access.HashToken(text))
 		}
 		list = append(list, token)
@@ -437,6 +459,7 @@ func (f *files) install(c tls.Certificate) {
 	der, err := x509.MarshalPKCS8PrivateKey(c.PrivateKey)
 	require.NoError(f, err)
 	f.write(f.Cert, "CERTIFICATE", c.Leaf.Raw)
+	canary.Also(string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})))
 	f.write(f.Key, "PRIVATE KEY", der)
 }
 

@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"gopkg.in/yaml.v3"
 
+	"github.com/keybroker/keybroker/internal/canary"
 	"github.com/keybroker/keybroker/internal/certs"
 )
 
@@ -86,7 +87,7 @@ func TestCertsWithDirectoriesOfAnyName(t *testing.T) {
 
 func TestCertsCommandLine(t *testing.T) {
 	foreign := t.TempDir()
-	require.NoError(t, os.WriteFile(filepath.Join(foreign, "server.key"), []byte("sk-mine"), 0o600))
+	require.NoError(t, os.WriteFile(filepath.Join(foreign, "server.key"), []byte(canary.Key("foreign")), 0o600))
 	for _, c := range []struct {
 		name           string
 		args           []string
@@ -113,7 +114,7 @@ func TestCertsCommandLine(t *testing.T) {
 					assert.Empty(t, x.got)
 				}
 				assert.Contains(t, x.got, x.want)
-				assert.NotContains(t, x.got, "sk-mine")
+				assert.NotContains(t, x.got, canary.Key("foreign"))
 			}
 			if c.code == exitUsage {
 				assert.NoDirExists(t, "certs")

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -18,6 +19,7 @@ import (
 	"gopkg.in/yaml.v3"
 
 	"github.com/keybroker/keybroker/internal/access"
+	"github.com/keybroker/keybroker/internal/canary"
 )
 
 // TestMain lets a test run the whole program as a child: see signal_test.go.
@@ -25,11 +27,12 @@ func TestMain(m *testing.M) {
 	if os.Getenv("RUN_KEYBROKER") != "" {
 		main() // which exits
 	}
-	os.Exit(m.Run())
+	os.Exit(canary.Main(m, nil))
 }
 
 // screen is what the program has written; one that runs still may be read.
 type screen struct {
+	all  io.Writer // hears it as well; nil: nobody
 	mu   sync.Mutex
 	text bytes.Buffer
 }
@@ -37,6 +40,9 @@ type screen struct {
 func (s *screen) Write(p []byte) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.all != nil {
+		_, _ = s.all.Write(p)
+	}
 	return s.text.Write(p)
 }
 
@@ -48,7 +54,7 @@ func (s *screen) String() string {
 
 // around makes an environment of the variables given, and nothing else.
 func around(vars map[string]string) (env *environment, stdout, stderr *screen) {
-	stdout, stderr = &screen{}, &screen{}
+	stdout, stderr = &screen{all: canary.Writer("stdout")}, &screen{all: canary.Writer("stderr")}
 	return &environment{
 		getenv: func(name string) (string, bool) { v, ok := vars[name]; return v, ok },
 		stdout: stdout, stderr: stderr,
@@ -57,22 +63,22 @@ func around(vars map[string]string) (env *environment, stdout, stderr *screen) {
 
 // file writes a configuration and gives its path.
 func file(t *testing.T, text string) string {
-	path := filepath.Join(t.TempDir(), "broker.yaml")
+	path := filepath.Join(canary.Dir(t, "broker.yaml"), "broker.yaml")
 	require.NoError(t, os.WriteFile(path, []byte(text), 0o600))
 	return path
 }
 
 // onProvider is a configuration with one slot that listens where it is told.
 func onProvider(listen string) string {
-	return "server: {plaintext: true, listen: '" + listen + "', drain_timeout: 5s}\n" +
-		"providers: [{name: p, type: anthropic, flat_limits: true, keys: [{id: k, key: sk-file, rpm_limit: 1000, max_concurrency: 1}]}]\n"
+	return "server: {plaintext: true, listen: '" + listen + "', drain_timeout: 5s}\naudit: {path: audit.jsonl}\n" +
+		"providers: [{name: p, type: anthropic, flat_limits: true, keys: [{id: k, key: sk-cnry7f3a-file, rpm_limit: 1000, max_concurrency: 1}]}]\n"
 }
 
 func TestCommandLine(t *testing.T) {
-	wireless := file(t, "providers: [{name: p, type: anthropic, keys: [{key: sk-1}]}]")
+	wireless := file(t, "providers: [{name: p, type: anthropic, keys: [{key: sk-cnry7f3a-line}]}]")
 	secured := file(t, "server: {tls: {cert_file: none.crt, key_file: none.key, client_ca_file: none.crt}}\nstore: {type: memory}\n"+
-		"access: {rules: [{identities: ['dns:a'], pools: [p], verbs: [acquire]}]}\nproviders: [{name: p, type: anthropic, keys: [{key: sk-1}]}]")
-	good, bad := file(t, onProvider("127.0.0.1:0")), file(t, "providers: [{name: p, type: pear, keys: [{key: sk-secret-value}]}]")
+		"access: {rules: [{identities: ['dns:a'], pools: [p], verbs: [acquire]}]}\nproviders: [{name: p, type: anthropic, keys: [{key: sk-cnry7f3a-line}]}]")
+	good, bad := file(t, onProvider("127.0.0.1:0")), file(t, "providers: [{name: p, type: pear, keys: [{key: sk-cnry7f3a-bad}]}]")
 	for _, c := range []struct {
 		args           string
 		code           int
@@ -168,7 +174,7 @@ func TestFlagGoesBeforeEnvironmentBeforeFile(t *testing.T) {
 }
 
 func TestCheckShowsWhatIsInForceWithoutTheKeys(t *testing.T) {
-	const marker = "sk-canary-7c1e"
+	const marker = "sk-" + canary.Mark + "-check-"
 	vars := map[string]string{}
 	for _, name := range []string{"ANTHROPIC_API_KEY_PRIMARY", "ANTHROPIC_API_KEY_SECONDARY", "ANTHROPIC_API_KEY_BACKUP", "OPENAI_API_KEY"} {
 		vars[name] = marker + name

@@ -60,6 +60,7 @@ func serve(ctx context.Context, env *environment, args []string) error {
 		}
 		return cfg, err
 	}
+	hideMemory()
 	hangups := make(chan os.Signal, 1)
 	signal.Notify(hangups, syscall.SIGHUP) // from now on it does not end us
 	defer signal.Stop(hangups)
@@ -83,7 +84,6 @@ func serve(ctx context.Context, env *environment, args []string) error {
 	if err != nil {
 		return err
 	}
-	noCoreDumps()
 	wire := "plaintext"
 	if cfg.Server.TLS != nil {
 		wire = "tls"

@@ -25,6 +25,8 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	keybrokerv1 "github.com/keybroker/keybroker/gen/keybroker/v1"
+	"github.com/keybroker/keybroker/internal/canary"
+	"github.com/keybroker/keybroker/internal/wiretap"
 )
 
 // address waits for the line that says where the broker listens.
@@ -46,7 +48,7 @@ func address(t *testing.T, log io.Reader) string {
 
 // connect gives both services of a broker.
 func connect(t *testing.T, address string) (keybrokerv1.KeyBrokerServiceClient, keybrokerv1.AdminServiceClient) {
-	conn, err := grpc.NewClient(address, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	conn, err := grpc.NewClient(address, append(wiretap.Options(), grpc.WithTransportCredentials(insecure.NewCredentials()))...)
 	require.NoError(t, err)
 	t.Cleanup(func() { conn.Close() })
 	return keybrokerv1.NewKeyBrokerServiceClient(conn), keybrokerv1.NewAdminServiceClient(conn)
@@ -60,21 +62,22 @@ func TestServeRunsUntilItsContextEnds(t *testing.T) {
 	defer cancel()
 	code := make(chan int, 1)
 	go func() {
-		code <- run(ctx, env, []string{"serve", "--config", file(t, onProvider("127.0.0.1:1")), "--listen", "127.0.0.1:0", "--log-format", "json"})
+		code <- run(ctx, env, []string{"serve", "--config", file(t, onProvider("127.0.0.1:1")), "--listen", "127.0.0.1:0", "--log-format", "json", "--log-level", "debug"})
 		writer.Close()
 	}()
-	keys, _ := connect(t, address(t, log))
+	heard := io.TeeReader(log, canary.Writer("the log"))
+	keys, _ := connect(t, address(t, heard))
 	rest := make(chan string, 1)
-	go func() { text, _ := io.ReadAll(log); rest <- string(text) }()
+	go func() { text, _ := io.ReadAll(heard); rest <- string(text) }()
 	l, err := keys.AcquireKey(t.Context(), &keybrokerv1.AcquireKeyRequest{Pool: "p"})
 	require.NoError(t, err)
-	assert.Equal(t, "sk-file", l.GetApiKey())
+	assert.Equal(t, canary.Key("file"), l.GetApiKey())
 
 	cancel()
 	assert.Equal(t, exitOK, <-code)
 	text := <-rest
 	assert.Contains(t, text, "broker stopped")
-	assert.NotContains(t, text, "sk-file")
+	assert.NotContains(t, text, canary.Key("file"))
 	assert.Empty(t, stdout.String())
 	_, err = keys.AcquireKey(t.Context(), &keybrokerv1.AcquireKeyRequest{Pool: "p"})
 	assert.Equal(t, codes.Unavailable, status.Code(err))
@@ -91,7 +94,7 @@ func TestSandboxRunsUntilItsContextEnds(t *testing.T) {
 }
 
 func TestSIGHUPReadsKeysAndRulesAgain(t *testing.T) {
-	dir := t.TempDir()
+	dir := canary.Dir(t, "broker.yaml", "secret")
 	at := func(name string) string { return filepath.Join(dir, name) }
 	write := func(name, text string) { require.NoError(t, os.WriteFile(at(name), []byte(text), 0o600)) }
 	config := func(verbs string) string {
@@ -99,12 +102,13 @@ func TestSIGHUPReadsKeysAndRulesAgain(t *testing.T) {
 			"access: {rules: [{identities: [local], pools: [p], verbs: [" + verbs + "]}]}\n" +
 			"providers: [{name: p, type: anthropic, flat_limits: true, keys: [{id: k, key_file: secret}]}]\n"
 	}
-	write("secret", "sk-before")
+	write("secret", canary.Key("before"))
 	write("broker.yaml", config("acquire"))
-	child := exec.Command(os.Args[0], "serve", "--config", at("broker.yaml"), "--log-format", "json")
+	child := exec.Command(os.Args[0], "serve", "--config", at("broker.yaml"), "--log-format", "json", "--log-level", "debug")
 	child.Env = append(os.Environ(), "RUN_KEYBROKER=1")
-	log, err := child.StderrPipe()
+	pipe, err := child.StderrPipe()
 	require.NoError(t, err)
+	log := io.TeeReader(pipe, canary.Writer("a child's log"))
 	require.NoError(t, child.Start())
 	t.Cleanup(func() { _ = child.Process.Kill() })
 	lines := bufio.NewReader(log)
@@ -129,21 +133,21 @@ func TestSIGHUPReadsKeysAndRulesAgain(t *testing.T) {
 		_, err := operator.GetPool(t.Context(), &keybrokerv1.GetPoolRequest{Pool: "p"})
 		return status.Code(err)
 	}
-	assert.Equal(t, "sk-before", lease())
+	assert.Equal(t, canary.Key("before"), lease())
 	assert.Equal(t, codes.PermissionDenied, inspect())
 
-	write("secret", "sk-after")
+	write("secret", canary.Key("after"))
 	write("broker.yaml", config("acquire, inspect"))
 	require.NoError(t, os.Rename(at("audit.jsonl"), at("audit.jsonl.1")))
 	text := hangup("configuration read again")
 	assert.Contains(t, text, "key has a new value")
-	assert.Equal(t, "sk-after", lease())
+	assert.Equal(t, canary.Key("after"), lease())
 	assert.Equal(t, codes.OK, inspect())
 
 	write("broker.yaml", config("steal"))
 	text += hangup("reload failed")
 	assert.Contains(t, text, "unknown verb")
-	assert.Equal(t, "sk-after", lease(), "as it was")
+	assert.Equal(t, canary.Key("after"), lease(), "as it was")
 	assert.Equal(t, codes.OK, inspect())
 	assert.NotContains(t, text, "sk-")
 
@@ -154,10 +158,11 @@ func TestSIGHUPReadsKeysAndRulesAgain(t *testing.T) {
 }
 
 func TestSIGTERMSendsWaitersAwayAndExitsCleanly(t *testing.T) {
-	child := exec.Command(os.Args[0], "serve", "--config", file(t, onProvider("127.0.0.1:0")), "--log-format", "json")
+	child := exec.Command(os.Args[0], "serve", "--config", file(t, onProvider("127.0.0.1:0")), "--log-format", "json", "--log-level", "debug")
 	child.Env = append(os.Environ(), "RUN_KEYBROKER=1")
-	log, err := child.StderrPipe()
+	pipe, err := child.StderrPipe()
 	require.NoError(t, err)
+	log := io.TeeReader(pipe, canary.Writer("a child's log"))
 	require.NoError(t, child.Start())
 	t.Cleanup(func() { _ = child.Process.Kill() })
 	keys, operator := connect(t, address(t, log))
@@ -187,5 +192,5 @@ func TestSIGTERMSendsWaitersAwayAndExitsCleanly(t *testing.T) {
 	assert.NoError(t, child.Wait(), "exit code 0")
 	assert.Less(t, time.Since(began), 5*time.Second, "within the drain time")
 	assert.Contains(t, text, "broker stopped")
-	assert.NotContains(t, text, "sk-file")
+	assert.NotContains(t, text, canary.Key("file"))
 }

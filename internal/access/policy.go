@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 )
 
 // Verb is a kind of call; several may be joined by |.
@@ -64,7 +65,8 @@ var ErrUnknownToken = errors.New("the token is not valid here")
 type Policy struct {
 	rules  []rule
 	tokens map[Hash]string
-	rights sync.Map // of identities that have called, *Rights
+	rights sync.Map // of identities that have called and may do something, *Rights
+	known  atomic.Int64
 }
 
 type rule struct {
@@ -190,8 +192,7 @@ func (p *Policy) Token(token string) (string, error) {
 // HasTokens reports whether anybody can prove an identity by a token.
 func (p *Policy) HasTokens() bool { return len(p.tokens) > 0 }
 
-// Rights gives what an identity may do. Ask for those who have proved theirs only:
-// the answer is remembered.
+// Rights gives what an identity may do.
 func (p *Policy) Rights(identity string) *Rights {
 	if r, ok := p.rights.Load(identity); ok {
 		return r.(*Rights)
@@ -203,9 +204,19 @@ func (p *Policy) Rights(identity string) *Rights {
 			r.verbs |= p.rules[i].verbs
 		}
 	}
+	if len(r.rules) == 0 {
+		return r
+	}
+	if p.known.Add(1) > maxKnown {
+		p.rights.Clear()
+		p.known.Store(1)
+	}
 	p.rights.Store(identity, r)
 	return r
 }
+
+// maxKnown is how many identities are remembered.
+const maxKnown = 50_000
 
 // Rights are what one identity may do.
 type Rights struct {

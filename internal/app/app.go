@@ -121,6 +121,9 @@ func (a *App) listen() (err error) {
 			return fmt.Errorf("server.%s: %w", setting, err)
 		}
 		a.listeners[setting] = l
+		if tcp, ok := l.Addr().(*net.TCPAddr); s.TLS == nil && (!ok || !tcp.IP.IsLoopback()) { // whatever a name stands for
+			return fmt.Errorf("server.%s: %v is not on this machine alone, and there is no TLS", setting, l.Addr())
+		}
 	}
 	return nil
 }

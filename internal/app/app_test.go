@@ -7,9 +7,9 @@ import (
 	"context"
 	"encoding/json"
 	"io"
-	"log/slog"
 	"net"
 	"net/http"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -24,8 +24,9 @@ import (
 
 	keybrokerv1 "github.com/keybroker/keybroker/gen/keybroker/v1"
 	"github.com/keybroker/keybroker/internal/app"
-	"github.com/keybroker/keybroker/internal/config"
+	"github.com/keybroker/keybroker/internal/canary"
 	"github.com/keybroker/keybroker/internal/sandbox"
+	"github.com/keybroker/keybroker/internal/wiretap"
 )
 
 // program is what serve --sandbox runs.
@@ -33,12 +34,13 @@ type program struct {
 	keys     keybrokerv1.KeyBrokerServiceClient
 	operator keybrokerv1.AdminServiceClient
 	sandbox  *sandbox.Server
+	app      *app.App
 	stop     func() error
 }
 
 func start(t *testing.T) *program {
-	cfg, err := config.Parse("sandbox.yaml", app.SandboxConfig, app.ConfigOptions())
-	require.NoError(t, err)
+	cfg := simulated(t)
+	cfg.Audit.Path, cfg.Server.MetricsListen = filepath.Join(canary.Dir(t), "audit.jsonl"), "127.0.0.1:0"
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	cfg.Server.Listen = "127.0.0.1:0"
@@ -47,7 +49,7 @@ func start(t *testing.T) *program {
 		cfg.Providers[i].BaseURL = strings.Replace(cfg.Providers[i].BaseURL, app.SandboxAddress, l.Addr().String(), 1)
 	}
 	p := &program{sandbox: sandbox.New(app.SandboxAccounts(cfg), sandbox.Options{Seed: 1})}
-	a, err := app.New(t.Context(), cfg, app.Options{Logger: slog.New(slog.DiscardHandler)})
+	a, err := app.New(t.Context(), cfg, app.Options{Logger: canary.Logger("the broker's log")})
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
@@ -60,7 +62,8 @@ func start(t *testing.T) *program {
 		return <-done
 	})
 	t.Cleanup(func() { assert.NoError(t, p.stop()) })
-	conn, err := grpc.NewClient(a.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	p.app = a
+	conn, err := grpc.NewClient(a.Addr().String(), append(wiretap.Options(), grpc.WithTransportCredentials(insecure.NewCredentials()))...)
 	require.NoError(t, err)
 	t.Cleanup(func() { conn.Close() })
 	p.keys, p.operator = keybrokerv1.NewKeyBrokerServiceClient(conn), keybrokerv1.NewAdminServiceClient(conn)
@@ -113,6 +116,7 @@ func TestProgramServesEverySurface(t *testing.T) {
 		assert.Zero(t, a.Unauthorized, a.Name)
 	}
 	assert.Zero(t, p.sandbox.Stats().UnknownKeys)
+	scrape(t, p.app)
 	require.NoError(t, p.stop())
 	_, err := p.keys.AcquireKey(t.Context(), &keybrokerv1.AcquireKeyRequest{Pool: "openai"})
 	assert.Equal(t, codes.Unavailable, status.Code(err))
@@ -183,17 +187,17 @@ func TestListenersThatCannotBeOpened(t *testing.T) {
 		{taken.Addr().String(), "", "server.listen"},
 		{"127.0.0.1:0", taken.Addr().String(), "server.admin_listen"},
 	} {
-		cfg := provide(t, "anthropic", "keys: [{key: sk-1}]")
+		cfg := provide(t, "anthropic", "keys: [{key: sk-cnry7f3a-app-1}]")
 		cfg.Server.Listen, cfg.Server.AdminListen = c.listen, c.admin
-		_, err := app.New(t.Context(), cfg, app.Options{Logger: slog.New(slog.DiscardHandler)})
+		_, err := app.New(t.Context(), cfg, app.Options{Logger: canary.Logger("the broker's log")})
 		require.ErrorContains(t, err, c.want)
 	}
 }
 
 func TestRunEndsWhenTheContextHasEndedBefore(t *testing.T) {
-	cfg := provide(t, "anthropic", "keys: [{key: sk-1}]")
+	cfg := provide(t, "anthropic", "keys: [{key: sk-cnry7f3a-app-1}]")
 	cfg.Server.Listen, cfg.Server.AdminListen = "127.0.0.1:0", "127.0.0.1:0"
-	a, err := app.New(t.Context(), cfg, app.Options{Logger: slog.New(slog.DiscardHandler)})
+	a, err := app.New(t.Context(), cfg, app.Options{Logger: canary.Logger("the broker's log")})
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()

@@ -288,7 +288,7 @@ func (s *scene) exhausted() {
 // revoked: one key is not accepted any more.
 func (s *scene) revoked() {
 	s.traffic(15*time.Second, 10*time.Second)
-	s.provider.Revoke("secret-a1")
+	s.provider.Revoke("sk-cnry7f3a-dialects-a1")
 	gone := time.Now()
 	s.traffic(minute, 10*time.Second)
 	assert.Equal(s, keybrokerv1.Health_HEALTH_QUARANTINED, s.key("a1").GetHealth())
@@ -298,7 +298,7 @@ func (s *scene) revoked() {
 		assert.Positive(s, count(s.since(gone, ""), func(r *request) bool { return r.key == id && r.ok() }))
 	}
 	tries := count(s.since(gone, ""), failed)
-	s.provider.Restore("secret-a1")
+	s.provider.Restore("sk-cnry7f3a-dialects-a1")
 	restored := time.Now()
 	s.traffic(25*minute, 3*minute) // 10 min, or 20 if another service confirms it
 	back := first(s.since(restored, ""), func(r *request) bool { return r.key == "a1" && r.ok() })
@@ -306,10 +306,10 @@ func (s *scene) revoked() {
 	s.Logf("%s: %d tries, back by itself after %v", s.typ, tries, back.granted.Sub(restored))
 	assert.LessOrEqual(s, tries, 6)
 
-	s.provider.Revoke("secret-a1")
+	s.provider.Revoke("sk-cnry7f3a-dialects-a1")
 	s.traffic(minute, 10*time.Second)
 	require.Equal(s, keybrokerv1.Health_HEALTH_QUARANTINED, s.key("a1").GetHealth())
-	s.provider.Restore("secret-a1")
+	s.provider.Restore("sk-cnry7f3a-dialects-a1")
 	_, err := s.operator.RestoreKey(s.Context(), &keybrokerv1.RestoreKeyRequest{Pool: "p", KeyId: "a1"})
 	require.NoError(s, err)
 	assert.Equal(s, keybrokerv1.Health_HEALTH_HEALTHY, s.key("a1").GetHealth())
@@ -321,7 +321,7 @@ func (s *scene) revoked() {
 // forbidden: one key may not use one model.
 func (s *scene) forbidden() {
 	s.traffic(15*time.Second, 10*time.Second)
-	s.provider.Forbid("secret-a1", "m", true)
+	s.provider.Forbid("sk-cnry7f3a-dialects-a1", "m", true)
 	at := time.Now()
 	s.traffic(minute, 10*time.Second)
 	wrong := count(s.since(at, ""), failed)

@@ -8,11 +8,11 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"log/slog"
 	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -28,10 +28,13 @@ import (
 
 	keybrokerv1 "github.com/keybroker/keybroker/gen/keybroker/v1"
 	"github.com/keybroker/keybroker/internal/app"
+	"github.com/keybroker/keybroker/internal/audit"
 	"github.com/keybroker/keybroker/internal/broker"
+	"github.com/keybroker/keybroker/internal/canary"
 	"github.com/keybroker/keybroker/internal/provider"
 	"github.com/keybroker/keybroker/internal/sandbox"
 	"github.com/keybroker/keybroker/internal/secret"
+	"github.com/keybroker/keybroker/internal/wiretap"
 	"github.com/keybroker/keybroker/server"
 )
 
@@ -89,19 +92,24 @@ providers:
   lease: {start_within: %v, max_wait: 20s}
   groups: [{name: a%s}, {name: b%s}]
   keys:
-  - {id: a1, key: secret-a1, group: a}
-  - {id: a2, key: secret-a2, group: a}
-  - {id: b1, key: secret-b1, group: b}
+  - {id: a1, key: sk-cnry7f3a-dialects-a1, group: a}
+  - {id: a2, key: sk-cnry7f3a-dialects-a2, group: a}
+  - {id: b1, key: sk-cnry7f3a-dialects-b1, group: b}
 `, d.typ, d.base, d.flat, d.within(), limits, limits))
 	s.provider = sandbox.New([]sandbox.Account{
-		{Type: d.typ, Name: "org-a", Keys: []string{"secret-a1", "secret-a2"}, Default: d.limits},
-		{Type: d.typ, Name: "org-b", Keys: []string{"secret-b1"}, Default: d.limits},
+		{Type: d.typ, Name: "org-a", Keys: []string{"sk-cnry7f3a-dialects-a1", "sk-cnry7f3a-dialects-a2"}, Default: d.limits},
+		{Type: d.typ, Name: "org-b", Keys: []string{"sk-cnry7f3a-dialects-b1"}, Default: d.limits},
 	}, sandbox.Options{Latency: d.answers(), Seed: 1, Now: time.Now})
 
 	pools, keys := app.Pools(cfg)
 	b, err := broker.New(t.Context(), &broker.Memory{}, pools)
 	require.NoError(t, err)
-	srv, listener := server.New(server.Options{Broker: b, Keys: lookup(keys), Logger: slog.New(slog.DiscardHandler)}), bufconn.Listen(1<<16)
+	log, err := audit.Open(filepath.Join(canary.Dir(t), "audit.jsonl"))
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = log.Close() })
+	srv, listener := server.New(server.Options{
+		Broker: b, Keys: lookup(keys), Logger: canary.Logger("the server's log"), Audit: server.Audit{Log: log},
+	}), bufconn.Listen(1<<16)
 	var serving sync.WaitGroup
 	serving.Go(func() { _ = srv.Serve(listener) })
 	t.Cleanup(func() {
@@ -110,8 +118,8 @@ providers:
 		srv.Stop(ctx)
 		serving.Wait()
 	})
-	conn, err := grpc.NewClient("passthrough:///broker", grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return listener.DialContext(ctx) }))
+	conn, err := grpc.NewClient("passthrough:///broker", append(wiretap.Options(), grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return listener.DialContext(ctx) }))...)
 	require.NoError(t, err)
 	t.Cleanup(func() { conn.Close() })
 	s.keys, s.operator = keybrokerv1.NewKeyBrokerServiceClient(conn), keybrokerv1.NewAdminServiceClient(conn)

@@ -3,7 +3,6 @@ package app_test
 import (
 	"context"
 	"io"
-	"log/slog"
 	"net/http"
 	"sync/atomic"
 	"testing"
@@ -17,21 +16,23 @@ import (
 
 	keybrokerv1 "github.com/keybroker/keybroker/gen/keybroker/v1"
 	"github.com/keybroker/keybroker/internal/app"
+	"github.com/keybroker/keybroker/internal/canary"
 	"github.com/keybroker/keybroker/internal/config"
+	"github.com/keybroker/keybroker/internal/wiretap"
 )
 
 func TestMetricsAreServed(t *testing.T) {
-	const value = "sk-canary-5c1e"
+	value := canary.Key("metrics")
 	cfg := parse(t, `
 server: {listen: "127.0.0.1:0", metrics_listen: "127.0.0.1:0", plaintext: true}
 store: {type: memory}
-audit: {path: `+t.TempDir()+`/audit.log}
+audit: {path: `+canary.Dir(t)+`/audit.log}
 providers:
 - {name: p, type: anthropic, flat_limits: true, keys: [{id: one, key: `+value+`, rpm_limit: 10}]}
 `)
 	var heard atomic.Int32
 	a, err := app.New(t.Context(), cfg, app.Options{
-		Logger:  slog.New(slog.DiscardHandler),
+		Logger:  canary.Logger("the broker's log"),
 		Observe: func(string, codes.Code, time.Duration) { heard.Add(1) },
 	})
 	require.NoError(t, err)
@@ -42,7 +43,7 @@ providers:
 		cancel()
 		assert.NoError(t, <-done)
 	})
-	conn, err := grpc.NewClient(a.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	conn, err := grpc.NewClient(a.Addr().String(), append(wiretap.Options(), grpc.WithTransportCredentials(insecure.NewCredentials()))...)
 	require.NoError(t, err)
 	defer conn.Close()
 	lease, err := keybrokerv1.NewKeyBrokerServiceClient(conn).AcquireKey(t.Context(), &keybrokerv1.AcquireKeyRequest{Pool: "p"})
@@ -81,5 +82,6 @@ func scrape(t *testing.T, a *app.App) string {
 	body, err := io.ReadAll(resp.Body)
 	require.NoError(t, err)
 	require.Equal(t, http.StatusOK, resp.StatusCode, "%s", body)
+	canary.Text("metrics", string(body))
 	return string(body)
 }

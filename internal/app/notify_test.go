@@ -4,7 +4,9 @@ package app_test
 
 import (
 	"bytes"
+	"context"
 	"log/slog"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"sync"
@@ -17,6 +19,8 @@ import (
 
 	keybrokerv1 "github.com/keybroker/keybroker/gen/keybroker/v1"
 	"github.com/keybroker/keybroker/internal/app"
+	"github.com/keybroker/keybroker/internal/canary"
+	"github.com/keybroker/keybroker/internal/wiretap"
 )
 
 // lines keeps what is logged, without the times.
@@ -29,6 +33,29 @@ func (l *lines) Write(p []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.text.Write(p)
+}
+
+// twice hands what is logged to two handlers, one of which is for the canary.
+type twice struct {
+	slog.Handler
+	all slog.Handler
+}
+
+func (b twice) Enabled(context.Context, slog.Level) bool { return true }
+
+func (b twice) Handle(ctx context.Context, r slog.Record) error {
+	if b.Handler.Enabled(ctx, r.Level) {
+		_ = b.Handler.Handle(ctx, r)
+	}
+	return b.all.Handle(ctx, r)
+}
+
+func (b twice) WithAttrs(as []slog.Attr) slog.Handler {
+	return twice{b.Handler.WithAttrs(as), b.all.WithAttrs(as)}
+}
+
+func (b twice) WithGroup(name string) slog.Handler {
+	return twice{b.Handler.WithGroup(name), b.all.WithGroup(name)}
 }
 
 // events are the lines that tell of one.
@@ -44,20 +71,20 @@ func (l *lines) events() (all []string) {
 }
 
 func TestNoticesAreLogged(t *testing.T) {
-	const spendCap = `{"type":"error","error":{"type":"rate_limit_error","details":{"error_code":"enforced_spend_limit_reached"},"message":"sk-secret-x is out of money"}}`
+	const spendCap = `{"type":"error","error":{"type":"rate_limit_error","details":{"error_code":"enforced_spend_limit_reached"},"message":"sk-cnry7f3a-notify-x is out of money"}}`
 	type answer struct {
 		status  int32
 		body    string
 		headers map[string]string
 	}
 	organization := answer{200, "", map[string]string{"anthropic-organization-id": "org-x"}}
-	limited := answer{429, "sk-secret", map[string]string{"retry-after": "7"}}
+	limited := answer{429, canary.Key("notify-said"), map[string]string{"retry-after": "7"}}
 	for name, c := range map[string]struct {
 		answers []answer // to leases of one key after the other
 		want    []string
 	}{
 		"nothing to be said": {[]answer{{200, "", nil}, {400, "", nil}}, nil},
-		"a key": {[]answer{{401, "sk-secret", nil}}, []string{
+		"a key": {[]answer{{401, canary.Key("notify-said"), nil}}, []string{
 			`level=WARN msg="refused by the provider (401)" pool=p event=key_suspect key=one group=one`}},
 		"a quota": {[]answer{{429, spendCap, nil}}, []string{
 			`level=WARN msg=quota_exhausted pool=p event=resting group=one for=10m0s`}},
@@ -74,16 +101,17 @@ func TestNoticesAreLogged(t *testing.T) {
 			cfg := parse(t, `
 server: {listen: "127.0.0.1:0", plaintext: true}
 store: {type: memory}
+audit: {path: `+filepath.Join(canary.Dir(t), "audit.jsonl")+`}
 providers:
-- {name: p, type: anthropic, models: [m], keys: [{id: one, key: sk-secret-1}, {id: two, key: sk-secret-2}]}
+- {name: p, type: anthropic, models: [m], keys: [{id: one, key: sk-cnry7f3a-notify-1}, {id: two, key: sk-cnry7f3a-notify-2}]}
 `)
 			logged := &lines{}
-			a, err := app.New(t.Context(), cfg, app.Options{Logger: slog.New(slog.NewTextHandler(logged, nil))})
+			a, err := app.New(t.Context(), cfg, app.Options{Logger: slog.New(twice{slog.NewTextHandler(logged, nil), canary.Logger("the broker's log").Handler()})})
 			require.NoError(t, err)
 			var running sync.WaitGroup
 			running.Go(func() { assert.NoError(t, a.Run(t.Context())) })
 			t.Cleanup(running.Wait)
-			conn, err := grpc.NewClient(a.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()))
+			conn, err := grpc.NewClient(a.Addr().String(), append(wiretap.Options(), grpc.WithTransportCredentials(insecure.NewCredentials()))...)
 			require.NoError(t, err)
 			t.Cleanup(func() { conn.Close() })
 			keys := keybrokerv1.NewKeyBrokerServiceClient(conn)
@@ -96,7 +124,7 @@ providers:
 				require.NoError(t, err)
 			}
 			assert.Equal(t, c.want, logged.events())
-			assert.NotContains(t, logged.text.String(), "sk-secret")
+			assert.NotContains(t, logged.text.String(), canary.Mark)
 		})
 	}
 }

@@ -64,7 +64,7 @@ func TestLimitsBecomeBuckets(t *testing.T) {
 			limit(provider.Requests, minute, 3, sliding), limit(provider.Tokens, minute, 9, sliding)}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			fields := "key: sk-1"
+			fields := "key: sk-cnry7f3a-app-1"
 			if c.key != "" {
 				fields += ", " + c.key
 			}
@@ -90,17 +90,17 @@ providers:
   groups:
   - {name: org, rpm_limit: 8}
   keys:
-  - {id: one, key: sk-1, group: org, priority: 2, itpm_limit: 9}
-  - {id: two, key: sk-2, weight: 5}
+  - {id: one, key: sk-cnry7f3a-app-1, group: org, priority: 2, itpm_limit: 9}
+  - {id: two, key: sk-cnry7f3a-app-2, weight: 5}
 - name: off
   type: openai
   enabled: false
-  keys: [{key: sk-3}]
+  keys: [{key: sk-cnry7f3a-app-3}]
 - name: second
   type: openai
   flat_limits: true
   pooling: {strategy: weighted}
-  keys: [{id: k, key: sk-4}]
+  keys: [{id: k, key: sk-cnry7f3a-app-4}]
 `))
 	require.Equal(t, []string{"first", "second"}, []string{pools[0].Name, pools[1].Name}, "a provider that is switched off is no pool")
 	first, second := pools[0], pools[1]
@@ -120,7 +120,7 @@ providers:
 	assert.Equal(t, "https://api.openai.com/v1", second.BaseURL, "the type's own")
 	assert.Equal(t, []string{"random", "weighted"}, []string{first.Strategy, second.Strategy})
 	assert.Equal(t, []bool{false, true}, []bool{first.Flat, second.Flat})
-	assert.Equal(t, []string{"sk-1", "sk-2", "sk-4"}, []string{
+	assert.Equal(t, []string{"sk-cnry7f3a-app-1", "sk-cnry7f3a-app-2", "sk-cnry7f3a-app-4"}, []string{
 		keys["first"][0].Reveal(), keys["first"][1].Reveal(), keys["second"][0].Reveal(),
 	})
 }
@@ -130,10 +130,10 @@ func TestWithoutPoolingOnlyTheFirstKeyIsLeased(t *testing.T) {
 		name, rest string
 		want       bool
 	}{
-		{"one key", "keys: [{key: sk-1}]", true},
-		{"one key and pooling", "pooling: {enabled: true}\n  keys: [{key: sk-1}]", false},
-		{"two keys", "keys: [{key: sk-1}, {key: sk-2}]", false},
-		{"two keys and no pooling", "pooling: {enabled: false}\n  keys: [{key: sk-1}, {key: sk-2}]", true},
+		{"one key", "keys: [{key: sk-cnry7f3a-app-1}]", true},
+		{"one key and pooling", "pooling: {enabled: true}\n  keys: [{key: sk-cnry7f3a-app-1}]", false},
+		{"two keys", "keys: [{key: sk-cnry7f3a-app-1}, {key: sk-cnry7f3a-app-2}]", false},
+		{"two keys and no pooling", "pooling: {enabled: false}\n  keys: [{key: sk-cnry7f3a-app-1}, {key: sk-cnry7f3a-app-2}]", true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			pools, _ := app.Pools(provide(t, "anthropic", c.rest))
@@ -141,7 +141,7 @@ func TestWithoutPoolingOnlyTheFirstKeyIsLeased(t *testing.T) {
 		})
 	}
 
-	pools, _ := app.Pools(provide(t, "anthropic", "flat_limits: true\n  pooling: {enabled: false}\n  keys: [{key: sk-1, rpm_limit: 1000}, {key: sk-2, rpm_limit: 1000}]"))
+	pools, _ := app.Pools(provide(t, "anthropic", "flat_limits: true\n  pooling: {enabled: false}\n  keys: [{key: sk-cnry7f3a-app-1, rpm_limit: 1000}, {key: sk-cnry7f3a-app-2, rpm_limit: 1000}]"))
 	b, err := broker.New(t.Context(), &broker.Memory{}, pools)
 	require.NoError(t, err)
 	defer b.Close()
@@ -154,9 +154,9 @@ func TestWithoutPoolingOnlyTheFirstKeyIsLeased(t *testing.T) {
 
 func TestTypeWithoutAnAddressNeedsOne(t *testing.T) {
 	for rest, want := range map[string]string{
-		"keys: [{key: sk-1}]":                            `test.yaml:2: provider "p": base_url is missing; type generic has no address of its own`,
-		"base_url: http://x.test\n  keys: [{key: sk-1}]": "",
-		"enabled: false\n  keys: [{key: sk-1}]":          "",
+		"keys: [{key: sk-cnry7f3a-app-1}]":                            `test.yaml:2: provider "p": base_url is missing; type generic has no address of its own`,
+		"base_url: http://x.test\n  keys: [{key: sk-cnry7f3a-app-1}]": "",
+		"enabled: false\n  keys: [{key: sk-cnry7f3a-app-1}]":          "",
 	} {
 		_, err := config.Parse("test.yaml", []byte("providers:\n- name: p\n  type: generic\n  "+rest), plaintext())
 		if want == "" {
@@ -178,23 +178,23 @@ func TestSandboxEnforcesWhatIsConfigured(t *testing.T) {
 		name, typ, rest string
 		want            []sandbox.Account
 	}{
-		{"what is not stated is there to be learned", "anthropic", "keys: [{id: k, key: sk-1}]",
-			[]sandbox.Account{{Type: "anthropic", Name: "p-k", Keys: []string{"sk-1"}, Default: unstated}}},
-		{"of a combined account too", "openai", "keys: [{id: k, key: sk-1, rpm_limit: 9}]",
-			[]sandbox.Account{{Type: "openai", Name: "p-k", Keys: []string{"sk-1"}, Default: sandbox.Limits{RPM: 9, TPM: 40_000}}}},
+		{"what is not stated is there to be learned", "anthropic", "keys: [{id: k, key: sk-cnry7f3a-app-1}]",
+			[]sandbox.Account{{Type: "anthropic", Name: "p-k", Keys: []string{"sk-cnry7f3a-app-1"}, Default: unstated}}},
+		{"of a combined account too", "openai", "keys: [{id: k, key: sk-cnry7f3a-app-1, rpm_limit: 9}]",
+			[]sandbox.Account{{Type: "openai", Name: "p-k", Keys: []string{"sk-cnry7f3a-app-1"}, Default: sandbox.Limits{RPM: 9, TPM: 40_000}}}},
 		{"keys of a group share one account", "anthropic",
-			"flat_limits: true\n  groups: [{name: org, rpm_limit: 7}]\n  keys: [{id: a, key: sk-1, group: org}, {id: b, key: sk-2, tpm_limit: 9}, {id: c, key: sk-3, group: org}]",
+			"flat_limits: true\n  groups: [{name: org, rpm_limit: 7}]\n  keys: [{id: a, key: sk-cnry7f3a-app-1, group: org}, {id: b, key: sk-cnry7f3a-app-2, tpm_limit: 9}, {id: c, key: sk-cnry7f3a-app-3, group: org}]",
 			[]sandbox.Account{
-				{Type: "anthropic", Name: "p-org", Keys: []string{"sk-1", "sk-3"}, Flat: true, Default: with(func(l *sandbox.Limits) { l.RPM = 7 })},
-				{Type: "anthropic", Name: "p-b", Keys: []string{"sk-2"}, Flat: true, Default: with(func(l *sandbox.Limits) { l.ITPM, l.OTPM = 5, 4 })},
+				{Type: "anthropic", Name: "p-org", Keys: []string{"sk-cnry7f3a-app-1", "sk-cnry7f3a-app-3"}, Flat: true, Default: with(func(l *sandbox.Limits) { l.RPM = 7 })},
+				{Type: "anthropic", Name: "p-b", Keys: []string{"sk-cnry7f3a-app-2"}, Flat: true, Default: with(func(l *sandbox.Limits) { l.ITPM, l.OTPM = 5, 4 })},
 			}},
 		{"the tighter of class and group holds", "anthropic",
-			"models: [m1, m2]\n  classes: [{name: c, models: [m1], rpm_limit: 5, itpm_limit: 90}]\n  keys: [{id: k, key: sk-1, rpm_limit: 6, itpm_limit: 80, max_concurrency: 3}]",
-			[]sandbox.Account{{Type: "anthropic", Name: "p-k", Keys: []string{"sk-1"},
+			"models: [m1, m2]\n  classes: [{name: c, models: [m1], rpm_limit: 5, itpm_limit: 90}]\n  keys: [{id: k, key: sk-cnry7f3a-app-1, rpm_limit: 6, itpm_limit: 80, max_concurrency: 3}]",
+			[]sandbox.Account{{Type: "anthropic", Name: "p-k", Keys: []string{"sk-cnry7f3a-app-1"},
 				Classes: []sandbox.Class{{Name: "c", Models: []string{"m1"}, Limits: with(func(l *sandbox.Limits) { l.RPM, l.ITPM, l.Concurrency = 5, 80, 3 })}},
 				Default: with(func(l *sandbox.Limits) { l.RPM, l.ITPM, l.Concurrency = 6, 80, 3 }),
 			}}},
-		{"nothing of what is switched off", "anthropic", "enabled: false\n  keys: [{key: sk-1}]", nil},
+		{"nothing of what is switched off", "anthropic", "enabled: false\n  keys: [{key: sk-cnry7f3a-app-1}]", nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			assert.Equal(t, c.want, app.SandboxAccounts(provide(t, c.typ, c.rest)))

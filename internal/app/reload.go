@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -49,28 +50,28 @@ func (a *App) Reload(load func() (*config.Config, error)) error {
 }
 
 func (a *App) apply(cfg *config.Config) error {
+	if err := a.sameKeys(cfg); err != nil {
+		return err
+	}
 	policy, err := Policy(cfg)
 	if err != nil {
 		return err
 	}
-	now := a.force.Load()
+	now, values := a.force.Load(), valuesOf(cfg)
 	next := &inForce{policy: policy, keys: map[string][]secret.Value{}}
-	type name struct{ pool, key string }
-	var changed []name
+	var changed []keyName
 	for _, p := range a.cfg.Providers {
-		values := slices.Clone(now.keys[p.Name])
-		for i := range values {
-			id := p.Keys[i].ID
-			if v, ok := keyOf(cfg, p.Name, id); ok && !v.Equal(values[i]) {
-				values[i] = v
-				changed = append(changed, name{p.Name, id})
+		for i, old := range now.keys[p.Name] {
+			name := keyName{p.Name, p.Keys[i].ID}
+			if !values[name].Equal(old) {
+				changed = append(changed, name)
 			}
+			next.keys[p.Name] = append(next.keys[p.Name], values[name])
 		}
-		next.keys[p.Name] = values
 	}
 	a.force.Store(next)
-	for _, n := range changed { // what was said of the old value is not true of the new one
-		_ = a.broker.Restore(n.pool, n.key)
+	for _, n := range changed {
+		a.broker.Renewed(n.pool, n.key)
 		a.logger.Info("key has a new value", "pool", n.pool, "key", n.key)
 	}
 	if shape(cfg) != shape(a.cfg) {
@@ -80,15 +81,47 @@ func (a *App) apply(cfg *config.Config) error {
 	return nil
 }
 
-func keyOf(cfg *config.Config, pool, id string) (secret.Value, bool) {
+type keyName struct{ pool, key string }
+
+func (n keyName) String() string { return n.pool + "/" + n.key }
+
+// valuesOf gives the keys of pools that are enabled.
+func valuesOf(cfg *config.Config) map[keyName]secret.Value {
+	all := map[keyName]secret.Value{}
 	for _, p := range cfg.Providers {
 		for _, k := range p.Keys {
-			if p.Name == pool && k.ID == id && !k.Key.IsZero() {
-				return k.Key, true
+			if p.IsEnabled() {
+				all[keyName{p.Name, k.ID}] = k.Key
 			}
 		}
 	}
-	return secret.Value{}, false
+	return all
+}
+
+// sameKeys refuses a configuration with other keys, by their names, or another wire. To
+// take part of it would leave in use what its author has taken out, or give one
+// credential two names.
+func (a *App) sameKeys(cfg *config.Config) error {
+	if (cfg.Server.TLS == nil) != (a.cfg.Server.TLS == nil) {
+		return errors.New("server.tls has come or gone: nothing of the configuration is in force before a restart")
+	}
+	was, is := valuesOf(a.cfg), valuesOf(cfg)
+	var other []string
+	for n := range is {
+		if _, ok := was[n]; !ok {
+			other = append(other, n.String()+" added")
+		}
+	}
+	for n := range was {
+		if _, ok := is[n]; !ok {
+			other = append(other, n.String()+" removed")
+		}
+	}
+	if len(other) == 0 {
+		return nil
+	}
+	slices.Sort(other)
+	return fmt.Errorf("other keys than before (%s): nothing of the configuration is in force before a restart", strings.Join(other, ", "))
 }
 
 // shape is all of a configuration but what Reload puts in force.

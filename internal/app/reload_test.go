@@ -4,6 +4,7 @@ package app_test
 // and the file that it is written down in. All else waits for a restart.
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -33,12 +34,11 @@ import (
 	keybrokerv1 "github.com/keybroker/keybroker/gen/keybroker/v1"
 	"github.com/keybroker/keybroker/internal/access"
 	"github.com/keybroker/keybroker/internal/app"
+	"github.com/keybroker/keybroker/internal/canary"
 	"github.com/keybroker/keybroker/internal/certs"
 	"github.com/keybroker/keybroker/internal/config"
+	"github.com/keybroker/keybroker/internal/wiretap"
 )
-
-// canary begins all keys' values here.
-const canary = "sk-canary-3f9a-"
 
 // site is a folder with a broker's files, and the broker that runs on them.
 type site struct {
@@ -56,6 +56,9 @@ type siteFile struct {
 	tokens []string // "name hash hash"
 	rules  []string
 	limit  int
+	key    string // its id; k if empty
+	extra  string // of the key: ", " and a limit
+	off    string // of the pool
 	more   string // of the providers
 }
 
@@ -71,22 +74,23 @@ func (j *journal) String() string {
 // establish runs a broker with one pool, p, of one key, k, for an operator and a service with
 // two tokens each.
 func establish(t *testing.T, changes ...func(*site)) *site {
-	s := &site{T: t, dir: t.TempDir(), logs: &journal{}, tokens: map[string][]string{}}
+	s := &site{T: t, dir: canary.Dir(t, "key*.txt", "keybroker.yaml", "*.key", ".new-*"), logs: &journal{}, tokens: map[string][]string{}}
 	s.file = siteFile{server: "plaintext: true", limit: 1, rules: []string{"token:operator p acquire,inspect,admin", "token:service p acquire"}}
 	for _, name := range []string{"operator", "service"} {
 		line := name
 		for range 2 {
 			text, hash := access.NewToken()
+			canary.Also(text)
 			s.tokens[name] = append(s.tokens[name], text)
 			line += " " + hash.String()
 		}
 		s.file.tokens = append(s.file.tokens, line)
 	}
-	s.write("key.txt", canary+"one")
+	s.write("key.txt", canary.Key("reload-one"))
 	for _, change := range changes {
 		change(s)
 	}
-	a, err := app.New(t.Context(), s.load(), app.Options{Logger: slog.New(slog.NewTextHandler(s.logs, nil))})
+	a, err := app.New(t.Context(), s.load(), app.Options{Logger: slog.New(twice{slog.NewTextHandler(s.logs, nil), canary.Logger("the broker's log").Handler()})})
 	require.NoError(t, err)
 	s.app = a
 	ctx, stop := context.WithCancel(context.Background())
@@ -95,7 +99,7 @@ func establish(t *testing.T, changes ...func(*site)) *site {
 	t.Cleanup(func() {
 		stop()
 		assert.NoError(t, <-done)
-		assert.NotContains(t, s.logs.String(), canary, "a key is in the log")
+		assert.NotContains(t, s.logs.String(), canary.Mark, "a key is in the log")
 	})
 	return s
 }
@@ -128,7 +132,8 @@ func (s *site) load() *config.Config {
 		words := strings.Fields(r)
 		fmt.Fprintf(&b, "  - {identities: [%q], pools: [%q], verbs: [%s]}\n", words[0], words[1], words[2])
 	}
-	fmt.Fprintf(&b, "providers:\n- name: p\n  type: anthropic\n  flat_limits: true\n  keys:\n  - {id: k, key_file: key.txt, max_concurrency: %d}\n%s", s.file.limit, s.file.more)
+	fmt.Fprintf(&b, "providers:\n- name: p\n  type: anthropic\n  flat_limits: true\n  %s\n  keys:\n  - {id: %s, key_file: key.txt, max_concurrency: %d%s}\n%s",
+		s.file.off, cmp.Or(s.file.key, "k"), s.file.limit, s.file.extra, s.file.more)
 	s.write("keybroker.yaml", b.String())
 	cfg, err := config.Load(s.path("keybroker.yaml"), plaintext())
 	require.NoError(s, err)
@@ -164,11 +169,11 @@ func (s *site) as(name string, nth int) *guest {
 func (s *site) over(creds credentials.TransportCredentials, token string) *guest {
 	s.Helper()
 	g := &guest{site: s, token: token, dials: &atomic.Int32{}}
-	conn, err := grpc.NewClient("passthrough:///"+s.app.Addr().String(), grpc.WithTransportCredentials(creds),
+	conn, err := grpc.NewClient("passthrough:///"+s.app.Addr().String(), append(wiretap.Options(), grpc.WithTransportCredentials(creds),
 		grpc.WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
 			g.dials.Add(1)
 			return (&net.Dialer{}).DialContext(ctx, "tcp", addr)
-		}))
+		}))...)
 	require.NoError(s, err)
 	s.Cleanup(func() { conn.Close() })
 	g.KeyBrokerServiceClient, g.operator = keybrokerv1.NewKeyBrokerServiceClient(conn), keybrokerv1.NewAdminServiceClient(conn)
@@ -238,7 +243,7 @@ func TestNewValueOfAKeyIsUsedAtOnce(t *testing.T) {
 		*guest
 		*keybrokerv1.AcquireKeyResponse
 	}{{service, service.take()}, {operator, operator.take()}} {
-		require.Equal(t, canary+"one", l.GetApiKey())
+		require.Equal(t, canary.Key("reload-one"), l.GetApiKey())
 		_, err := l.ReportUsage(l.ctx(), &keybrokerv1.ReportUsageRequest{LeaseId: l.GetLeaseId(), StatusCode: 401, Final: true})
 		require.NoError(t, err)
 	}
@@ -248,9 +253,9 @@ func TestNewValueOfAKeyIsUsedAtOnce(t *testing.T) {
 	require.Equal(t, noneUsed, service.try(), "nothing is new")
 	assert.Equal(t, keybrokerv1.Health_HEALTH_QUARANTINED, operator.look().GetKeys()[0].GetHealth())
 
-	s.reload(func() { s.write("key.txt", canary+"two") })
+	s.reload(func() { s.write("key.txt", canary.Key("reload-two")) })
 	l := service.take()
-	assert.Equal(t, canary+"two", l.GetApiKey())
+	assert.Equal(t, canary.Key("reload-two"), l.GetApiKey())
 	assert.Equal(t, keybrokerv1.Health_HEALTH_HEALTHY, operator.look().GetKeys()[0].GetHealth(), "back in use")
 	service.give(l)
 	assert.Contains(t, s.logs.String(), `msg="key has a new value" pool=p key=k`)
@@ -339,18 +344,10 @@ func TestWhatTakesARestartIsOnlySaid(t *testing.T) {
 		warned bool
 	}{
 		{"nothing", func(*site) {}, false},
-		{"a key's value", func(s *site) { s.write("key.txt", canary+"two") }, false},
+		{"a key's value", func(s *site) { s.write("key.txt", canary.Key("reload-two")) }, false},
 		{"rules", func(s *site) { s.file.rules = append(s.file.rules, "token:service p inspect") }, false},
 		{"tokens", func(s *site) { s.file.tokens[1] = strings.Join(strings.Fields(s.file.tokens[1])[:2], " ") }, false},
 		{"a limit", func(s *site) { s.file.limit = 7 }, true},
-		{"a key", func(s *site) {
-			s.write("key2.txt", canary+"second")
-			s.file.more = "  - {id: another, key_file: key2.txt, max_concurrency: 9}\n"
-		}, true},
-		{"a provider", func(s *site) {
-			s.file.more = "- name: q\n  type: openai\n  keys: [{key: " + canary + "q}]\n"
-			s.file.rules = append(s.file.rules, "token:service q acquire")
-		}, true},
 		{"where it listens", func(s *site) { s.file.server = `plaintext: true, admin_listen: "127.0.0.1:1"` }, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -370,6 +367,71 @@ func TestWhatTakesARestartIsOnlySaid(t *testing.T) {
 	}
 }
 
+// Nothing is taken of a configuration with other keys: what its author has taken out
+// would go on being leased, and a credential could have two names.
+func TestOtherKeysAreRefused(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		change func(s *site)
+		says   string
+	}{
+		{"one more", func(s *site) {
+			s.write("key2.txt", canary.Key("reload-second"))
+			s.file.more = "  - {id: another, key_file: key2.txt, max_concurrency: 9}\n"
+		}, "(p/another added)"},
+		{"a provider", func(s *site) {
+			s.file.more = "- name: q\n  type: openai\n  keys: [{key: " + canary.Key("reload-q") + "}]\n"
+			s.file.rules = append(s.file.rules, "token:service q acquire")
+		}, "(q/key-1 added)"},
+		{"another name", func(s *site) { s.file.key = "renamed" }, "(p/k removed, p/renamed added)"},
+		{"switched off", func(s *site) { s.file.off = "enabled: false" }, "(p/k removed)"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := establish(t)
+			service := s.as("service", 0)
+			s.write("key.txt", canary.Key("reload-two"))
+			c.change(s)
+			require.ErrorContains(t, s.app.Reload(s.reading), c.says)
+			l := service.take()
+			assert.Equal(t, canary.Key("reload-one"), l.GetApiKey(), "nothing is in force")
+			service.give(l)
+		})
+	}
+}
+
+// A new value is a new credential of the same account: what the account has used, and
+// how long it is to rest, stay as they are.
+func TestNewValueHasTheOldLimits(t *testing.T) {
+	s := establish(t, func(s *site) { s.file.limit, s.file.extra = 9, ", rpd_limit: 5" })
+	service := s.as("service", 0)
+	granted := 0
+	for i := range 12 {
+		if service.try() == fine {
+			granted++
+		}
+		s.reload(func() { s.write("key.txt", canary.Key(fmt.Sprint("reload-", i))) })
+	}
+	assert.Equal(t, 4, granted, "five a day, but for what may be on its way")
+}
+
+// Those who still have the old value hear that it is not valid any more. That says
+// nothing about the new one.
+func TestLateRefusalsAreAboutTheOldValue(t *testing.T) {
+	s := establish(t, func(s *site) { s.file.limit = 9 })
+	service := s.as("service", 0)
+	old := []*keybrokerv1.AcquireKeyResponse{service.take(), service.take()}
+	s.reload(func() { s.write("key.txt", canary.Key("reload-two")) })
+	for _, l := range old {
+		_, err := service.ReportUsage(service.ctx(), &keybrokerv1.ReportUsageRequest{LeaseId: l.GetLeaseId(), StatusCode: 401, Final: true})
+		require.NoError(t, err)
+	}
+	assert.Equal(t, fine, service.try())
+	l := service.take()
+	_, err := service.ReportUsage(service.ctx(), &keybrokerv1.ReportUsageRequest{LeaseId: l.GetLeaseId(), StatusCode: 401, Final: true})
+	require.NoError(t, err)
+	assert.Equal(t, exhausted, service.try(), "and of the new one it does")
+}
+
 func TestConfigurationThatIsWrongChangesNothing(t *testing.T) {
 	s := establish(t)
 	service := s.as("service", 0)
@@ -377,7 +439,7 @@ func TestConfigurationThatIsWrongChangesNothing(t *testing.T) {
 	assert.Equal(t, fine, service.try())
 
 	s.file.rules = s.file.rules[:1]
-	s.write("key.txt", canary+"two")
+	s.write("key.txt", canary.Key("reload-two"))
 	cfg := s.load()
 	cfg.Access.Tokens[0].SHA256 = []string{"no hash"}
 	require.ErrorContains(t, s.app.Reload(func() (*config.Config, error) { return cfg, nil }), `token "operator"`)
@@ -385,7 +447,7 @@ func TestConfigurationThatIsWrongChangesNothing(t *testing.T) {
 	cfg.Access.Rules[0].Identities = []string{"everybody"}
 	require.ErrorContains(t, s.app.Reload(func() (*config.Config, error) { return cfg, nil }), `identity "everybody"`)
 	l := service.take()
-	assert.Equal(t, canary+"one", l.GetApiKey())
+	assert.Equal(t, canary.Key("reload-one"), l.GetApiKey())
 	service.give(l)
 }
 

@@ -55,6 +55,7 @@ var rules = []rule{
 	{pkg: "internal/killtest", never: []string{"cmd", "server", "internal/app"}},
 	{pkg: "internal/siege", never: []string{"cmd", "server", "internal/app"}},
 	{pkg: "internal/canary", only: closed},
+	{pkg: "internal/wiretap", only: []string{"gen", "internal/canary", "google.golang.org/grpc", "google.golang.org/protobuf"}},
 	{pkg: "internal/mutants", never: []string{"cmd", "gen"}},
 	{pkg: "cmd", never: []string{"gen", "cmd"}},
 	{pkg: "gen", never: []string{"cmd", "server", "client", "internal", "pool"}},

@@ -96,8 +96,28 @@ func New(ctx context.Context, store Store, pools []PoolConfig) (*Broker, error) 
 	return b, nil
 }
 
-// Has reports whether there is such a pool.
-func (b *Broker) Has(pool string) bool { return b.byName[pool] != nil }
+// Has reports whether there is such a pool, and such a key of it unless that is "".
+func (b *Broker) Has(name, key string) bool {
+	o := b.byName[name]
+	return o != nil && (key == "" || slices.ContainsFunc(o.cfg.Keys, func(k pool.Key) bool { return k.ID == key }))
+}
+
+// NameOf gives the pool and the key of a lease, empty if it is not the holder's.
+func (b *Broker) NameOf(holder, leaseID string) (pool, key string) {
+	o, n, err := b.find(holder, leaseID)
+	if err != nil {
+		return "", ""
+	}
+	return o.cfg.Name, o.keyIDs[n.key]
+}
+
+// TakeBack ends a lease that Acquire gave and whose key has not left, unless another
+// call was given the same.
+func (b *Broker) TakeBack(holder, leaseID string) {
+	if o, n, err := b.find(holder, leaseID); err == nil {
+		o.do(func(now pool.Time, e *pool.Pool) { e.TakeBack(now, n.lease, holder) })
+	}
+}
 
 // Close refuses every further ask with ErrDraining, and those who wait. Leases
 // can still be reported and released.
@@ -163,6 +183,9 @@ type Report struct {
 	Requests int64 // sent so far, of a lease that is good for several; 0: all
 	Last     bool  // no more will be sent
 	Final    bool
+	// May, if set, tells whether the holder may still use a pool. If not, the report is
+	// taken in, but renews nothing.
+	May func(pool string) bool
 }
 
 // Report takes in an answer. With settled, the lease had ended and nothing has
@@ -188,6 +211,9 @@ func (b *Broker) Report(holder, leaseID string, r Report) (ttl time.Duration, se
 	}
 	o.do(func(now pool.Time, e *pool.Pool) {
 		var expires pool.Time
+		if r.May != nil && n.epoch == o.epoch && !r.May(o.cfg.Name) {
+			e.NoRenewal(n.lease)
+		}
 		switch {
 		case n.epoch != o.epoch:
 			expires, err = e.ReportOld(now, n.old(holder), signal, used, r.Final)

@@ -78,6 +78,13 @@ func (b *Broker) Restore(name, key string) (err error) {
 	return err
 }
 
+// Renewed takes note that a key of a pool has another value, if there is one.
+func (b *Broker) Renewed(name, key string) {
+	if o := b.byName[name]; o != nil {
+		o.do(func(now pool.Time, e *pool.Pool) { e.Renewed(now, key) })
+	}
+}
+
 // Leases lists up to limit open leases of a pool after the one given, oldest
 // first, or ErrUnknownPool.
 func (b *Broker) Leases(name string, after pool.LeaseID, limit int) (View, []pool.LeaseState, error) {

@@ -13,7 +13,8 @@ import (
 // timer, and the channels on which waiters hear.
 type owner struct {
 	cfg    PoolConfig
-	hash   uint64 // of its name
+	hash   uint64            // of its name
+	keyIDs map[uint64]string // by their hashes
 	epoch  uint64
 	origin time.Time // Time 0 of the engine
 
@@ -58,7 +59,7 @@ func newOwner(ctx context.Context, store Store, cfg PoolConfig) (*owner, error) 
 		return nil, err
 	}
 	o := &owner{
-		cfg: cfg, hash: pool.Hash(cfg.Name), origin: time.Now().Add(-past),
+		cfg: cfg, hash: pool.Hash(cfg.Name), keyIDs: map[uint64]string{}, origin: time.Now().Add(-past),
 		engine: engine, wake: pool.Never,
 		waits:    map[*pool.Waiter]*wait{},
 		requests: map[requestKey]*pool.Waiter{},
@@ -68,6 +69,9 @@ func newOwner(ctx context.Context, store Store, cfg PoolConfig) (*owner, error) 
 			store: store, again: pool.Never, prompt: promptSaves, longest: cfg.DefaultTTL,
 			wanted: make(chan struct{}, 1), heard: make(chan struct{}), done: make(chan struct{}),
 		},
+	}
+	for _, k := range cfg.Keys {
+		o.keyIDs[pool.Hash(k.ID)] = k.ID
 	}
 	o.timer = time.AfterFunc(time.Hour, o.ring)
 	o.timer.Stop()

@@ -17,7 +17,7 @@ import (
 )
 
 // marker is planted in broken files: no error may show it.
-const marker = "sk-planted-marker"
+const marker = "sk-cnry7f3a-certs"
 
 // folder holds the files of a server, made by a CA of its own.
 type folder struct {

@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/keybroker/keybroker/internal/secret"
 )
 
 const maxTTL = 24 * time.Hour
@@ -19,7 +21,7 @@ func (o *object) checkName(field, value string) {
 	switch {
 	case value == "":
 		o.fail(field, "%s is missing; give one", field)
-	case looksLikeKey(value):
+	case secret.Resembles(value):
 		o.fail(field, "%s looks like a key's value, and it is shown in logs; choose a name", field)
 	case !nameShape.MatchString(value):
 		o.fail(field, "%s is no valid name; use 1 to 63 letters, digits, '.', '_' or '-', beginning with a letter or digit", field)
@@ -60,7 +62,10 @@ func (o *object) checkServer(s *ServerConfig) {
 
 // checkWire notes that nobody has said how to serve, or for whom.
 func (o *object) checkWire(s *ServerConfig, a *AccessConfig) {
+	_, given := o.lines["access"]
 	switch {
+	case given && len(a.Rules) == 0:
+		o.fail("access", "access: there are no rules, so nobody may do anything; give at least one under access.rules, or leave access out")
 	case s.TLS == nil && !s.Plaintext:
 		o.fail("server", "server: there is no tls; give tls with cert_file and key_file, or plaintext: true (serve --plaintext) for callers on this machine alone")
 	case s.TLS != nil && len(a.Rules) == 0:

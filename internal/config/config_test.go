@@ -54,7 +54,7 @@ func TestKeyConfigValidate(t *testing.T) {
 			"key is empty; give a value, ${ENV_VAR}, key_file or key_exec\nweight is negative; use 1 or more"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			k := KeyConfig{Key: secret.New("sk-x")}
+			k := KeyConfig{Key: secret.New("sk-cnry7f3a-x")}
 			c.change(&k)
 			if c.want == "" {
 				require.NoError(t, k.Validate())

@@ -20,6 +20,9 @@ func (c *Config) Effective() *Config {
 		for j := range p.Keys {
 			k := &p.Keys[j]
 			k.Priority, k.Weight = new(k.GetPriority()), k.GetWeight()
+			if len(k.KeyExec) > 1 {
+				k.KeyExec = []string{k.KeyExec[0], "(arguments not shown)"}
+			}
 		}
 	}
 	return &out

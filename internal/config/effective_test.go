@@ -16,9 +16,9 @@ pooling: {strategy: round_robin}
 providers:
   - name: a
     type: openai
-    keys: [{key: "${SET}", rpm_limit: 5}, {key: sk-two, priority: 0, weight: 3}]
+    keys: [{key: "${SET}", rpm_limit: 5}, {key: sk-cnry7f3a-two, priority: 0, weight: 3}]
   - {name: b, type: anthropic, enabled: false, pooling: {strategy: random}}
-`), known(map[string]string{"SET": "sk-one"}))
+`), known(map[string]string{"SET": "sk-cnry7f3a-one"}))
 	require.NoError(t, err)
 
 	out, err := yaml.Marshal(c.Effective())

@@ -37,6 +37,8 @@ func (p *parser) runHelper(o *object, command []string) (string, error) {
 		return "", errors.New("printed more than 64 KiB; it must print the key alone")
 	case errors.As(err, &exit):
 		return "", fmt.Errorf("failed (%v); run it by hand to see why", exit)
+	case errors.Is(err, exec.ErrWaitDelay):
+		return "", errors.New("has left a child running that keeps its output open; it must end with all it began")
 	case err != nil:
 		return "", errors.New("cannot be run: there is no such command; give its path, or a name in PATH, and its arguments one by one")
 	case strings.TrimSpace(string(out.data)) == "":

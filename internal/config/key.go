@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"strings"
+	"unicode"
 )
 
 // The priorities of a key.
@@ -107,6 +108,8 @@ func (k *KeyConfig) faults() (found []fault) {
 		found = append(found, fault{"key", "key is empty; give a value, ${ENV_VAR}, key_file or key_exec"})
 	case strings.TrimSpace(value) != value:
 		found = append(found, fault{"key", "key begins or ends with white space; remove it"})
+	case strings.ContainsFunc(value, unicode.IsControl):
+		found = append(found, fault{"key", "key has a control character in it, such as a line break, which no header can carry; give the key alone"})
 	}
 	if p := k.GetPriority(); p < PriorityLow || p > PriorityHigh {
 		found = append(found, fault{"priority", "priority is out of range; use 0 (low), 1 (normal) or 2 (high)"})

@@ -26,10 +26,10 @@ func known(env map[string]string) Options {
 }
 
 var exampleEnv = map[string]string{
-	"ANTHROPIC_API_KEY_PRIMARY":   "sk-ant-1",
-	"ANTHROPIC_API_KEY_SECONDARY": "sk-ant-2",
-	"ANTHROPIC_API_KEY_BACKUP":    "sk-ant-3",
-	"OPENAI_API_KEY":              "sk-4",
+	"ANTHROPIC_API_KEY_PRIMARY":   "sk-ant-cnry7f3a-1",
+	"ANTHROPIC_API_KEY_SECONDARY": "sk-ant-cnry7f3a-2",
+	"ANTHROPIC_API_KEY_BACKUP":    "sk-ant-cnry7f3a-3",
+	"OPENAI_API_KEY":              "sk-cnry7f3a-4",
 }
 
 func TestLoadExample(t *testing.T) {
@@ -60,9 +60,9 @@ func TestLoadExample(t *testing.T) {
 		priority  int
 		limits    Limits
 	}{
-		{"ANTHROPIC_API_KEY_PRIMARY", "sk-ant-1", PriorityHigh, Limits{RPMLimit: 4000, ITPMLimit: 400000, OTPMLimit: 80000}},
-		{"ANTHROPIC_API_KEY_SECONDARY", "sk-ant-2", PriorityNormal, Limits{RPMLimit: 1000}},
-		{"ANTHROPIC_API_KEY_BACKUP", "sk-ant-3", PriorityLow, Limits{}},
+		{"ANTHROPIC_API_KEY_PRIMARY", "sk-ant-cnry7f3a-1", PriorityHigh, Limits{RPMLimit: 4000, ITPMLimit: 400000, OTPMLimit: 80000}},
+		{"ANTHROPIC_API_KEY_SECONDARY", "sk-ant-cnry7f3a-2", PriorityNormal, Limits{RPMLimit: 1000}},
+		{"ANTHROPIC_API_KEY_BACKUP", "sk-ant-cnry7f3a-3", PriorityLow, Limits{}},
 	} {
 		k := pool.Keys[i]
 		assert.Equal(t, want.id, k.ID)
@@ -85,8 +85,9 @@ func TestLoadExampleUncommented(t *testing.T) {
 	require.NoError(t, err)
 	dir := t.TempDir()
 	require.NoError(t, os.Mkdir(filepath.Join(dir, "secrets"), 0o700))
-	require.NoError(t, os.WriteFile(filepath.Join(dir, "secrets", "anthropic-extra"), []byte("sk-ant-5\r\n"), 0o600))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "secrets", "anthropic-extra"), []byte("sk-ant-cnry7f3a-5\r\n"), 0o600))
 	data = bytes.Replace(data, []byte("\n  plaintext: true\n"), nil, 1)
+	data = bytes.Replace(data, []byte("sk-ant-6"), []byte("sk-ant-cnry7f3a-6"), 1) // the canary knows it so
 	data = regexp.MustCompile(`(?m)^( *)#([^ \n])`).ReplaceAll(data, []byte("$1$2"))
 	file := filepath.Join(dir, "keybroker.yaml")
 	require.NoError(t, os.WriteFile(file, data, 0o600))
@@ -113,8 +114,8 @@ func TestLoadExampleUncommented(t *testing.T) {
 	assert.Equal(t, "org-1", pool.Keys[0].Group)
 	assert.Equal(t, int64(50000000), pool.Keys[0].TPDLimit)
 	assert.Equal(t, "anthropic-extra", pool.Keys[3].ID)
-	assert.Equal(t, "sk-ant-5", pool.Keys[3].Key.Reveal())
-	assert.Equal(t, "sk-ant-6", pool.Keys[4].Key.Reveal())
+	assert.Equal(t, "sk-ant-cnry7f3a-5", pool.Keys[3].Key.Reveal())
+	assert.Equal(t, "sk-ant-cnry7f3a-6", pool.Keys[4].Key.Reveal())
 }
 
 func TestLoadRefusesFiles(t *testing.T) {
@@ -157,20 +158,20 @@ func TestKeyFile(t *testing.T) {
 	parse := func(file string) (*Config, error) {
 		return Parse(filepath.Join(dir, "c.yaml"), []byte("providers: [{name: a, type: openai, keys: [{key_file: "+file+"}]}]"), known(nil))
 	}
-	write("plain", "sk-file")
-	write("newline", "sk-file\n")
-	write("crlf", "sk-file\r\n")
+	write("plain", "sk-cnry7f3a-file")
+	write("newline", "sk-cnry7f3a-file\n")
+	write("crlf", "sk-cnry7f3a-file\r\n")
 	for _, file := range []string{"plain", "newline", "./crlf", filepath.Join(dir, "plain")} {
 		c, err := parse(file)
 		require.NoError(t, err, file)
-		assert.Equal(t, "sk-file", c.Providers[0].Keys[0].Key.Reveal(), file)
+		assert.Equal(t, "sk-cnry7f3a-file", c.Providers[0].Keys[0].Key.Reveal(), file)
 		assert.Equal(t, filepath.Base(file), c.Providers[0].Keys[0].ID)
 		assert.Equal(t, file, c.Providers[0].Keys[0].KeyFile)
 	}
 
 	write("empty", "")
 	write("blank", " \n\n")
-	write("two", "sk-file\n\n")
+	write("two", "sk-cnry7f3a-file\n\n")
 	write("huge", strings.Repeat("x", maxKeyFileSize+1))
 	for file, want := range map[string]string{
 		"empty": "key_file is an empty file; write the key into it",
@@ -190,7 +191,7 @@ providers:
     type: openai
     enabled: false
     base_url: https://${NONE}/
-    keys: [{key: "${NONE}"}, {key: "x-${NONE}"}, {key: x-literal}, {key_file: missing}]
+    keys: [{key: "${NONE}"}, {key: "x-${NONE}"}, {key: cnry7f3a-literal}, {key_file: missing}]
   - {name: b, type: openai, enabled: false}
 `), known(nil))
 	require.NoError(t, err)
@@ -203,7 +204,7 @@ providers:
 	}
 
 	// Its form is checked all the same.
-	_, err = Parse("c.yaml", []byte("providers: [{name: a, type: openai, enabled: false, keys: [{key: '${'}, {id: k}, {key: x, weight: -1}]}]"), known(nil))
+	_, err = Parse("c.yaml", []byte("providers: [{name: a, type: openai, enabled: false, keys: [{key: '${'}, {id: k}, {key: cnry7f3a-x, weight: -1}]}]"), known(nil))
 	require.EqualError(t, err, `c.yaml:1: provider "a": key "key-1": key: malformed ${; write ${NAME} with a variable's name, or $$ for a plain $
 c.yaml:1: provider "a": key "k": key is empty; give a value, ${ENV_VAR}, key_file or key_exec
 c.yaml:1: provider "a": key "key-3": weight is negative; use 1 or more`)
@@ -239,7 +240,7 @@ func TestExpand(t *testing.T) {
 }
 
 func TestParseReadsTheEnvironmentByDefault(t *testing.T) {
-	t.Setenv("KEYBROKER_TEST_KEY", "sk-env")
+	t.Setenv("KEYBROKER_TEST_KEY", "sk-cnry7f3a-env")
 	t.Setenv("KEYBROKER_TEST_HOST", "localhost")
 	c, err := Parse("c.yaml", []byte(`
 server: {plaintext: true, listen: "${KEYBROKER_TEST_HOST}:1", admin_listen: "[::1]:1"}
@@ -253,16 +254,16 @@ providers:
 	require.NoError(t, err)
 	assert.Equal(t, "localhost:1", c.Server.Listen)
 	assert.Equal(t, "http://localhost:8080/v1", c.Providers[0].BaseURL)
-	assert.Equal(t, "sk-env", c.Providers[0].Keys[0].Key.Reveal())
+	assert.Equal(t, "sk-cnry7f3a-env", c.Providers[0].Keys[0].Key.Reveal())
 }
 
 // Two local servers with the same dummy key are two accounts, and not one.
 func TestSameKeyElsewhereIsAnotherCredential(t *testing.T) {
 	_, err := Parse("c.yaml", []byte(`
 providers:
-  - {name: a, type: openai, base_url: "http://localhost:1", keys: [{key: 1234}]}
-  - {name: b, type: openai, base_url: "http://localhost:2", keys: [{key: 1234}], fallback: [c]}
-  - {name: c, type: anthropic, keys: [{key: 1234}], fallback: [b]}
+  - {name: a, type: openai, base_url: "http://localhost:1", keys: [{key: cnry7f3a-1234}]}
+  - {name: b, type: openai, base_url: "http://localhost:2", keys: [{key: cnry7f3a-1234}], fallback: [c]}
+  - {name: c, type: anthropic, keys: [{key: cnry7f3a-1234}], fallback: [b]}
 `), known(nil))
 	require.NoError(t, err)
 }
@@ -272,8 +273,8 @@ func TestSameKeyUnderAnotherSpellingOfTheAddress(t *testing.T) {
 	for _, address := range []string{"", "https://api.openai.com/v1", "https://API.openai.com/v1/", "HTTPS://api.openai.com/v1//"} {
 		_, err := Parse("c.yaml", []byte(`
 providers:
-  - {name: a, type: openai, keys: [{id: x, key: sk-one}]}
-  - {name: b, type: openai, base_url: "`+address+`", keys: [{id: y, key: sk-one}]}
+  - {name: a, type: openai, keys: [{id: x, key: sk-cnry7f3a-one}]}
+  - {name: b, type: openai, base_url: "`+address+`", keys: [{id: y, key: sk-cnry7f3a-one}]}
 `), known(nil))
 		require.ErrorContains(t, err, `key "y"`, address)
 	}
@@ -281,7 +282,7 @@ providers:
 
 func TestTypeWithoutAnAddressNeedsOne(t *testing.T) {
 	options := Options{Plaintext: true, Types: map[string]string{"local": ""}}
-	const text = "providers:\n- name: a\n  type: local\n  keys: [{key: sk-one}]\n"
+	const text = "providers:\n- name: a\n  type: local\n  keys: [{key: sk-cnry7f3a-one}]\n"
 	_, err := Parse("c.yaml", []byte(text), options)
 	require.EqualError(t, err, `c.yaml:2: provider "a": base_url is missing; type local has no address of its own`)
 	_, err = Parse("c.yaml", []byte(text+"  base_url: http://localhost:1\n"), options)

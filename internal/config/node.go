@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"gopkg.in/yaml.v3"
+
+	"github.com/keybroker/keybroker/internal/secret"
 )
 
 // object is a YAML mapping being read. It knows its lines, and what to call itself in an error.
@@ -193,7 +195,7 @@ func (o *object) each(kind, field string, entries []*yaml.Node, read func(at *ob
 		at := newObject(o.doc, o, fmt.Sprintf("%s #%d", kind, i+1), entry)
 		name := read(at, i+1)
 		at.checkName(field, name)
-		if nameShape.MatchString(name) && !looksLikeKey(name) {
+		if nameShape.MatchString(name) && !secret.Resembles(name) {
 			at.title = kind + " " + strconv.Quote(name)
 		}
 		if first, twice := names[name]; twice {

@@ -55,6 +55,9 @@ func (p *parser) config(top *object) *Config {
 	} else if !filepath.IsAbs(c.Store.Path) {
 		c.Store.Path = filepath.Join(p.dir, c.Store.Path)
 	}
+	if c.Audit.Path != "" && c.Audit.Path == c.Store.Path {
+		top.fail("audit", "audit: path is the store's; give it a file of its own")
+	}
 	if len(providers) == 0 {
 		top.fail("providers", "there are no providers; give at least one under providers")
 	}

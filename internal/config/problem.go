@@ -7,8 +7,8 @@ import (
 	"regexp"
 	"slices"
 	"strconv"
-	"strings"
-	"unicode"
+
+	"github.com/keybroker/keybroker/internal/secret"
 )
 
 // document is one file being read, and what is wrong with it so far.
@@ -46,31 +46,8 @@ var (
 // quote returns text for an error, if it can be nothing but a name: whoever pastes a key into the wrong field must not find it in
 // a log.
 func quote(text string) string {
-	if !shownShape.MatchString(text) || looksLikeKey(text) {
+	if !shownShape.MatchString(text) || secret.Resembles(text) {
 		return "(not shown)"
 	}
 	return strconv.Quote(text)
-}
-
-// looksLikeKey reports whether text resembles a credential: it has the usual prefix, or 24 letters and digits in a row with at
-// least three digits, which no name for people has.
-func looksLikeKey(text string) bool {
-	if strings.HasPrefix(text, "sk-") {
-		return true
-	}
-	run, digits := 0, 0
-	for _, r := range text {
-		switch {
-		case unicode.IsDigit(r):
-			run, digits = run+1, digits+1
-		case unicode.IsLetter(r):
-			run++
-		default:
-			run, digits = 0, 0
-		}
-		if run >= 24 && digits >= 3 {
-			return true
-		}
-	}
-	return false
 }

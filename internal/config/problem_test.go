@@ -11,7 +11,7 @@ import (
 )
 
 // pasted is what people paste into the wrong field. No error may repeat it.
-const pasted = "sk-ant-api03-PASTED"
+const pasted = "sk-ant-cnry7f3a-PASTED"
 
 // hash is that of token.
 var token, hash = func() (string, string) { t, h := access.NewToken(); return t, h.String() }()
@@ -20,7 +20,7 @@ var token, hash = func() (string, string) { t, h := access.NewToken(); return t,
 const one = `providers:
   - name: a
     type: openai
-    keys: [{key: v}]
+    keys: [{key: cnry7f3a-v}]
 `
 
 // keyed is a file with one key, whose further lines begin on line 6 and are indented by eight.
@@ -28,8 +28,11 @@ const keyed = `providers:
   - name: a
     type: openai
     keys:
-      - key: v
+      - key: cnry7f3a-v
 `
+
+// noRules is what is wrong with tokens alone.
+const noRules = "c.yaml:1: access: there are no rules, so nobody may do anything; give at least one under access.rules, or leave access out\n"
 
 func TestProblems(t *testing.T) {
 	for name, c := range map[string]struct{ yaml, want string }{
@@ -92,11 +95,11 @@ func TestProblems(t *testing.T) {
 
 		// Providers.
 		"no providers":         {"server: {}\n", `c.yaml:1: there are no providers; give at least one under providers`},
-		"no name, no type":     {"providers:\n  - keys: [{key: v}]\n", "c.yaml:2: provider #1: type is missing; use one of anthropic, openai\nc.yaml:2: provider #1: name is missing; give one"},
-		"bad name":             {"providers:\n  - name: a b\n    type: openai\n    keys: [{key: v}]\n", `c.yaml:2: provider #1: name is no valid name; use 1 to 63 letters, digits, '.', '_' or '-', beginning with a letter or digit`},
-		"a key for a name":     {"providers:\n  - name: " + pasted + "\n    type: openai\n    keys: [{key: v}]\n", `c.yaml:2: provider #1: name looks like a key's value, and it is shown in logs; choose a name`},
-		"name twice":           {one + "  - {name: a, type: openai, keys: [{key: w}]}\n", `c.yaml:5: provider "a": name "a" is used twice; it is on line 2 already`},
-		"unknown type":         {"providers:\n  - name: a\n    type: opnai\n    keys: [{key: v}]\n", `c.yaml:3: provider "a": unknown type "opnai"; use one of anthropic, openai`},
+		"no name, no type":     {"providers:\n  - keys: [{key: cnry7f3a-v}]\n", "c.yaml:2: provider #1: type is missing; use one of anthropic, openai\nc.yaml:2: provider #1: name is missing; give one"},
+		"bad name":             {"providers:\n  - name: a b\n    type: openai\n    keys: [{key: cnry7f3a-v}]\n", `c.yaml:2: provider #1: name is no valid name; use 1 to 63 letters, digits, '.', '_' or '-', beginning with a letter or digit`},
+		"a key for a name":     {"providers:\n  - name: " + pasted + "\n    type: openai\n    keys: [{key: cnry7f3a-v}]\n", `c.yaml:2: provider #1: name looks like a key's value, and it is shown in logs; choose a name`},
+		"name twice":           {one + "  - {name: a, type: openai, keys: [{key: cnry7f3a-w}]}\n", `c.yaml:5: provider "a": name "a" is used twice; it is on line 2 already`},
+		"unknown type":         {"providers:\n  - name: a\n    type: opnai\n    keys: [{key: cnry7f3a-v}]\n", `c.yaml:3: provider "a": unknown type "opnai"; use one of anthropic, openai`},
 		"no keys":              {"providers:\n  - name: a\n    type: openai\n    enabled: true\n", `c.yaml:2: provider "a": there are no keys; give at least one under keys, or set enabled: false`},
 		"empty keys":           {"providers:\n  - name: a\n    type: openai\n    keys:\n", `c.yaml:4: provider "a": there are no keys; give at least one under keys, or set enabled: false`},
 		"base_url, scheme":     {one + "    base_url: ftp://x\n", `c.yaml:5: provider "a": base_url must be an http or https URL with a host, such as https://api.example.com`},
@@ -109,7 +112,7 @@ func TestProblems(t *testing.T) {
 		"model empty":          {one + "    models: [m, ~, [x]]\n", "c.yaml:5: provider \"a\": an entry of the list is empty or no text; remove it\nc.yaml:5: provider \"a\": an entry of the list is empty or no text; remove it"},
 		"fallback unknown":     {one + "    fallback:\n      - b\n", `c.yaml:6: provider "a": fallback "b" is no provider of this file; name one of them`},
 		"fallback to itself":   {one + "    fallback: [a]\n", `c.yaml:5: provider "a": a provider cannot be its own fallback; remove it`},
-		"fallback twice":       {one + "    fallback: [b, b]\n  - {name: b, type: openai, keys: [{key: w}]}\n", `c.yaml:5: provider "a": "b" is listed twice; it is on line 5 already`},
+		"fallback twice":       {one + "    fallback: [b, b]\n  - {name: b, type: openai, keys: [{key: cnry7f3a-w}]}\n", `c.yaml:5: provider "a": "b" is listed twice; it is on line 5 already`},
 		"lease, zero":          {one + "    lease: {start_within: 0s, max_wait: -1s}\n", "c.yaml:5: provider \"a\": lease: start_within must be above 0\nc.yaml:5: provider \"a\": lease: max_wait is negative; use 0 to never wait"},
 		"lease, no time":       {one + "    lease:\n      default_ttl: 0s\n      max_ttl: 0s\n", "c.yaml:6: provider \"a\": lease: default_ttl must be above 0\nc.yaml:7: provider \"a\": lease: max_ttl must be above 0, and 24h at most"},
 		"lease, above default": {one + "    lease:\n      start_within: 3m\n", `c.yaml:6: provider "a": lease: start_within (3m0s) is longer than default_ttl (2m0s); shorten it`},
@@ -134,7 +137,7 @@ func TestProblems(t *testing.T) {
 		"tls without files":           {"server: {tls: {}}\naccess: {tokens: [{name: t, sha256: [" + hash + "]}], rules: [{identities: [\"token:t\"], pools: [a], verbs: [acquire]}]}\n" + one, "c.yaml:1: server: tls: cert_file is missing; give the path of a PEM file (keybroker certs makes some to try)\nc.yaml:1: server: tls: key_file is missing; give the path of a PEM file (keybroker certs makes some to try)"},
 		"tls and plaintext":           {"server: {plaintext: true, tls: {cert_file: c, key_file: k}}\naccess: {tokens: [{name: t, sha256: [" + hash + "]}], rules: [{identities: [\"token:t\"], pools: [a], verbs: [acquire]}]}\n" + one, `c.yaml:1: server: plaintext and tls exclude each other; remove one`},
 		"tls without rules":           {"server: {tls: {cert_file: c, key_file: k, client_ca_file: a}}\n" + one, `c.yaml:1: access: there are no rules, so nobody may do anything; give at least one under access.rules`},
-		"tls without proof":           {"server: {tls: {cert_file: c, key_file: k}}\naccess: {rules: [{identities: [\"token:*\"], pools: [a], verbs: [acquire]}]}\n" + one, `c.yaml:2: access: nobody can prove who they are; give access.tokens, or server.tls.client_ca_file`},
+		"tls without proof":           {"server: {tls: {cert_file: c, key_file: k}}\naccess: {rules: [{identities: [\"token:*\"], pools: [a], verbs: [acquire]}]}\n" + one, "c.yaml:2: access: rule #1: identity token:… needs a token, and there are none; add one under access.tokens\nc.yaml:2: access: nobody can prove who they are; give access.tokens, or server.tls.client_ca_file"},
 		"no connections":              {"server: {max_connections: 0}\n" + one, `c.yaml:1: server: max_connections must be above 0`},
 		"rule, empty":                 {"access:\n  rules:\n    - identities: [local]\n      pools: [a]\n" + one, `c.yaml:3: access: rule #1: verbs is empty; a rule needs identities, pools and verbs`},
 		"rule, verb":                  {"access:\n  rules:\n    - identities: [local]\n      pools: [a]\n      verbs: [steal]\n" + one, `c.yaml:5: access: rule #1: unknown verb "steal"; use acquire, admin, inspect`},
@@ -145,11 +148,13 @@ func TestProblems(t *testing.T) {
 		"rule, no certificates":       {"access:\n  rules:\n    - identities: [\"dns:x\"]\n      pools: [a]\n      verbs: [acquire]\n" + one, `c.yaml:3: access: rule #1: identity "dns:x" needs a certificate, and none can be checked; give server.tls.client_ca_file`},
 		"rule, local with tls, after": {"access:\n  rules:\n    - identities: [local]\n      pools: [a]\n      verbs: [acquire]\nserver: {tls: {cert_file: c, key_file: k, client_ca_file: a}}\n" + one, `c.yaml:3: access: rule #1: identity local is whoever calls in plaintext, which there is none of with tls; remove it`},
 		"rule, cap":                   {"access:\n  rules:\n    - identities: [local]\n      pools: [a]\n      verbs: [acquire]\n      max_leases: -1\n" + one, `c.yaml:6: access: rule #1: max_leases is negative; use 0 for no bound`},
-		"token, no hash":              {"access:\n  tokens:\n    - name: t\n" + one, `c.yaml:3: access: token "t": sha256 must list one hash, or two while a token is changed`},
-		"token, three":                {"access:\n  tokens:\n    - name: t\n      sha256: [" + hash + ", " + hash[2:] + "aa, " + hash[2:] + "bb]\n" + one, `c.yaml:4: access: token "t": sha256 must list one hash, or two while a token is changed`},
-		"token, not a hash":           {"access:\n  tokens:\n    - name: t\n      sha256: [" + pasted + "]\n" + one, `c.yaml:4: access: token "t": sha256 must be a SHA-256 in hex, 64 digits, as keybroker token prints it`},
-		"token, itself":               {"access:\n  tokens:\n    - name: t\n      sha256: [" + token + "]\n" + one, `c.yaml:4: access: token "t": sha256 is a token itself; give its hash, as keybroker token prints it, and make a new token: this one was written down`},
-		"token, twice":                {"access:\n  tokens:\n    - {name: t, sha256: [" + hash + "]}\n    - {name: u, sha256: [" + hash + "]}\n" + one, `c.yaml:4: access: token "u": the same token is on line 3 already; remove one`},
+		"token, no hash":              {"access:\n  tokens:\n    - name: t\n" + one, noRules + `c.yaml:3: access: token "t": sha256 must list one hash, or two while a token is changed`},
+		"token, three":                {"access:\n  tokens:\n    - name: t\n      sha256: [" + hash + ", " + hash[2:] + "aa, " + hash[2:] + "bb]\n" + one, noRules + `c.yaml:4: access: token "t": sha256 must list one hash, or two while a token is changed`},
+		"token, not a hash":           {"access:\n  tokens:\n    - name: t\n      sha256: [" + pasted + "]\n" + one, noRules + `c.yaml:4: access: token "t": sha256 must be a SHA-256 in hex, 64 digits, as keybroker token prints it`},
+		"token, itself":               {"access:\n  tokens:\n    - name: t\n      sha256: [" + token + "]\n" + one, noRules + `c.yaml:4: access: token "t": sha256 is a token itself; give its hash, as keybroker token prints it, and make a new token: this one was written down`},
+		"token, twice":                {"access:\n  tokens:\n    - {name: t, sha256: [" + hash + "]}\n    - {name: u, sha256: [" + hash + "]}\n" + one, noRules + `c.yaml:4: access: token "u": the same token is on line 3 already; remove one`},
+		"rules, empty":                {"access: {rules: []}\n" + one, strings.TrimSuffix(noRules, "\n")},
+		"audit in the store":          {"audit: {path: keybroker.db}\n" + one, `c.yaml:1: audit: path is the store's; give it a file of its own`},
 		"audit, no path":              {"audit: {fail_open: true}\n" + one, `c.yaml:1: audit: path is missing; give a file, or leave audit out`},
 		// Keys.
 		"key and helper":        {keyed + "        id: k\n        key_exec: [x]\n", `c.yaml:5: provider "a": key "k": both key and key_exec are given; keep one`},
@@ -166,7 +171,7 @@ func TestProblems(t *testing.T) {
 		"key and file":          {keyed + "        key_file: x\n", `c.yaml:5: provider "a": key "x": both key and key_file are given; keep one`},
 		"key with a newline":    {"providers:\n  - name: a\n    type: openai\n    keys:\n      - key: ${NEWLINE}\n", `c.yaml:5: provider "a": key "NEWLINE": key begins or ends with white space; remove it`},
 		"key, unset":            {"providers:\n  - name: a\n    type: openai\n    keys:\n      - key: ${NONE}\n", `c.yaml:5: provider "a": key "NONE": key: environment variable "NONE" is not set, or empty; set it, or write $$ for a plain $`},
-		"key, empty variable":   {"providers:\n  - name: a\n    type: openai\n    keys:\n      - key: x-${EMPTY}\n", `c.yaml:5: provider "a": key "key-1": key: environment variable "EMPTY" is not set, or empty; set it, or write $$ for a plain $`},
+		"key, empty variable":   {"providers:\n  - name: a\n    type: openai\n    keys:\n      - key: cnry7f3a-${EMPTY}\n", `c.yaml:5: provider "a": key "key-1": key: environment variable "EMPTY" is not set, or empty; set it, or write $$ for a plain $`},
 		"key, not closed":       {"providers:\n  - name: a\n    type: openai\n    keys:\n      - key: ${SET\n", `c.yaml:5: provider "a": key "key-1": key: malformed ${; write ${NAME} with a variable's name, or $$ for a plain $`},
 		"key, no variable":      {"providers:\n  - name: a\n    type: openai\n    keys:\n      - key: ${" + pasted + "}\n", `c.yaml:5: provider "a": key "key-1": key: malformed ${; write ${NAME} with a variable's name, or $$ for a plain $`},
 		"key, default syntax":   {"providers:\n  - name: a\n    type: openai\n    keys:\n      - key: ${SET:-x}\n", `c.yaml:5: provider "a": key "key-1": key: malformed ${; write ${NAME} with a variable's name, or $$ for a plain $`},
@@ -174,10 +179,10 @@ func TestProblems(t *testing.T) {
 		"key file, a folder":    {"providers:\n  - name: a\n    type: openai\n    keys:\n      - key_file: testdata\n", `c.yaml:5: provider "a": key "testdata": key_file cannot be read: is a directory; check the path, which is relative to the configuration file`},
 		"id, bad":               {keyed + "        id: a/b\n", `c.yaml:6: provider "a": key #1: id is no valid name; use 1 to 63 letters, digits, '.', '_' or '-', beginning with a letter or digit`},
 		"id, a key":             {keyed + "        id: " + pasted + "\n", `c.yaml:6: provider "a": key #1: id looks like a key's value, and it is shown in logs; choose a name`},
-		"id twice":              {keyed + "        id: k\n      - {id: k, key: w}\n", `c.yaml:7: provider "a": key "k": id "k" is used twice; it is on line 6 already`},
-		"default id twice":      {keyed + "        id: key-2\n      - key: w\n", `c.yaml:7: provider "a": key "key-2": id "key-2" is used twice; it is on line 6 already`},
-		"same key twice":        {keyed + "      - {id: k, key: v}\n", `c.yaml:6: provider "a": key "k": the same key is on line 5 already (provider "a": key "key-1"); remove one`},
-		"same key, two pools":   {keyed + "  - name: b\n    type: openai\n    keys:\n      - key: v\n", `c.yaml:9: provider "b": key "key-1": the same key is on line 5 already (provider "a": key "key-1"); remove one`},
+		"id twice":              {keyed + "        id: k\n      - {id: k, key: cnry7f3a-w}\n", `c.yaml:7: provider "a": key "k": id "k" is used twice; it is on line 6 already`},
+		"default id twice":      {keyed + "        id: key-2\n      - key: cnry7f3a-w\n", `c.yaml:7: provider "a": key "key-2": id "key-2" is used twice; it is on line 6 already`},
+		"same key twice":        {keyed + "      - {id: k, key: cnry7f3a-v}\n", `c.yaml:6: provider "a": key "k": the same key is on line 5 already (provider "a": key "key-1"); remove one`},
+		"same key, two pools":   {keyed + "  - name: b\n    type: openai\n    keys:\n      - key: cnry7f3a-v\n", `c.yaml:9: provider "b": key "key-1": the same key is on line 5 already (provider "a": key "key-1"); remove one`},
 		"priority, high":        {keyed + "        priority: 3\n", `c.yaml:6: provider "a": key "key-1": priority is out of range; use 0 (low), 1 (normal) or 2 (high)`},
 		"priority, negative":    {keyed + "        priority: -1\n", `c.yaml:6: provider "a": key "key-1": priority is out of range; use 0 (low), 1 (normal) or 2 (high)`},
 		"weight, negative":      {keyed + "        weight: -1\n", `c.yaml:6: provider "a": key "key-1": weight is negative; use 1 or more`},

@@ -37,10 +37,11 @@ type RuleConfig struct {
 	Identities []string `yaml:"identities" json:"identities"` // Required.
 	Pools      []string `yaml:"pools" json:"pools"`           // Required.
 	Verbs      []string `yaml:"verbs" json:"verbs"`           // Of acquire, inspect and admin; at least one.
-	// What each of the identities may have of each pool at one time; the first rule that lets it acquire there counts.
+	// What each of the identities may have of each pool at one time; the first rule that lets it acquire there counts. In plaintext
+	// callers name themselves, so there it bounds the honest only.
 	MaxLeases  int   `yaml:"max_leases" json:"max_leases"`                     // Open, or waited for; 0 is no bound. Default [DefaultMaxLeases].
 	MaxWaiters int   `yaml:"max_waiters" json:"max_waiters"`                   // Calls in line; 0 is no bound. Default [DefaultMaxWaiters].
-	MaxTokens  int64 `yaml:"max_tokens,omitempty" json:"max_tokens,omitempty"` // Reserved by open leases; 0, the default, is no bound.
+	MaxTokens  int64 `yaml:"max_tokens,omitempty" json:"max_tokens,omitempty"` // Reserved by open leases, or waited for; 0, the default, is no bound.
 }
 
 // Defaults of a rule's caps: high enough for a busy service, and low enough that one that has gone wild leaves room in memory and
@@ -178,5 +179,7 @@ func (o *object) checkIdentity(i word, s *ServerConfig, tokens map[string]int) {
 		o.failAt(i.line, "identity %s needs a certificate, and none can be checked; give server.tls.client_ca_file", quote(i.text))
 	case kind == "token" && !known && !strings.Contains(name, "*"):
 		o.failAt(i.line, "identity %s is not among the tokens; add it there", quote(i.text))
+	case kind == "token" && len(tokens) == 0:
+		o.failAt(i.line, "identity token:… needs a token, and there are none; add one under access.tokens")
 	}
 }

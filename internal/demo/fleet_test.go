@@ -6,8 +6,8 @@ package demo_test
 import (
 	"bytes"
 	"context"
-	"log/slog"
 	"net"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -17,6 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/keybroker/keybroker/internal/app"
+	"github.com/keybroker/keybroker/internal/canary"
 	"github.com/keybroker/keybroker/internal/config"
 	"github.com/keybroker/keybroker/internal/demo"
 	"github.com/keybroker/keybroker/internal/sandbox"
@@ -32,12 +33,18 @@ func TestFleetIsNeverToldToSlowDown(t *testing.T) {
 		p := &cfg.Providers[i]
 		p.BaseURL = strings.Replace(p.BaseURL, app.SandboxAddress, l.Addr().String(), 1)
 	}
+	for _, p := range cfg.Providers {
+		for _, k := range p.Keys {
+			canary.Also(k.Key.Reveal())
+		}
+	}
+	cfg.Audit.Path = filepath.Join(canary.Dir(t), "audit.jsonl")
 	progress := &bytes.Buffer{}
 	fleet := demo.Fleet{
 		Sandbox:  sandbox.New(app.SandboxAccounts(cfg), sandbox.Options{Seed: 1, OutputTokens: 64}),
 		Services: 6, Workers: 2, Duration: 2 * time.Second, Progress: progress,
 	}
-	a, err := app.New(t.Context(), cfg, app.Options{Logger: slog.New(slog.DiscardHandler)})
+	a, err := app.New(t.Context(), cfg, app.Options{Logger: canary.Logger("the broker's log")})
 	require.NoError(t, err)
 	fleet.Broker = a.Addr().String()
 	ctx, stop := context.WithCancel(context.Background())

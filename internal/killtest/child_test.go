@@ -5,6 +5,7 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,32 +19,33 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	keybrokerv1 "github.com/keybroker/keybroker/gen/keybroker/v1"
+	"github.com/keybroker/keybroker/internal/canary"
+	"github.com/keybroker/keybroker/internal/wiretap"
 )
 
 // binary is the program, built once.
 var binary string
 
-func TestMain(m *testing.M) { os.Exit(build(m)) }
+func TestMain(m *testing.M) {
+	code := canary.Main(m, build)
+	_ = os.RemoveAll(filepath.Dir(binary))
+	os.Exit(code)
+}
 
-func build(m *testing.M) int {
+func build() {
 	dir, err := os.MkdirTemp("", "killtest")
 	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
+		panic(err)
 	}
-	defer func() { _ = os.RemoveAll(dir) }()
 	binary = filepath.Join(dir, "keybroker")
 	cmd := exec.Command("go", "build", "-race", "-tags", "failpoints", "-o", binary, "./cmd/keybroker")
 	cmd.Dir = filepath.Join("..", "..")
 	if out, err := cmd.CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "go build: %v\n%s", err, out)
-		return 1
+		panic(fmt.Sprintf("go build: %v\n%s", err, out))
 	}
 	if err := flag.Set("test.parallel", "6"); err != nil { // most of the time everybody waits
-		fmt.Fprintln(os.Stderr, err)
-		return 1
+		panic(err)
 	}
-	return m.Run()
 }
 
 // child is one process of the broker.
@@ -61,10 +63,11 @@ type child struct {
 // start runs the broker, until it listens or ends.
 func start(t *testing.T, config, address, failpoint string, args ...string) *child {
 	c := &child{
-		cmd: exec.Command(binary, append([]string{"serve", "--config", config}, args...)...),
+		cmd: exec.Command(binary, append([]string{"serve", "--config", config, "--log-level", "debug"}, args...)...),
 		log: &transcript{listens: make(chan struct{})}, exited: make(chan struct{}), spawned: time.Now(),
 	}
-	c.cmd.Stderr = c.log
+	c.cmd.Stderr = io.MultiWriter(c.log, canary.Writer("a broker's log"))
+	c.cmd.Stdout = canary.Writer("what a broker prints")
 	_, err := os.Stat(binary) // go test takes note of it: a result of another binary is not taken for this one's
 	require.NoError(t, err)
 	c.cmd.Env = append(os.Environ(), "KEYBROKER_FAILPOINT="+failpoint)
@@ -80,7 +83,7 @@ func start(t *testing.T, config, address, failpoint string, args ...string) *chi
 		return c
 	case <-c.log.listens:
 	}
-	conn, err := grpc.NewClient(address, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	conn, err := grpc.NewClient(address, append(wiretap.Options(), grpc.WithTransportCredentials(insecure.NewCredentials()))...)
 	require.NoError(t, err)
 	c.conn, c.client = conn, keybrokerv1.NewKeyBrokerServiceClient(conn)
 	return c

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/keybroker/keybroker/internal/canary"
 )
 
 // The times of a lease. They are short, since after a crash a slot, and output that
@@ -67,9 +69,9 @@ func (l *limit) String() string { return l.pool + "/" + l.key + " " + l.setting 
 // configure writes a configuration with these limits, and gives its path and the
 // state file's.
 func configure(t *testing.T, address string, limits []limit) (config, state string) {
-	dir := t.TempDir()
+	dir := canary.Dir(t, "broker.yaml")
 	var b strings.Builder
-	fmt.Fprintf(&b, "server: {plaintext: true, listen: %q, drain_timeout: 1s}\nstore: {path: state/broker.db}\nproviders:\n", address)
+	fmt.Fprintf(&b, "server: {plaintext: true, listen: %q, drain_timeout: 1s}\nstore: {path: state/broker.db}\naudit: {path: %q}\nproviders:\n", address, filepath.Join(canary.Dir(t), "audit.jsonl"))
 	pool, key := "", ""
 	for _, l := range limits {
 		if l.pool != pool {
@@ -78,7 +80,7 @@ func configure(t *testing.T, address string, limits []limit) (config, state stri
 			pool, key = l.pool, ""
 		}
 		if l.key != key {
-			fmt.Fprintf(&b, "      - key: secret-%s\n        id: %s\n", l.key, l.key)
+			fmt.Fprintf(&b, "      - key: %s\n        id: %s\n", canary.Key("killtest-"+l.key), l.key)
 			key = l.key
 		}
 		fmt.Fprintf(&b, "        %s: %d\n", l.setting, l.amount)

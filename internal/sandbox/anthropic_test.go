@@ -24,17 +24,17 @@ const (
 )
 
 func anthropicWorld(t *testing.T, o sandbox.Options, l sandbox.Limits) *world {
-	return open(t, o, sandbox.Account{Type: "anthropic", Name: "org-a", Keys: []string{"k"}, Default: l})
+	return open(t, o, sandbox.Account{Type: "anthropic", Name: "org-a", Keys: []string{"cnry7f3a-k"}, Default: l})
 }
 
 // ask posts a message of given sizes.
 func (w *world) ask(input, output string) reply {
-	return w.post("/v1/messages", hello, "x-api-key", "k", "x-sandbox-input-tokens", input, "x-sandbox-output-tokens", output)
+	return w.post("/v1/messages", hello, "x-api-key", "cnry7f3a-k", "x-sandbox-input-tokens", input, "x-sandbox-output-tokens", output)
 }
 
 func TestMessage(t *testing.T) {
 	w := anthropicWorld(t, sandbox.Options{}, sandbox.Limits{})
-	got := w.post("/v1/messages", hello, "x-api-key", "k", "x-sandbox-output-tokens", "11")
+	got := w.post("/v1/messages", hello, "x-api-key", "cnry7f3a-k", "x-sandbox-output-tokens", "11")
 	require.Equal(t, 200, got.status, got.body)
 	assert.Equal(t, "application/json", got.header.Get("Content-Type"))
 	assert.Equal(t, "org-a", got.header.Get("anthropic-organization-id"))
@@ -62,7 +62,7 @@ func TestMessageCutByMaxTokens(t *testing.T) {
 
 func TestMessageStream(t *testing.T) {
 	w := anthropicWorld(t, sandbox.Options{}, sandbox.Limits{RPM: 5})
-	got := w.post("/v1/messages", helloStream, "x-api-key", "k", "x-sandbox-output-tokens", "20")
+	got := w.post("/v1/messages", helloStream, "x-api-key", "cnry7f3a-k", "x-sandbox-output-tokens", "20")
 	require.Equal(t, 200, got.status, got.body)
 	assert.Contains(t, got.header.Get("Content-Type"), "text/event-stream")
 	assert.Equal(t, "4", got.header.Get("anthropic-ratelimit-requests-remaining"))
@@ -170,7 +170,7 @@ func TestConcurrentOutputOverdraws(t *testing.T) {
 	w := anthropicWorld(t, sandbox.Options{}, sandbox.Limits{OTPM: 100})
 	first := &stuck{httptest.NewRecorder(), make(chan struct{}), make(chan struct{}), sync.Once{}}
 	req := httptest.NewRequest(http.MethodPost, "/v1/messages", strings.NewReader(helloStream))
-	req.Header.Set("x-api-key", "k")
+	req.Header.Set("x-api-key", "cnry7f3a-k")
 	req.Header.Set("x-sandbox-output-tokens", "80")
 	done := make(chan struct{})
 	go func() { w.ServeHTTP(first, req); close(done) }()
@@ -204,7 +204,7 @@ func TestClientGoneInMidStream(t *testing.T) {
 	w := anthropicWorld(t, sandbox.Options{TokensPerSecond: 100}, sandbox.Limits{OTPM: 10000})
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	resp := w.send(ctx, http.MethodPost, "/v1/messages", helloStream, "x-api-key", "k", "x-sandbox-output-tokens", "1000")
+	resp := w.send(ctx, http.MethodPost, "/v1/messages", helloStream, "x-api-key", "cnry7f3a-k", "x-sandbox-output-tokens", "1000")
 	lines := bufio.NewScanner(resp.Body)
 	for deltas := 0; deltas < 3; {
 		require.True(t, lines.Scan())
@@ -231,7 +231,7 @@ func TestClientGoneBeforeTheAnswer(t *testing.T) {
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, w.url+"/v1/messages", strings.NewReader(hello))
 	require.NoError(t, err)
-	req.Header.Set("x-api-key", "k")
+	req.Header.Set("x-api-key", "cnry7f3a-k")
 	gone := make(chan error)
 	go func() {
 		_, err := http.DefaultClient.Do(req)
@@ -253,7 +253,7 @@ func TestClientGoneBeforeTheAnswer(t *testing.T) {
 func TestAnthropicMagicModels(t *testing.T) {
 	w := anthropicWorld(t, sandbox.Options{}, sandbox.Limits{RPM: 10})
 	fail := func(suffix string) reply {
-		return w.post("/v1/messages", strings.Replace(hello, "claude-x", "claude-x-"+suffix, 1), "x-api-key", "k")
+		return w.post("/v1/messages", strings.Replace(hello, "claude-x", "claude-x-"+suffix, 1), "x-api-key", "cnry7f3a-k")
 	}
 	got := fail("overloaded")
 	assert.Equal(t, 529, got.status)

@@ -106,14 +106,14 @@ var flavours = []flavour{
 func TestFlavours(t *testing.T) {
 	for _, f := range flavours {
 		t.Run(f.typ, func(t *testing.T) {
-			w := open(t, sandbox.Options{}, sandbox.Account{Type: f.typ, Name: "org", Keys: []string{"k"}, Default: f.limits})
+			w := open(t, sandbox.Options{}, sandbox.Account{Type: f.typ, Name: "org", Keys: []string{"cnry7f3a-k"}, Default: f.limits})
 			ask := func() reply {
-				method, auth, key := "POST", "Authorization", "Bearer k"
+				method, auth, key := "POST", "Authorization", "Bearer cnry7f3a-k"
 				if f.body == "" {
 					method = "GET"
 				}
 				if f.auth != "" {
-					auth, key = f.auth, "k"
+					auth, key = f.auth, "cnry7f3a-k"
 				}
 				return w.do(method, f.path, f.body, auth, key)
 			}
@@ -147,13 +147,13 @@ func TestFlavours(t *testing.T) {
 			check("overloaded", f.overloaded)
 			require.True(t, w.Exhaust("org", true))
 			check("exhausted", f.exhausted)
-			w.Forbid("k", model, true)
+			w.Forbid("cnry7f3a-k", model, true)
 			check("forbidden", f.forbidden)
-			w.Revoke("k")
+			w.Revoke("cnry7f3a-k")
 			check("revoked", f.revoked)
 
-			w.Restore("k")
-			w.Forbid("k", model, false)
+			w.Restore("cnry7f3a-k")
+			w.Forbid("cnry7f3a-k", model, false)
 			require.True(t, w.Exhaust("org", false))
 			require.True(t, w.Overload("org", false))
 			w.clock.advance(24 * time.Hour)
@@ -164,7 +164,7 @@ func TestFlavours(t *testing.T) {
 }
 
 func TestSomebodyElse(t *testing.T) {
-	w := open(t, sandbox.Options{}, sandbox.Account{Type: "deepseek", Name: "org", Keys: []string{"k"},
+	w := open(t, sandbox.Options{}, sandbox.Account{Type: "deepseek", Name: "org", Keys: []string{"cnry7f3a-k"},
 		Default: sandbox.Limits{RPM: 10, Concurrency: 2}})
 	assert.False(t, w.Use("nobody", "gpt-x", sandbox.Limits{}))
 	require.True(t, w.Use("org", "gpt-x", sandbox.Limits{RPM: 9, Concurrency: 2}))
@@ -193,17 +193,17 @@ func TestWhatTokensCount(t *testing.T) {
 		case "generic":
 			path = "/v1/call"
 		}
-		w := open(t, sandbox.Options{}, sandbox.Account{Type: typ, Name: "org", Keys: []string{"k"}, Default: sandbox.Limits{TPM: 1000}})
-		got := w.post(path, body, "Authorization", "Bearer k", "x-sandbox-input-tokens", "30", "x-sandbox-output-tokens", "10")
+		w := open(t, sandbox.Options{}, sandbox.Account{Type: typ, Name: "org", Keys: []string{"cnry7f3a-k"}, Default: sandbox.Limits{TPM: 1000}})
+		got := w.post(path, body, "Authorization", "Bearer cnry7f3a-k", "x-sandbox-input-tokens", "30", "x-sandbox-output-tokens", "10")
 		require.Equal(t, 200, got.status, got.body)
 		assert.Equal(t, want, w.class("org", "gpt-x").Limits[0].Charged, typ)
 	}
 }
 
 func TestContentStreams(t *testing.T) {
-	w := open(t, sandbox.Options{}, sandbox.Account{Type: "gemini", Name: "org", Keys: []string{"k"}})
+	w := open(t, sandbox.Options{}, sandbox.Account{Type: "gemini", Name: "org", Keys: []string{"cnry7f3a-k"}})
 	stream := func(query string) reply {
-		return w.post("/v1beta/models/m:streamGenerateContent"+query, gemini, "x-goog-api-key", "k", "x-sandbox-output-tokens", "12")
+		return w.post("/v1beta/models/m:streamGenerateContent"+query, gemini, "x-goog-api-key", "cnry7f3a-k", "x-sandbox-output-tokens", "12")
 	}
 	got := stream("?alt=sse")
 	assert.Contains(t, got.header.Get("Content-Type"), "text/event-stream")
@@ -221,8 +221,8 @@ func TestContentStreams(t *testing.T) {
 }
 
 func TestConverseStream(t *testing.T) {
-	w := open(t, sandbox.Options{}, sandbox.Account{Type: "bedrock", Name: "org", Keys: []string{"k"}})
-	got := w.post("/model/anthropic.claude-v1:0/converse-stream", converse, "Authorization", "Bearer k", "x-sandbox-output-tokens", "12")
+	w := open(t, sandbox.Options{}, sandbox.Account{Type: "bedrock", Name: "org", Keys: []string{"cnry7f3a-k"}})
+	got := w.post("/model/anthropic.claude-v1:0/converse-stream", converse, "Authorization", "Bearer cnry7f3a-k", "x-sandbox-output-tokens", "12")
 	assert.Equal(t, "application/vnd.amazon.eventstream", got.header.Get("Content-Type"))
 	body, last := []byte(got.body), ""
 	for len(body) > 0 {
@@ -236,8 +236,8 @@ func TestConverseStream(t *testing.T) {
 }
 
 func TestCohereStream(t *testing.T) {
-	w := open(t, sandbox.Options{}, sandbox.Account{Type: "cohere", Name: "org", Keys: []string{"k"}})
-	fs := w.post("/v2/chat", strings.TrimSuffix(hi, "}")+`,"stream":true}`, "Authorization", "Bearer k", "x-sandbox-output-tokens", "12").frames(t)
+	w := open(t, sandbox.Options{}, sandbox.Account{Type: "cohere", Name: "org", Keys: []string{"cnry7f3a-k"}})
+	fs := w.post("/v2/chat", strings.TrimSuffix(hi, "}")+`,"stream":true}`, "Authorization", "Bearer cnry7f3a-k", "x-sandbox-output-tokens", "12").frames(t)
 	assert.Equal(t, "message-end", fs[len(fs)-1].name)
 	assert.EqualValues(t, 12, at(t, fs[len(fs)-1].json(t), "delta", "usage", "tokens", "output_tokens"))
 }

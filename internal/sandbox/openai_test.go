@@ -16,12 +16,12 @@ import (
 const hi = `{"model":"gpt-x","messages":[{"role":"user","content":"Hello there"}],"input":"Hello there"}`
 
 func openAIWorld(t *testing.T, l sandbox.Limits) *world {
-	return open(t, sandbox.Options{}, sandbox.Account{Type: "openai", Name: "org-x", Keys: []string{"k"}, Default: l})
+	return open(t, sandbox.Options{}, sandbox.Account{Type: "openai", Name: "org-x", Keys: []string{"cnry7f3a-k"}, Default: l})
 }
 
 func (w *world) chat(more string, headers ...string) reply {
 	body := strings.TrimSuffix(hi, "}") + more + "}"
-	return w.post("/v1/chat/completions", body, append(headers, "Authorization", "Bearer k")...)
+	return w.post("/v1/chat/completions", body, append(headers, "Authorization", "Bearer cnry7f3a-k")...)
 }
 
 func TestChat(t *testing.T) {
@@ -78,7 +78,7 @@ func TestResponses(t *testing.T) {
 	w := openAIWorld(t, sandbox.Limits{})
 	post := func(more string) reply {
 		return w.post("/v1/responses", strings.TrimSuffix(hi, "}")+more+"}",
-			"Authorization", "Bearer k", "x-sandbox-output-tokens", "12")
+			"Authorization", "Bearer cnry7f3a-k", "x-sandbox-output-tokens", "12")
 	}
 	r := post("").json(t)
 	assert.Equal(t, "completed", at(t, r, "status"))
@@ -174,7 +174,7 @@ func TestOpenAIRequestTooLarge(t *testing.T) {
 func TestOpenAIMagicModels(t *testing.T) {
 	w := openAIWorld(t, sandbox.Limits{RPM: 10})
 	fail := func(suffix string) reply {
-		return w.post("/v1/responses", strings.Replace(hi, "gpt-x", "gpt-x-"+suffix, 1), "Authorization", "Bearer k")
+		return w.post("/v1/responses", strings.Replace(hi, "gpt-x", "gpt-x-"+suffix, 1), "Authorization", "Bearer cnry7f3a-k")
 	}
 	got := fail("overloaded")
 	assert.Equal(t, 503, got.status)

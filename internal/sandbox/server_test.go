@@ -157,26 +157,26 @@ func (r reply) frames(t *testing.T) (fs []frame) {
 
 func TestCredentials(t *testing.T) {
 	w := open(t, sandbox.Options{},
-		sandbox.Account{Type: "anthropic", Name: "org-a", Keys: []string{"key-a", ""}},
-		sandbox.Account{Type: "openai", Name: "org-o", Keys: []string{"key-o"}},
+		sandbox.Account{Type: "anthropic", Name: "org-a", Keys: []string{"cnry7f3a-key-a", ""}},
+		sandbox.Account{Type: "openai", Name: "org-o", Keys: []string{"cnry7f3a-key-o"}},
 	)
 	for name, c := range map[string]struct {
 		path, body string
 		headers    []string
 		status     int
 	}{
-		"anthropic x-api-key":     {"/v1/messages", hello, []string{"x-api-key", "key-a"}, 200},
-		"anthropic bearer":        {"/v1/messages", hello, []string{"Authorization", "Bearer key-a"}, 200},
+		"anthropic x-api-key":     {"/v1/messages", hello, []string{"x-api-key", "cnry7f3a-key-a"}, 200},
+		"anthropic bearer":        {"/v1/messages", hello, []string{"Authorization", "Bearer cnry7f3a-key-a"}, 200},
 		"anthropic missing":       {"/v1/messages", hello, nil, 401},
 		"anthropic empty":         {"/v1/messages", hello, []string{"Authorization", "Bearer "}, 401},
 		"anthropic unknown":       {"/v1/messages", hello, []string{"x-api-key", "canary-key"}, 401},
-		"anthropic other surface": {"/v1/messages", hello, []string{"x-api-key", "key-o"}, 401},
-		"openai bearer":           {"/v1/chat/completions", hi, []string{"Authorization", "bearer key-o"}, 200},
+		"anthropic other surface": {"/v1/messages", hello, []string{"x-api-key", "cnry7f3a-key-o"}, 401},
+		"openai bearer":           {"/v1/chat/completions", hi, []string{"Authorization", "bearer cnry7f3a-key-o"}, 200},
 		"openai missing":          {"/v1/chat/completions", hi, nil, 401},
-		"openai x-api-key":        {"/v1/chat/completions", hi, []string{"x-api-key", "key-o"}, 401},
+		"openai x-api-key":        {"/v1/chat/completions", hi, []string{"x-api-key", "cnry7f3a-key-o"}, 401},
 		"openai unknown":          {"/v1/responses", hi, []string{"Authorization", "Bearer canary-key"}, 401},
-		"openai other surface":    {"/v1/responses", hi, []string{"Authorization", "Bearer key-a"}, 401},
-		"openai basic":            {"/v1/responses", hi, []string{"Authorization", "Basic key-o"}, 401},
+		"openai other surface":    {"/v1/responses", hi, []string{"Authorization", "Bearer cnry7f3a-key-a"}, 401},
+		"openai basic":            {"/v1/responses", hi, []string{"Authorization", "Basic cnry7f3a-key-o"}, 401},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got := w.post(c.path, c.body, c.headers...)
@@ -189,22 +189,22 @@ func TestCredentials(t *testing.T) {
 
 func TestRevokeAndRestore(t *testing.T) {
 	w := open(t, sandbox.Options{},
-		sandbox.Account{Type: "anthropic", Name: "org-a", Keys: []string{"key-1", "key-2"}})
-	w.Revoke("key-1")
-	got := w.post("/v1/messages", hello, "x-api-key", "key-1")
+		sandbox.Account{Type: "anthropic", Name: "org-a", Keys: []string{"cnry7f3a-key-1", "cnry7f3a-key-2"}})
+	w.Revoke("cnry7f3a-key-1")
+	got := w.post("/v1/messages", hello, "x-api-key", "cnry7f3a-key-1")
 	assert.Equal(t, 401, got.status)
 	assert.Equal(t, "authentication_error", at(t, got.json(t), "error", "type"))
-	assert.Equal(t, 200, w.post("/v1/messages", hello, "x-api-key", "key-2").status)
-	w.Restore("key-1")
-	assert.Equal(t, 200, w.post("/v1/messages", hello, "x-api-key", "key-1").status)
+	assert.Equal(t, 200, w.post("/v1/messages", hello, "x-api-key", "cnry7f3a-key-2").status)
+	w.Restore("cnry7f3a-key-1")
+	assert.Equal(t, 200, w.post("/v1/messages", hello, "x-api-key", "cnry7f3a-key-1").status)
 	assert.EqualValues(t, 1, w.Stats().Accounts[0].Unauthorized)
 	assert.Zero(t, w.Stats().UnknownKeys)
 }
 
 func TestGarbage(t *testing.T) {
 	w := open(t, sandbox.Options{},
-		sandbox.Account{Type: "anthropic", Name: "org-a", Keys: []string{"k"}},
-		sandbox.Account{Type: "openai", Name: "org-o", Keys: []string{"k"}},
+		sandbox.Account{Type: "anthropic", Name: "org-a", Keys: []string{"cnry7f3a-k"}},
+		sandbox.Account{Type: "openai", Name: "org-o", Keys: []string{"cnry7f3a-k"}},
 	)
 	for name, c := range map[string]struct {
 		path, body string
@@ -228,22 +228,22 @@ func TestGarbage(t *testing.T) {
 		"responses negative": {"/v1/responses", `{"model":"m","max_output_tokens":-1}`, "max_output_tokens"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got := w.post(c.path, c.body, "Authorization", "Bearer k")
+			got := w.post(c.path, c.body, "Authorization", "Bearer cnry7f3a-k")
 			assert.Equal(t, 400, got.status)
 			assert.Equal(t, "invalid_request_error", at(t, got.json(t), "error", "type"))
 			assert.Contains(t, at(t, got.json(t), "error", "message"), c.message)
 		})
 	}
 	for _, v := range []string{"-1", "x", "1e3", "9999999999999999999"} {
-		got := w.post("/v1/messages", hello, "x-api-key", "k", "x-sandbox-input-tokens", v)
+		got := w.post("/v1/messages", hello, "x-api-key", "cnry7f3a-k", "x-sandbox-input-tokens", v)
 		assert.Equal(t, 400, got.status, v)
 	}
 }
 
 func TestBodyTooLarge(t *testing.T) {
 	w := open(t, sandbox.Options{},
-		sandbox.Account{Type: "anthropic", Name: "org-a", Keys: []string{"k"}},
-		sandbox.Account{Type: "openai", Name: "org-o", Keys: []string{"k"}})
+		sandbox.Account{Type: "anthropic", Name: "org-a", Keys: []string{"cnry7f3a-k"}},
+		sandbox.Account{Type: "openai", Name: "org-o", Keys: []string{"cnry7f3a-k"}})
 	for path, typ := range map[string]string{
 		"/v1/messages":         "request_too_large",
 		"/v1/chat/completions": "invalid_request_error",
@@ -251,7 +251,7 @@ func TestBodyTooLarge(t *testing.T) {
 		// In memory, because a server that stops reading resets the connection.
 		rec := httptest.NewRecorder()
 		req := httptest.NewRequest(http.MethodPost, path, bytes.NewReader(make([]byte, 32<<20+1)))
-		req.Header.Set("Authorization", "Bearer k")
+		req.Header.Set("Authorization", "Bearer cnry7f3a-k")
 		w.ServeHTTP(rec, req)
 		assert.Equal(t, 413, rec.Code)
 		assert.Contains(t, rec.Body.String(), typ)
@@ -274,14 +274,14 @@ func TestUnknownPaths(t *testing.T) {
 func TestModels(t *testing.T) {
 	classes := []sandbox.Class{{Name: "big", Models: []string{"m-2", "m-1"}}, {Name: "small", Models: []string{"m-0"}}}
 	w := open(t, sandbox.Options{},
-		sandbox.Account{Type: "anthropic", Name: "org-a", Keys: []string{"k"}, Classes: classes},
-		sandbox.Account{Type: "other", Name: "org-o", Keys: []string{"k"}, Classes: classes})
+		sandbox.Account{Type: "anthropic", Name: "org-a", Keys: []string{"cnry7f3a-k"}, Classes: classes},
+		sandbox.Account{Type: "other", Name: "org-o", Keys: []string{"cnry7f3a-k"}, Classes: classes})
 
-	got := w.do(http.MethodGet, "/v1/models", "", "x-api-key", "k").json(t)
+	got := w.do(http.MethodGet, "/v1/models", "", "x-api-key", "cnry7f3a-k").json(t)
 	assert.Equal(t, "m-0", at(t, got, "first_id"))
 	assert.Equal(t, "m-2", at(t, got, "data", 2, "id"))
 
-	got = w.do(http.MethodGet, "/v1/models", "", "Authorization", "Bearer k").json(t)
+	got = w.do(http.MethodGet, "/v1/models", "", "Authorization", "Bearer cnry7f3a-k").json(t)
 	assert.Equal(t, "list", at(t, got, "object"))
 	assert.Equal(t, "m-1", at(t, got, "data", 1, "id"))
 
@@ -292,24 +292,24 @@ func TestClasses(t *testing.T) {
 	one := sandbox.Limits{RPM: 1}
 	shared := []sandbox.Class{{Name: "shared", Models: []string{"a", "b"}, Limits: one}}
 	w := open(t, sandbox.Options{},
-		sandbox.Account{Name: "classed", Keys: []string{"k1", "k2"}, Classes: shared, Default: one},
-		sandbox.Account{Name: "flat", Keys: []string{"k3"}, Flat: true, Default: one})
+		sandbox.Account{Name: "classed", Keys: []string{"cnry7f3a-k1", "cnry7f3a-k2"}, Classes: shared, Default: one},
+		sandbox.Account{Name: "flat", Keys: []string{"cnry7f3a-k3"}, Flat: true, Default: one})
 	ask := func(key, model string) int {
 		return w.post("/v1/chat/completions", `{"model":"`+model+`","messages":[{}]}`, "Authorization", "Bearer "+key).status
 	}
-	assert.Equal(t, 200, ask("k1", "a"))
-	assert.Equal(t, 429, ask("k2", "b"), "one class, and keys of one account")
-	assert.Equal(t, 200, ask("k1", "c"), "a class of its own")
-	assert.Equal(t, 200, ask("k1", "d"))
-	assert.Equal(t, 429, ask("k2", "d"))
-	assert.Equal(t, 200, ask("k3", "a"), "another account")
-	assert.Equal(t, 429, ask("k3", "z"), "flat")
+	assert.Equal(t, 200, ask("cnry7f3a-k1", "a"))
+	assert.Equal(t, 429, ask("cnry7f3a-k2", "b"), "one class, and keys of one account")
+	assert.Equal(t, 200, ask("cnry7f3a-k1", "c"), "a class of its own")
+	assert.Equal(t, 200, ask("cnry7f3a-k1", "d"))
+	assert.Equal(t, 429, ask("cnry7f3a-k2", "d"))
+	assert.Equal(t, 200, ask("cnry7f3a-k3", "a"), "another account")
+	assert.Equal(t, 429, ask("cnry7f3a-k3", "z"), "flat")
 
 	require.True(t, w.SetLimits("classed", "shared", sandbox.Limits{RPM: 2}))
-	assert.Equal(t, 200, ask("k1", "a"), "one was used, and stays used")
-	assert.Equal(t, 429, ask("k1", "a"))
+	assert.Equal(t, 200, ask("cnry7f3a-k1", "a"), "one was used, and stays used")
+	assert.Equal(t, 429, ask("cnry7f3a-k1", "a"))
 	require.True(t, w.SetLimits("classed", "shared", sandbox.Limits{}))
-	assert.Equal(t, 200, ask("k1", "a"))
+	assert.Equal(t, 200, ask("cnry7f3a-k1", "a"))
 	assert.False(t, w.SetLimits("nobody", "shared", one))
 	assert.EqualValues(t, 3, w.class("classed", "shared").Admitted)
 	assert.EqualValues(t, 2, w.class("classed", "shared").Limited)
@@ -317,39 +317,39 @@ func TestClasses(t *testing.T) {
 
 func TestConcurrency(t *testing.T) {
 	w := open(t, sandbox.Options{TokensPerSecond: 8},
-		sandbox.Account{Type: "anthropic", Name: "org-a", Keys: []string{"k"}, Flat: true, Default: sandbox.Limits{Concurrency: 1}})
+		sandbox.Account{Type: "anthropic", Name: "org-a", Keys: []string{"cnry7f3a-k"}, Flat: true, Default: sandbox.Limits{Concurrency: 1}})
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	slow := w.send(ctx, http.MethodPost, "/v1/messages", helloStream, "x-api-key", "k", "x-sandbox-output-tokens", "1000")
+	slow := w.send(ctx, http.MethodPost, "/v1/messages", helloStream, "x-api-key", "cnry7f3a-k", "x-sandbox-output-tokens", "1000")
 	defer slow.Body.Close()
 
-	got := w.post("/v1/messages", hello, "x-api-key", "k")
+	got := w.post("/v1/messages", hello, "x-api-key", "cnry7f3a-k")
 	assert.Equal(t, 429, got.status)
 	assert.Equal(t, "1", got.header.Get("retry-after"))
 	cancel()
 	require.Eventually(t, func() bool { return w.class("org-a", "all").InFlight == 0 }, 10*time.Second, time.Millisecond)
-	assert.Equal(t, 200, w.post("/v1/messages", hello, "x-api-key", "k", "x-sandbox-output-tokens", "0").status)
+	assert.Equal(t, 200, w.post("/v1/messages", hello, "x-api-key", "cnry7f3a-k", "x-sandbox-output-tokens", "0").status)
 }
 
 // A client that has read an answer to its end can ask again: the slot is free.
 func TestConcurrencyOneAfterTheOther(t *testing.T) {
 	w := open(t, sandbox.Options{},
-		sandbox.Account{Type: "anthropic", Name: "org-a", Keys: []string{"k"}, Default: sandbox.Limits{Concurrency: 1}})
+		sandbox.Account{Type: "anthropic", Name: "org-a", Keys: []string{"cnry7f3a-k"}, Default: sandbox.Limits{Concurrency: 1}})
 	for i := range 100 {
 		body := []string{hello, helloStream}[i%2]
-		require.Equal(t, 200, w.post("/v1/messages", body, "x-api-key", "k").status)
+		require.Equal(t, 200, w.post("/v1/messages", body, "x-api-key", "cnry7f3a-k").status)
 	}
 }
 
 func TestManyClientsGetExactlyTheLimit(t *testing.T) {
 	w := open(t, sandbox.Options{},
-		sandbox.Account{Name: "org", Keys: []string{"k"}, Flat: true, Default: sandbox.Limits{RPM: 20, TPM: 1 << 40}})
+		sandbox.Account{Name: "org", Keys: []string{"cnry7f3a-k"}, Flat: true, Default: sandbox.Limits{RPM: 20, TPM: 1 << 40}})
 	var group sync.WaitGroup
 	for range 8 {
 		group.Go(func() {
 			for range 10 {
 				req, _ := http.NewRequest(http.MethodPost, w.url+"/v1/chat/completions", strings.NewReader(hi))
-				req.Header.Set("Authorization", "Bearer k")
+				req.Header.Set("Authorization", "Bearer cnry7f3a-k")
 				resp, err := http.DefaultClient.Do(req)
 				if assert.NoError(t, err) {
 					_, _ = io.Copy(io.Discard, resp.Body)
@@ -366,10 +366,10 @@ func TestManyClientsGetExactlyTheLimit(t *testing.T) {
 func TestLengthsAreRepeatable(t *testing.T) {
 	lengths := func(seed uint64) (out []int64) {
 		w := open(t, sandbox.Options{Seed: seed, OutputTokens: 100},
-			sandbox.Account{Name: "org", Keys: []string{"k"}, Flat: true})
+			sandbox.Account{Name: "org", Keys: []string{"cnry7f3a-k"}, Flat: true})
 		var before int64
 		for range 20 {
-			w.post("/v1/chat/completions", hi, "Authorization", "Bearer k")
+			w.post("/v1/chat/completions", hi, "Authorization", "Bearer cnry7f3a-k")
 			after := w.class("org", "all").OutputTokens
 			assert.GreaterOrEqual(t, after-before, int64(50))
 			assert.LessOrEqual(t, after-before, int64(150))

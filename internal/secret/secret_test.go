@@ -16,7 +16,7 @@ import (
 	"gopkg.in/yaml.v3"
 )
 
-const planted = "sk-ant-planted-0123456789"
+const planted = "sk-ant-cnry7f3a-planted-0123456789"
 
 // The verbs that package fmt knows, %p, %T and %w included, which it answers without asking a Formatter.
 var verbs = []string{"%v", "%+v", "%#v", "%s", "%q", "%+q", "%#q", "%d", "%x", "%X", "% x", "%o", "%b", "%c", "%U", "%e", "%t", "%10s", "%.2s", "%-20v", "%p", "%T", "%w", "%!"}
@@ -162,5 +162,14 @@ func TestConcurrentUse(t *testing.T) {
 	}
 	for range 4 {
 		assert.Equal(t, Redacted+planted, <-done)
+	}
+}
+
+func TestNamesAreShownUnlessTheyResembleKeys(t *testing.T) {
+	for _, name := range []string{"", "anthropic-eu-1", "claude-sonnet-4-5-20250929", "a b"} {
+		assert.Equal(t, name, Name(name))
+	}
+	for _, text := range []string{planted, "AIzaSyD3k9Xw2mQ7vLp0RtB4nYs6LdC1fGj3aEu", "5f2b8c1e9d7a4f6b8c2e1d3a5f7b9c0e"} {
+		assert.Equal(t, Redacted, Name(text))
 	}
 }

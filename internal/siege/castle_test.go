@@ -26,7 +26,9 @@ import (
 
 	keybrokerv1 "github.com/keybroker/keybroker/gen/keybroker/v1"
 	"github.com/keybroker/keybroker/internal/access"
+	"github.com/keybroker/keybroker/internal/canary"
 	"github.com/keybroker/keybroker/internal/certs"
+	"github.com/keybroker/keybroker/internal/wiretap"
 )
 
 var binary string
@@ -35,7 +37,9 @@ func TestMain(m *testing.M) {
 	if attacker() {
 		return
 	}
-	os.Exit(compile(m))
+	code := canary.Main(m, compile)
+	_ = os.RemoveAll(filepath.Dir(binary))
+	os.Exit(code)
 }
 
 // attacker is what another process of this test does. Honest clients must not be in it:
@@ -67,21 +71,17 @@ func (c *castle) attack(ctx context.Context, t *testing.T, name string, n int) {
 	}
 }
 
-func compile(m *testing.M) int {
+func compile() {
 	dir, err := os.MkdirTemp("", "siege")
 	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
+		panic(err)
 	}
-	defer func() { _ = os.RemoveAll(dir) }()
 	binary = filepath.Join(dir, "keybroker")
 	cmd := exec.Command("go", "build", "-o", binary, "./cmd/keybroker") // as it is shipped: it is its memory that counts
 	cmd.Dir = filepath.Join("..", "..")
 	if out, err := cmd.CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "go build: %v\n%s", err, out)
-		return 1
+		panic(fmt.Sprintf("go build: %v\n%s", err, out))
 	}
-	return m.Run()
 }
 
 // castle is a broker with TLS, rules and an audit log; clients have certificates or
@@ -90,15 +90,24 @@ type castle struct {
 	dir               string
 	address, metrics  string
 	pid               int
-	service, stranger *tls.Config // with a certificate, and without
+	overheard         []grpc.DialOption // of honest clients
+	service, stranger *tls.Config       // with a certificate, and without
 }
 
 func build(t *testing.T) *castle {
-	dir := t.TempDir()
+	dir := canary.Dir(t, "broker.yaml", "*.key", ".new-*") // the last are keys on their way
 	_, err := certs.Develop(dir, nil, []string{"spiffe://example.org/service"}, time.Now())
 	require.NoError(t, err)
 	at := func(name string) string { return filepath.Join(dir, name) }
-	_, hash := access.NewToken()
+	keys, err := filepath.Glob(filepath.Join(dir, "*.key"))
+	require.NoError(t, err)
+	for _, path := range keys {
+		text, err := os.ReadFile(path)
+		require.NoError(t, err)
+		canary.Also(string(text))
+	}
+	token, hash := access.NewToken()
+	canary.Also(token)
 	require.NoError(t, os.WriteFile(at("broker.yaml"), fmt.Appendf(nil, `
 server:
   listen: 127.0.0.1:0
@@ -114,11 +123,11 @@ providers:
     type: anthropic
     flat_limits: true
     lease: {start_within: 100ms, default_ttl: 1s}
-    keys: [{id: k, key: kb-canary-siege, rpm_limit: 1000000000, itpm_limit: 1000000000, otpm_limit: 1000000000}]
+    keys: [{id: k, key: sk-cnry7f3a-siege, rpm_limit: 1000000000, itpm_limit: 1000000000, otpm_limit: 1000000000}]
 `, hash), 0o600))
 	_, err = os.Stat(binary) // go test takes note of it: a result of another binary is not taken for this one's
 	require.NoError(t, err)
-	cmd := exec.Command(binary, "serve", "--config", at("broker.yaml"))
+	cmd := exec.Command(binary, "serve", "--config", at("broker.yaml"), "--log-level", "debug")
 	logs, err := cmd.StderrPipe()
 	require.NoError(t, err)
 	require.NoError(t, cmd.Start())
@@ -127,15 +136,16 @@ providers:
 		_ = cmd.Wait()
 	})
 	c := enemy(dir)
-	c.pid = cmd.Process.Pid
-	lines := bufio.NewScanner(logs)
+	c.pid, c.overheard = cmd.Process.Pid, wiretap.Options()
+	log := io.TeeReader(logs, canary.Writer("the broker's log"))
+	lines := bufio.NewScanner(log)
 	for c.address == "" && lines.Scan() {
 		if strings.Contains(lines.Text(), "broker listens") {
 			c.address, c.metrics = field(lines.Text(), "address="), field(lines.Text(), "metrics=")
 		}
 	}
 	require.NotEmpty(t, c.address, "it does not listen")
-	go func() { _, _ = io.Copy(io.Discard, logs) }()
+	go func() { _, _ = io.Copy(io.Discard, log) }()
 	return c
 }
 
@@ -170,14 +180,14 @@ func (c *castle) memory() float64 {
 
 // dial connects as the good client does, from an address of its own.
 func (c *castle) dial(from net.IP) *grpc.ClientConn {
-	conn, err := grpc.NewClient("passthrough:///"+c.address, grpc.WithTransportCredentials(credentials.NewTLS(c.service)),
+	conn, err := grpc.NewClient("passthrough:///"+c.address, append(c.overheard, grpc.WithTransportCredentials(credentials.NewTLS(c.service)),
 		grpc.WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
 			d := net.Dialer{}
 			if from != nil {
 				d.LocalAddr = &net.TCPAddr{IP: from}
 			}
 			return d.DialContext(ctx, "tcp", addr)
-		}))
+		}))...)
 	if err != nil {
 		panic(err)
 	}
@@ -249,6 +259,7 @@ func (a *account) look(c *castle) {
 	}
 	defer resp.Body.Close()
 	body, _ := io.ReadAll(resp.Body)
+	canary.Text("metrics", string(body))
 	value := func(name string) int {
 		_, rest, _ := strings.Cut(string(body), "\n"+name+" ")
 		text, _, _ := strings.Cut(rest, "\n")
@@ -261,12 +272,12 @@ func (a *account) look(c *castle) {
 	a.connections, a.refused = max(a.connections, value("keybroker_connections")), value("keybroker_connections_refused_total")
 }
 
-// acquireHeaders are those of a call, as they are on the wire.
-func acquireHeaders() []byte {
+// callHeaders are those of a call, as they are on the wire.
+func callHeaders(path string) []byte {
 	var b bytes.Buffer
 	e := hpack.NewEncoder(&b)
 	for _, f := range [][2]string{
-		{":method", "POST"}, {":scheme", "https"}, {":path", "/keybroker.v1.KeyBrokerService/AcquireKey"}, {":authority", "localhost"},
+		{":method", "POST"}, {":scheme", "https"}, {":path", path}, {":authority", "localhost"},
 		{"content-type", "application/grpc"}, {"te", "trailers"},
 	} {
 		_ = e.WriteField(hpack.HeaderField{Name: f[0], Value: f[1]})

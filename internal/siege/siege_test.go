@@ -20,6 +20,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/net/http2"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/proto"
 
@@ -50,6 +51,8 @@ var attacks = []attack{
 	{"the same, from one address", alone, 200},
 	{"handshakes a byte a second", drip, 400},
 	{"TLS without a name, then nothing", anonymous, 700},
+	{"messages that strangers do not finish", unfinished, 400},
+	{"strangers who watch the health", watching, 400},
 	{"idle connections of a good client", idle, 1200},
 	{"oversized messages and headers", oversized, 400},
 	{"streams reset as soon as begun", rapidReset, 400},
@@ -196,8 +199,38 @@ func raw(ctx context.Context, c *castle, busy func(framer *http2.Framer) error) 
 	})
 }
 
+// streams has strangers begin as many streams as they may on each of a few connections.
+func streams(ctx context.Context, c *castle, n int, path string, body []byte) {
+	headers := callHeaders(path)
+	crowd(ctx, c, min(n/100, 50), func(ctx context.Context, conn net.Conn) {
+		framer, err := open(ctx, conn, c.stranger)
+		if err != nil {
+			return
+		}
+		go func() {
+			for id := uint32(1); id < 2000 && ctx.Err() == nil; id += 2 {
+				if framer.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: headers, EndHeaders: true}) != nil ||
+					framer.WriteData(id, false, body) != nil {
+					return
+				}
+			}
+		}()
+		drain(framer)
+	})
+}
+
+// unfinished sends the beginning of a message of a mebibyte in each stream, as much as
+// may be sent without being asked for more.
+func unfinished(ctx context.Context, c *castle, n int) {
+	streams(ctx, c, n, keybrokerv1.KeyBrokerService_AcquireKey_FullMethodName, append([]byte{0, 0, 15, 0, 0}, make([]byte, 16<<10-5)...))
+}
+
+func watching(ctx context.Context, c *castle, n int) {
+	streams(ctx, c, n, healthpb.Health_Watch_FullMethodName, []byte{0, 0, 0, 0, 0})
+}
+
 func rapidReset(ctx context.Context, c *castle, _ int) {
-	headers := acquireHeaders()
+	headers := callHeaders(keybrokerv1.KeyBrokerService_AcquireKey_FullMethodName)
 	var stream atomic.Uint32
 	raw(ctx, c, func(framer *http2.Framer) error {
 		id := stream.Add(1)*2 - 1

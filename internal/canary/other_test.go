@@ -1,0 +1,7 @@
+//go:build !linux
+
+package canary
+
+const keeps = false
+
+func settle() {}

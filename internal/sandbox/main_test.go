@@ -1,0 +1,10 @@
+package sandbox_test
+
+import (
+	"os"
+	"testing"
+
+	"github.com/keybroker/keybroker/internal/canary"
+)
+
+func TestMain(m *testing.M) { os.Exit(canary.Main(m, nil)) }
