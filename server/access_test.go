@@ -87,7 +87,7 @@ Reflection/a        admin     nobody  never     yes      yes     yes       yes
 ReflectionAlpha/a   admin     nobody  never     yes      yes     yes       yes
 HealthCheck/a       both      yes     yes       yes      yes     yes       yes
 HealthList/a        both      yes     yes       yes      yes     yes       yes
-HealthWatch/a       both      nobody  never     yes      yes     yes       yes
+HealthWatch/a       both      unheard yes       yes      yes     yes       yes
 `
 
 // outcome is a code, and the reason in its ErrorInfo.
@@ -104,6 +104,7 @@ var outcomes = map[string]outcome{
 	"absent":    {codes.NotFound, "POOL_UNKNOWN_OR_FORBIDDEN"},         // for those who may look at any
 	"unknown":   {codes.NotFound, "LEASE_UNKNOWN"},
 	"elsewhere": {codes.Unimplemented, ""}, // on the other listener
+	"unheard":   {codes.Unimplemented, ""}, // by strangers
 	"cut":       {codes.Unavailable, ""},
 }
 

@@ -62,8 +62,8 @@ func (o *Options) arrive(ctx context.Context, info *tap.Info) (_ context.Context
 	if c.refused == nil {
 		return ctx, nil
 	}
-	if err = permit(info.FullMethodName, c); err == nil {
-		return ctx, nil
+	if err = permit(info.FullMethodName, c); err == nil || errors.Is(err, noWatch) {
+		return ctx, err
 	}
 	method := info.FullMethodName
 	if _, known := verbs[method]; !known { // anybody may write anything there

@@ -4,9 +4,11 @@ import (
 	"context"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	reflectionpb "google.golang.org/grpc/reflection/grpc_reflection_v1"
 	reflectionalpha "google.golang.org/grpc/reflection/grpc_reflection_v1alpha"
+	"google.golang.org/grpc/status"
 
 	keybrokerv1 "github.com/keybroker/keybroker/gen/keybroker/v1"
 	"github.com/keybroker/keybroker/internal/access"
@@ -36,11 +38,16 @@ var verbs = map[string]access.Verb{
 	reflectionpb.ServerReflection_ServerReflectionInfo_FullMethodName:    anyVerb,
 	reflectionalpha.ServerReflection_ServerReflectionInfo_FullMethodName: anyVerb,
 
-	// Probes have no identity, and learn only whether the broker serves. A watch lasts.
+	// Probes have no identity, and learn only whether the broker serves.
 	healthpb.Health_Check_FullMethodName: public,
 	healthpb.Health_List_FullMethodName:  public,
-	healthpb.Health_Watch_FullMethodName: anyVerb,
+	healthpb.Health_Watch_FullMethodName: public, // but not for strangers
 }
+
+// noWatch is what strangers are told who watch the health: a watch lasts, and would cost
+// us more than them. gRPC's clients then go on without, and their calls are told what
+// is wrong.
+var noWatch = status.Error(codes.Unimplemented, "only those who have proved who they are may watch")
 
 // authorise lets a call pass that some rule allows on some pool; which pools, the
 // handlers ask.
@@ -57,6 +64,8 @@ func (o *Options) authorise(ctx context.Context) (context.Context, error) {
 func permit(method string, c *caller) error {
 	verb, known := verbs[method]
 	switch {
+	case c.refused != nil && method == healthpb.Health_Watch_FullMethodName:
+		return noWatch
 	case known && verb == public:
 		return nil
 	case c.refused != nil:
