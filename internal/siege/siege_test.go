@@ -31,7 +31,7 @@ import (
 func hostile(t *testing.T) int {
 	text := os.Getenv("SIEGE")
 	if text == "" {
-		return 1000
+		return 300
 	}
 	n, err := strconv.Atoi(text)
 	require.NoError(t, err)
