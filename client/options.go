@@ -33,6 +33,7 @@ type options struct {
 	wantsTLS  bool
 	plaintext bool
 	token     string
+	tokenFile string
 	holder    string
 	logger    *slog.Logger
 	safeRate  float64
@@ -60,6 +61,11 @@ func WithPlaintext() Option { return func(o *options) { o.plaintext = true } }
 // WithToken authenticates with a bearer token. It is never sent in plaintext
 // over a network.
 func WithToken(token string) Option { return func(o *options) { o.token = token } }
+
+// WithTokenFile authenticates with the bearer token in a file, which is read again at
+// most once a second, so that those who change it need tell nobody. While it cannot be
+// read, the token of before stays in use.
+func WithTokenFile(path string) Option { return func(o *options) { o.tokenFile = path } }
 
 // WithHolder names the caller, where nothing else proves who it is: leases and
 // turns in line are by holder. Default: the host.
@@ -157,7 +163,12 @@ func dial(target string, o *options) (*grpc.ClientConn, error) {
 	default:
 		opts = append(opts, grpc.WithTransportCredentials(credentials.NewTLS(o.tls)))
 	}
-	if o.token != "" {
+	switch {
+	case o.token != "" && o.tokenFile != "":
+		return nil, fmt.Errorf("keybroker: WithToken and WithTokenFile exclude each other")
+	case o.tokenFile != "":
+		opts = append(opts, grpc.WithPerRPCCredentials(&bearerFile{path: o.tokenFile, secure: !local, logger: o.logger}))
+	case o.token != "":
 		opts = append(opts, grpc.WithPerRPCCredentials(bearer{o.token, !local}))
 	}
 	conn, err := grpc.NewClient(target, append(opts, o.dial...)...)

@@ -51,6 +51,7 @@ func TestNewRefuses(t *testing.T) {
 		"127.0.0.1:3":    {WithTLSFiles("no such file", "", "")},
 		"127.0.0.1:4":    {WithTLSFiles("", "", ""), WithPlaintext()},
 		"127.0.0.1:5":    {WithTLSFiles("", "", ""), WithTLS(&tls.Config{})},
+		"127.0.0.1:6":    {WithToken("t"), WithTokenFile("f")},
 		"far:1":          {WithPlaintext(), WithToken("t")},
 		"localhost:1":    {WithToken("from a file\n")},
 		"localhost:2":    {WithHolder("Büro")},

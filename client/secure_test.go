@@ -59,6 +59,7 @@ providers: [{name: p, type: anthropic, base_url: %q, keys: [{id: k, key: %s, rpm
 		require.NoError(t, <-done)
 	})
 
+	require.NoError(t, os.WriteFile(at("token"), []byte(token+"\n"), 0o600))
 	for _, c := range []struct {
 		name string
 		opts []client.Option
@@ -66,6 +67,8 @@ providers: [{name: p, type: anthropic, base_url: %q, keys: [{id: k, key: %s, rpm
 	}{
 		{"certificate", []client.Option{client.WithTLSFiles(at("ca.crt"), at("invoices.crt"), at("invoices.key"))}, nil},
 		{"token", []client.Option{client.WithTLSFiles(at("ca.crt"), "", ""), client.WithToken(token)}, nil},
+		{"token in a file", []client.Option{client.WithTLSFiles(at("ca.crt"), "", ""), client.WithTokenFile(at("token"))}, nil},
+		{"no such file", []client.Option{client.WithTLSFiles(at("ca.crt"), "", ""), client.WithTokenFile(at("none"))}, client.ErrDenied},
 		{"whom no rule names", []client.Option{client.WithTLSFiles(at("ca.crt"), at("stranger.crt"), at("stranger.key"))}, client.ErrDenied},
 		{"unknown token, good certificate", []client.Option{
 			client.WithTLSFiles(at("ca.crt"), at("invoices.crt"), at("invoices.key")), client.WithToken(unknown)}, client.ErrDenied},
@@ -97,4 +100,66 @@ providers: [{name: p, type: anthropic, base_url: %q, keys: [{id: k, key: %s, rpm
 	for _, never := range []string{key, token, unknown} {
 		assert.NotContains(t, string(text), never)
 	}
+}
+
+// Certificates and CAs are changed under a client that goes on calling, and no call of it
+// fails.
+func TestCertificatesAreChangedWithoutAGap(t *testing.T) {
+	dir, other := t.TempDir(), t.TempDir()
+	at := func(name string) string { return filepath.Join(dir, name) }
+	for _, d := range []string{dir, other} {
+		_, err := certs.Develop(d, nil, []string{"spiffe://example.org/invoices"}, time.Now())
+		require.NoError(t, err)
+	}
+	copyTo := func(to string, from ...string) {
+		var all []byte
+		for _, path := range from {
+			text, err := os.ReadFile(path)
+			require.NoError(t, err)
+			all = append(all, text...)
+		}
+		require.NoError(t, os.WriteFile(at("new"), all, 0o600))
+		require.NoError(t, os.Rename(at("new"), at(to)))
+	}
+	otherCA := filepath.Join(other, "ca.crt")
+	copyTo("clients.crt", at("ca.crt"))
+	cfg, err := config.Parse(at("broker.yaml"), []byte(`
+server:
+  listen: 127.0.0.1:0
+  tls: {cert_file: server.crt, key_file: server.key, client_ca_file: clients.crt}
+access: {rules: [{identities: ["spiffe://example.org/invoices"], pools: [p], verbs: [acquire]}]}
+store: {type: memory}
+providers: [{name: p, type: anthropic, base_url: "http://127.0.0.1", keys: [{id: k, key: sk-cnry7f3a-gap, rpm_limit: 1000000}]}]
+`), app.ConfigOptions())
+	require.NoError(t, err)
+	a, err := app.New(t.Context(), cfg, app.Options{Logger: slog.New(slog.DiscardHandler)})
+	require.NoError(t, err)
+	ctx, stop := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- a.Run(ctx) }()
+	t.Cleanup(func() {
+		stop()
+		require.NoError(t, <-done)
+	})
+	k, err := client.New(a.Addr().String(), client.WithTLSFiles(at("ca.crt"), at("invoices.crt"), at("invoices.key")))
+	require.NoError(t, err)
+	defer k.Close()
+	calls := func() {
+		for range 5 {
+			l, err := k.Acquire(t.Context(), client.Request{Pool: "p", Model: "m"})
+			require.NoError(t, err)
+			require.NoError(t, l.Release(t.Context(), true))
+		}
+	}
+	reload := func() { require.NoError(t, a.Reload(func() (*config.Config, error) { return cfg, nil })) }
+	calls()
+	copyTo("clients.crt", at("ca.crt"), otherCA)
+	reload()
+	calls()
+	copyTo("invoices.crt", filepath.Join(other, "invoices.crt"))
+	copyTo("invoices.key", filepath.Join(other, "invoices.key"))
+	calls() // on the connection that there is
+	copyTo("clients.crt", otherCA)
+	reload()
+	calls()
 }

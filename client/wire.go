@@ -4,6 +4,10 @@ import (
 	"context"
 	"log/slog"
 	"net"
+	"os"
+	"strings"
+	"sync"
+	"time"
 
 	"google.golang.org/grpc/credentials"
 
@@ -39,3 +43,35 @@ func (w *fileWire) ClientHandshake(ctx context.Context, authority string, conn n
 func (w *fileWire) Clone() credentials.TransportCredentials {
 	return &fileWire{w.TransportCredentials.Clone(), w.source, w.logger}
 }
+
+// bearerFile is a token in a file as gRPC's credentials.
+type bearerFile struct {
+	path   string
+	secure bool
+	logger *slog.Logger
+
+	mu    sync.Mutex
+	token string
+	read  time.Time
+}
+
+// GetRequestMetadata gives no error: gRPC would take one for a broker that is not well.
+// Without a token, the broker says what is wrong.
+func (b *bearerFile) GetRequestMetadata(ctx context.Context, _ ...string) (map[string]string, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if time.Since(b.read) >= time.Second {
+		b.read = time.Now()
+		if text, err := os.ReadFile(b.path); err == nil {
+			b.token = strings.TrimSpace(string(text))
+		} else {
+			b.logger.WarnContext(ctx, "keybroker: the token cannot be read; that of before stays in use", "error", err)
+		}
+	}
+	if b.token == "" {
+		return nil, nil
+	}
+	return map[string]string{"authorization": "Bearer " + b.token}, nil
+}
+
+func (b *bearerFile) RequireTransportSecurity() bool { return b.secure }

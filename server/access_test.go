@@ -104,6 +104,7 @@ var outcomes = map[string]outcome{
 	"absent":    {codes.NotFound, "POOL_UNKNOWN_OR_FORBIDDEN"},         // for those who may look at any
 	"unknown":   {codes.NotFound, "LEASE_UNKNOWN"},
 	"elsewhere": {codes.Unimplemented, ""}, // on the other listener
+	"stale":     {codes.Unavailable, "RECONNECT"}, // who may have a better certificate by now
 	"unheard":   {codes.Unimplemented, ""}, // by strangers
 	"cut":       {codes.Unavailable, ""},
 }

@@ -134,6 +134,7 @@ type guarded struct {
 	late  *time.Timer
 
 	isProven atomic.Bool
+	hanging  atomic.Bool
 	// Under the guard's lock: its places among the unproven, and whether it has left.
 	inAll, inHost *list.Element
 	identity      string // and among the proven
@@ -201,6 +202,15 @@ func (c *guarded) leave() {
 		}
 	}
 }
+
+// hangUp closes it when there has been time for an answer. It may be called of nil.
+func (c *guarded) hangUp() {
+	if c != nil && c.hanging.CompareAndSwap(false, true) {
+		time.AfterFunc(answerTime, func() { _ = c.Close() })
+	}
+}
+
+const answerTime = 20 * time.Millisecond
 
 // Close closes and uncounts it.
 func (c *guarded) Close() error {

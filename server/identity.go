@@ -166,6 +166,9 @@ type unauthenticated struct{ reason error }
 
 func (e *unauthenticated) Error() string { return "not authenticated: " + e.reason.Error() }
 
+// Unwrap gives the reason.
+func (e *unauthenticated) Unwrap() error { return e.reason }
+
 // forbidden is a call that no rule allows.
 type forbidden struct {
 	identity string

@@ -68,6 +68,7 @@ type Options struct {
 	MaxConnections, MaxUnproven int
 
 	auditFails *atomic.Bool
+	handshakes *handshakes
 	// Observe, if set, hears of every finished call.
 	Observe Observe
 	// SplitAdmin serves operators (AdminService and reflection) only on the
@@ -93,7 +94,7 @@ func New(o Options) *Server {
 		open := access.Open()
 		o.Policy = func() *access.Policy { return open }
 	}
-	o.auditFails = &atomic.Bool{}
+	o.auditFails, o.handshakes = &atomic.Bool{}, &handshakes{logger: o.Logger}
 	s := &Server{
 		options: o, health: health.NewServer(),
 		guard: newGuard(o.MaxConnections, o.MaxUnproven), admins: newGuard(o.MaxConnections, o.MaxUnproven),
@@ -114,7 +115,7 @@ func New(o Options) *Server {
 func (s *Server) newGRPC() *grpc.Server {
 	o := &s.options
 	g := grpc.NewServer(append(o.interceptors(s.running),
-		grpc.Creds(newWire(o.Certificates, o.Policy)),
+		grpc.Creds(newWire(o.Certificates, o.Policy, o.handshakes)),
 		grpc.KeepaliveParams(keepAlive), grpc.KeepaliveEnforcementPolicy(keepAlivePolicy),
 		grpc.MaxRecvMsgSize(maxMessage), grpc.MaxHeaderListSize(maxHeaderList),
 		grpc.MaxConcurrentStreams(maxStreams), grpc.ConnectionTimeout(connectTimeout),
@@ -163,7 +164,8 @@ func (s *Server) setHealth(status healthpb.HealthCheckResponse_ServingStatus) {
 // Stats are what a server counts of its connections.
 type Stats struct {
 	Connections, Unproven int
-	Refused               int64 // so far
+	Refused               int64 // so far, for want of room
+	Handshakes            int64 // that failed so far
 }
 
 // Stats gives the counts of now.
@@ -172,5 +174,6 @@ func (s *Server) Stats() (all Stats) {
 		open, unproven, refused := g.counts()
 		all.Connections, all.Unproven, all.Refused = all.Connections+open, all.Unproven+unproven, all.Refused+refused
 	}
+	all.Handshakes = s.options.handshakes.failed.Load()
 	return all
 }

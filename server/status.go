@@ -40,6 +40,7 @@ const (
 	reasonStore        = "STORE_UNAVAILABLE"
 	reasonNotOwner     = "NOT_OWNER"
 	reasonAudit        = "AUDIT_UNAVAILABLE"
+	reasonReconnect    = "RECONNECT"
 	reasonNobody       = "UNAUTHENTICATED"
 	reasonForbidden    = "FORBIDDEN"
 	reasonDeadline     = "DEADLINE_EXCEEDED"
@@ -81,6 +82,8 @@ func toStatus(ctx context.Context, err error) error {
 			map[string]string{"pool": large.Pool, "dimension": large.Dimension.String(), "limit": strconv.FormatInt(large.Limit, 10)})
 	case errors.As(err, &field):
 		return invalidStatus(field)
+	case errors.Is(err, errStale):
+		return failure(codes.Unavailable, err.Error(), reasonReconnect, nil, retryIn(answerTime))
 	case errors.As(err, &nobody):
 		return failure(codes.Unauthenticated, err.Error(), reasonNobody, nil)
 	case errors.As(err, &denied):

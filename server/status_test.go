@@ -64,6 +64,7 @@ var statusTests = []struct {
 	{covers: "ErrQueueFull", err: pool.ErrQueueFull, code: codes.ResourceExhausted, reason: "QUEUE_FULL", retry: time.Second},
 	{covers: "ErrHolderLimit", err: &pool.HolderLimitError{What: "leases", Limit: 7}, code: codes.ResourceExhausted, reason: "HOLDER_LIMIT"},
 	{err: &unauthenticated{access.ErrUnknownToken}, code: codes.Unauthenticated, reason: "UNAUTHENTICATED"},
+	{err: &unauthenticated{errStale}, code: codes.Unavailable, reason: "RECONNECT", retry: answerTime},
 	{err: &forbidden{"dns:a", access.Admin}, code: codes.PermissionDenied, reason: "FORBIDDEN"},
 	{err: errAudit, code: codes.Unavailable, reason: "AUDIT_UNAVAILABLE", retry: time.Second},
 	{covers: "ErrSuperseded", err: broker.ErrSuperseded, code: codes.Aborted, reason: "SUPERSEDED"},

@@ -169,17 +169,17 @@ func TestAuthorityThatIsTakenAwayTakesItsClientsWithIt(t *testing.T) {
 
 		f.trust(two)
 		reload(t, source)
-		assert.Equal(t, outcomes["nobody"], outcomeOf(alice.get(t.Context())), "on the connection that she has")
+		assert.Equal(t, outcomes["stale"], outcomeOf(alice.get(t.Context())), "on the connection that she has")
 		assert.EqualValues(t, 1, alice.dials.Load())
 		assert.Equal(t, outcomes["cut"], outcomeOf(one.over(w, one.client("alice.internal")).get(t.Context())), "on a new one")
 		_, err = bob.ReleaseKey(t.Context(), &keybrokerv1.ReleaseKeyRequest{LeaseId: held.GetLeaseId()})
 		require.NoError(t, err, "the other's client goes on")
-		assert.Equal(t, outcomes["nobody"], outcomeOf((<-waiting).err), "she stood in line when it happened")
+		assert.Equal(t, outcomes["stale"], outcomeOf((<-waiting).err), "she stood in line when it happened")
 		last := arrival{}
 		for last.err == nil {
 			last = <-watching
 		}
-		assert.Equal(t, outcomes["nobody"], outcomeOf(last.err), "and looked on")
+		assert.Equal(t, outcomes["stale"], outcomeOf(last.err), "and looked on")
 		require.NoError(t, bob.get(t.Context()), "what she waited for is free")
 		assert.EqualValues(t, 1, bob.dials.Load())
 
@@ -231,7 +231,7 @@ func TestAuthorityThatIsTakenAwayDuringAHandshake(t *testing.T) {
 		reload(t, source)
 		close(told)
 		err = <-called
-		assert.Equal(t, outcomes["nobody"], outcomeOf(err), "%v", err)
+		assert.Equal(t, outcomes["stale"], outcomeOf(err), "%v", err)
 	})
 }
 
@@ -245,7 +245,7 @@ func TestCertificateThatExpiresWhileConnected(t *testing.T) {
 		time.Sleep(5 * time.Minute)
 		require.NoError(t, alice.get(t.Context()), "in its last moment")
 		time.Sleep(time.Millisecond)
-		assert.Equal(t, outcomes["nobody"], outcomeOf(alice.get(t.Context())), "a millisecond late")
+		assert.Equal(t, outcomes["stale"], outcomeOf(alice.get(t.Context())), "a millisecond late")
 		assert.EqualValues(t, 1, alice.dials.Load(), "on the connection that was good")
 		time.Sleep(time.Second)
 		assert.Equal(t, outcomes["cut"], outcomeOf(ca.over(w, short).get(t.Context())))

@@ -4,8 +4,11 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
+	"log/slog"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc/credentials"
@@ -22,12 +25,27 @@ type wire struct {
 	credentials.TransportCredentials
 	certificates *certs.Source
 	policy       func() *access.Policy
+	failures     *handshakes
+}
+
+// handshakes counts those that fail, and logs one a second of them.
+type handshakes struct {
+	logger *slog.Logger
+	failed atomic.Int64
+	quiet  atomic.Int64 // nothing is logged before, in Unix nanoseconds
+}
+
+func (h *handshakes) note(peer net.Addr, err error) {
+	n, now, quiet := h.failed.Add(1), time.Now(), h.quiet.Load()
+	if now.UnixNano() >= quiet && h.quiet.CompareAndSwap(quiet, now.Add(time.Second).UnixNano()) {
+		h.logger.Warn("TLS handshake failed", "peer", peer.String(), "error", err, "so_far", n)
+	}
 }
 
 // newWire wants a client's certificate as long as nothing else can prove who it is.
-func newWire(certificates *certs.Source, policy func() *access.Policy) *wire {
+func newWire(certificates *certs.Source, policy func() *access.Policy, failures *handshakes) *wire {
 	if certificates == nil {
-		return &wire{TransportCredentials: insecure.NewCredentials(), policy: policy}
+		return &wire{TransportCredentials: insecure.NewCredentials(), policy: policy, failures: failures}
 	}
 	required, optional := certificates.ServerConfig(tls.RequireAndVerifyClientCert), certificates.ServerConfig(tls.VerifyClientCertIfGiven)
 	config := required.Clone()
@@ -37,7 +55,7 @@ func newWire(certificates *certs.Source, policy func() *access.Policy) *wire {
 		}
 		return required.GetConfigForClient(hello)
 	}
-	return &wire{credentials.NewTLS(config), certificates, policy}
+	return &wire{credentials.NewTLS(config), certificates, policy, failures}
 }
 
 // ServerHandshake is that of the transport, and leaves a proof.
@@ -49,6 +67,7 @@ func (w *wire) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, er
 	}
 	conn, info, err := w.TransportCredentials.ServerHandshake(raw)
 	if err != nil {
+		w.failures.note(raw.RemoteAddr(), err)
 		return nil, nil, err
 	}
 	p.AuthInfo = info
@@ -65,7 +84,7 @@ func (w *wire) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, er
 
 // Clone is required of credentials.
 func (w *wire) Clone() credentials.TransportCredentials {
-	return &wire{w.TransportCredentials.Clone(), w.certificates, w.policy}
+	return &wire{w.TransportCredentials.Clone(), w.certificates, w.policy, w.failures}
 }
 
 // proof is what a connection proves about who is at its other end.
@@ -102,7 +121,9 @@ func proofOf(p *peer.Peer) *proof {
 	return &proof{peer: p.Addr.String(), refused: errNoCredentials}
 }
 
-var errExpired = errors.New("the client's certificate has expired since it connected")
+// errStale is about a certificate that was good when its client connected. It may have
+// another by now, and is to connect with that.
+var errStale = errors.New("the certificate with which this connection was made is no longer good; connect again")
 
 // who gives the identity, as long as the certificate is good: a CA that is taken
 // away takes its clients with it, though they may have connected before.
@@ -111,7 +132,8 @@ func (p *proof) who(now time.Time) (string, error) {
 		return p.identity, p.refused
 	}
 	if now.After(p.chain[0].NotAfter) {
-		return "", errExpired
+		p.conn.hangUp()
+		return "", fmt.Errorf("%w: it has expired", errStale)
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -119,7 +141,8 @@ func (p *proof) who(now time.Time) (string, error) {
 		p.generation, p.revoked = g, p.certificates.Verify(p.chain, now)
 	}
 	if p.revoked != nil {
-		return "", p.revoked
+		p.conn.hangUp()
+		return "", fmt.Errorf("%w: %w", errStale, p.revoked)
 	}
 	return p.identity, nil
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"strconv"
@@ -52,6 +53,9 @@ func runAudit(_ context.Context, env *environment, args []string) error {
 		}
 	}
 	answer, problem := audit.Files(f.Args(), q, *leases)
+	if answer.Unreadable > 0 {
+		problem = errors.Join(problem, fmt.Errorf("%d lines could not be read", answer.Unreadable))
+	}
 	if problem != nil {
 		problem = fmt.Errorf("the answer is not complete:\n%w", problem)
 	}

@@ -110,7 +110,7 @@ func TestCommandLine(t *testing.T) {
 		{"token --name ci -o xml", exitUsage, "", `"xml" is neither`},
 		{"check --config " + wireless, exitConfig, "", "there is no tls"},
 		{"check --plaintext --config " + wireless, exitOK, "plaintext: true", ""},
-		{"serve --config " + secured, exitFailed, "", "server.tls: "},
+		{"serve --config " + secured, exitConfig, "", "server.tls: "},
 		{"serve --config " + bad, exitConfig, "", "unknown type"},
 		{"serve --config nowhere.yaml", exitConfig, "", "nowhere.yaml"},
 		{"sandbox --address 0.0.0.0:0", exitUsage, "", "--address: must be a loopback address"},

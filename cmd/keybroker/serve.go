@@ -150,6 +150,9 @@ func loadConfig(env *environment, path string, simulated, plaintext bool) (*conf
 	default:
 		return nil, &usageError{"no configuration: give --config FILE, or --sandbox to try it out"}
 	}
+	if err == nil {
+		err = app.CheckFiles(cfg)
+	}
 	if err != nil {
 		return nil, &configError{err}
 	}

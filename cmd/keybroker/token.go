@@ -54,6 +54,10 @@ access:
     - identities: ["token:%s"]
       pools: ["*"]
       verbs: [acquire]
+
+A client:
+
+grpcurl -cacert certs/ca.crt -H 'authorization: Bearer kbt_…' 127.0.0.1:7070 list
 `, token, *name, hash, *name)
 	return err
 }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"sync/atomic"
 
 	"github.com/keybroker/keybroker/internal/access"
@@ -116,7 +117,7 @@ func (a *App) listen() (err error) {
 		if addr == "" {
 			continue
 		}
-		l, err := net.Listen("tcp", addr)
+		l, err := net.Listen(network(addr), addr)
 		if err != nil {
 			return fmt.Errorf("server.%s: %w", setting, err)
 		}
@@ -126,6 +127,14 @@ func (a *App) listen() (err error) {
 		}
 	}
 	return nil
+}
+
+// network keeps what is written as IPv4 to that: 0.0.0.0 would listen on IPv6 as well.
+func network(addr string) string {
+	if ap, err := netip.ParseAddrPort(addr); err == nil && ap.Addr().Is4() {
+		return "tcp4"
+	}
+	return "tcp"
 }
 
 // The settings that name addresses to listen on.

@@ -17,7 +17,8 @@ func (a *App) sources() metrics.Sources {
 			n := a.server.Stats()
 			return n.Connections, n.Unproven, n.Refused
 		},
-		Reloads: map[string]func() (uint64, bool){"config": a.reloads.read},
+		Handshakes: func() int64 { return a.server.Stats().Handshakes },
+		Reloads:    map[string]func() (uint64, bool){"config": a.reloads.read},
 	}
 	if a.certificates != nil {
 		s.Certificates = a.certificates.Expiries

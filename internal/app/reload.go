@@ -103,7 +103,7 @@ func valuesOf(cfg *config.Config) map[keyName]secret.Value {
 // credential two names.
 func (a *App) sameKeys(cfg *config.Config) error {
 	if (cfg.Server.TLS == nil) != (a.cfg.Server.TLS == nil) {
-		return errors.New("server.tls has come or gone: nothing of the configuration is in force before a restart")
+		return errors.New("server.tls has come or gone, which takes a restart: nothing of the new configuration is in force")
 	}
 	was, is := valuesOf(a.cfg), valuesOf(cfg)
 	var other []string
@@ -121,7 +121,7 @@ func (a *App) sameKeys(cfg *config.Config) error {
 		return nil
 	}
 	slices.Sort(other)
-	return fmt.Errorf("other keys than before (%s): nothing of the configuration is in force before a restart", strings.Join(other, ", "))
+	return fmt.Errorf("other keys than before (%s), which takes a restart: nothing of the new configuration is in force", strings.Join(other, ", "))
 }
 
 // shape is all of a configuration but what Reload puts in force.

@@ -539,6 +539,6 @@ func TestAuthorityThatIsReplacedShutsItsClientsOut(t *testing.T) {
 	s.develop("reports.internal")
 	require.NoError(t, s.app.Reload(s.reading))
 	_, err := connected.AcquireKey(t.Context(), &keybrokerv1.AcquireKeyRequest{Pool: "p"})
-	assert.Equal(t, codes.Unauthenticated, status.Code(err))
+	assert.Equal(t, codes.Unavailable, status.Code(err), "it is hung up")
 	s.certified("reports.internal").shown()
 }

@@ -1,7 +1,10 @@
 package app
 
 import (
+	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 
 	"github.com/keybroker/keybroker/internal/access"
 	"github.com/keybroker/keybroker/internal/certs"
@@ -54,4 +57,18 @@ func Certificates(cfg *config.Config) (*certs.Source, error) {
 		return nil, fmt.Errorf("server.tls: %w", err)
 	}
 	return s, nil
+}
+
+// CheckFiles reports all that is wrong with the files that a configuration names, but for
+// the store's.
+func CheckFiles(cfg *config.Config) error {
+	_, err := Certificates(cfg)
+	if dir := filepath.Dir(cfg.Audit.Path); cfg.Audit.Path != "" {
+		if info, statErr := os.Stat(dir); statErr != nil {
+			err = errors.Join(err, fmt.Errorf("audit.path: %w", statErr))
+		} else if !info.IsDir() {
+			err = errors.Join(err, fmt.Errorf("audit.path: %s is no folder", dir))
+		}
+	}
+	return err
 }

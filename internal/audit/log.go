@@ -9,7 +9,8 @@ import (
 	"time"
 )
 
-// Log is an open log. Any number of goroutines may use it.
+// Log is an open log. Any number of goroutines may use it. A file that was moved or
+// taken away is noticed within seconds, and the path opened anew.
 //
 // Each line is a write(2) of its own, under a lock. To gather lines for one write was
 // measured, and gains nothing: handing the result to those who wait costs as much as
@@ -25,6 +26,7 @@ type Log struct {
 	failed  bool      // the last write failed
 	omitted uint64    // lines left out since a line was written
 	quiet   time.Time // when the allowance of Note will be full again
+	looked  time.Time // when it was last seen that the path is still that of the file
 }
 
 // Open opens a log to append to it, and makes it if need be, for the owner's eyes
@@ -59,7 +61,7 @@ func (l *Log) open() error {
 	if l.file != nil {
 		_ = l.file.Close() // nothing is buffered here
 	}
-	l.file, l.torn, l.failed = file, torn, false
+	l.file, l.torn, l.failed, l.looked = file, torn, false, time.Now()
 	return nil
 }
 
@@ -152,7 +154,7 @@ func (l *Log) put(line []byte) error {
 	if l.file == nil {
 		return l.closed()
 	}
-	if l.failed {
+	if l.failed || l.moved() {
 		_ = l.open() // or the old one is tried again
 	}
 	if l.torn {
@@ -168,6 +170,24 @@ func (l *Log) put(line []byte) error {
 	}
 	l.failed = false
 	return nil
+}
+
+// lookEvery is how often it is looked whether somebody has moved the file, or taken it
+// away, and not said so.
+const lookEvery = 5 * time.Second
+
+func (l *Log) moved() bool {
+	now := time.Now()
+	if now.Sub(l.looked) < lookEvery {
+		return false
+	}
+	l.looked = now
+	there, err := os.Stat(l.path)
+	if err != nil {
+		return true
+	}
+	here, err := l.file.Stat()
+	return err != nil || !os.SameFile(here, there)
 }
 
 func (l *Log) closed() error {

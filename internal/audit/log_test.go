@@ -285,3 +285,18 @@ func TestReopenUnderLoad(t *testing.T) {
 	}
 	assert.Equal(t, counts, found)
 }
+
+// A file that somebody has taken away, and has not said so, is not written to for long.
+func TestFileThatIsTakenAway(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "audit.jsonl")
+	l := openAt(t, path)
+	require.NoError(t, l.Write(grant("a")))
+	require.NoError(t, os.Remove(path))
+	require.NoError(t, l.Write(grant("b")))
+	assert.NoFileExists(t, path, "it is not looked at each time")
+	l.looked = l.looked.Add(-lookEvery)
+	require.NoError(t, l.Write(grant("c")))
+	got := entries(t, path)
+	require.Len(t, got, 1)
+	assert.Equal(t, "c", got[0].Lease)
+}

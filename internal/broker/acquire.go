@@ -312,7 +312,7 @@ func (o *owner) wait(ctx context.Context, r *Request, limit time.Duration) (pool
 }
 
 func (o *owner) noteRefused(err error) {
-	if errors.Is(err, pool.ErrAllKeysExhausted) {
+	if errors.Is(err, pool.ErrAllKeysExhausted) || errors.Is(err, pool.ErrHolderLimit) {
 		o.mu.Lock()
 		o.refused++
 		o.mu.Unlock()

@@ -40,7 +40,7 @@ func (d *document) err() error {
 
 var (
 	nameShape  = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
-	shownShape = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.:/-]{0,62}$`)
+	shownShape = regexp.MustCompile(`^[A-Za-z0-9_*][A-Za-z0-9_.:/*-]{0,62}$`)
 )
 
 // quote returns text for an error, if it can be nothing but a name: whoever pastes a key into the wrong field must not find it in

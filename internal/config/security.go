@@ -180,6 +180,6 @@ func (o *object) checkIdentity(i word, s *ServerConfig, tokens map[string]int) {
 	case kind == "token" && !known && !strings.Contains(name, "*"):
 		o.failAt(i.line, "identity %s is not among the tokens; add it there", quote(i.text))
 	case kind == "token" && len(tokens) == 0:
-		o.failAt(i.line, "identity token:… needs a token, and there are none; add one under access.tokens")
+		o.failAt(i.line, "identity %s needs a token, and there are none; add one under access.tokens", quote(i.text))
 	}
 }

@@ -27,6 +27,8 @@ type Sources struct {
 	// Connections gives those that are open, those of them that have not proved who
 	// they are, and how many were refused so far.
 	Connections func() (open, unproven int, refused int64)
+	// Handshakes gives how many of TLS have failed.
+	Handshakes func() int64
 	// Certificates gives when files stop being of use.
 	Certificates func() []certs.Expiry
 	// Reloads gives, by what is read again, how often that failed and whether it did

@@ -11,6 +11,7 @@ var (
 	connections   = prometheus.NewDesc("keybroker_connections", "Open connections.", nil, nil)
 	unproven      = prometheus.NewDesc("keybroker_connections_unproven", "Open connections that have not proved who they are.", nil, nil)
 	refused       = prometheus.NewDesc("keybroker_connections_refused_total", "Connections that were refused because there were too many.", nil, nil)
+	handshakes    = prometheus.NewDesc("keybroker_tls_handshakes_failed_total", "TLS handshakes that failed.", nil, nil)
 	expiry        = prometheus.NewDesc("keybroker_certificate_expiry_timestamp_seconds", "When a file's certificate expires, in Unix time.", []string{"file"}, nil)
 	failures      = prometheus.NewDesc("keybroker_reload_failures_total", "How often something could not be read again.", []string{"what"}, nil)
 	failing       = prometheus.NewDesc("keybroker_reload_failing", "Whether it failed the last time: 0 or 1.", []string{"what"}, nil)
@@ -32,6 +33,9 @@ func (s *programCollector) Collect(out chan<- prometheus.Metric) {
 		out <- gauge(connections, float64(open))
 		out <- gauge(unproven, float64(waiting))
 		out <- counter(refused, float64(no))
+	}
+	if s.Handshakes != nil {
+		out <- counter(handshakes, float64(s.Handshakes()))
 	}
 	if s.Certificates != nil {
 		ends := map[string]time.Time{} // one file may be two things
