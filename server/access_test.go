@@ -103,9 +103,9 @@ var outcomes = map[string]outcome{
 	"hidden":    {codes.PermissionDenied, "POOL_UNKNOWN_OR_FORBIDDEN"}, // not on this one, if there is one
 	"absent":    {codes.NotFound, "POOL_UNKNOWN_OR_FORBIDDEN"},         // for those who may look at any
 	"unknown":   {codes.NotFound, "LEASE_UNKNOWN"},
-	"elsewhere": {codes.Unimplemented, ""}, // on the other listener
+	"elsewhere": {codes.Unimplemented, ""},        // on the other listener
 	"stale":     {codes.Unavailable, "RECONNECT"}, // who may have a better certificate by now
-	"unheard":   {codes.Unimplemented, ""}, // by strangers
+	"unheard":   {codes.Unimplemented, ""},        // by strangers
 	"cut":       {codes.Unavailable, ""},
 }
 
