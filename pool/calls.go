@@ -83,6 +83,7 @@ func (p *Pool) Acquire(now Time, ask Ask) (Grant, error) {
 	if err != nil {
 		return Grant{}, err
 	}
+	p.expects(c, &ask)
 	if c.exceeded(&ask.Amounts) {
 		return Grant{}, c.tooLarge(&ask.Amounts)
 	}
@@ -329,6 +330,9 @@ func (p *Pool) report(now Time, id LeaseID, holder string, s provider.Signal, us
 		if kept && used[d] >= 0 {
 			used[d] = max(used[d], l.reservedFor(d, used[provider.Requests]))
 		}
+	}
+	if final {
+		p.learnOutput(l, used[provider.OutputTokens])
 	}
 	freed = l.report(now, used, final) || freed
 	p.dirty = p.dirty || !l.reserved.Covers(&l.used) // debt

@@ -10,11 +10,12 @@ import (
 // class is a class of models: those that share one limit. It has its own
 // account with every group, its own candidates, and its own queue.
 type class struct {
-	name   string
-	limits []Limit
-	models []string // that it was declared with
-	tiers  []*tier  // highest priority first
-	queue  queue
+	outputs map[string]*outputs // by holder
+	name    string
+	limits  []Limit
+	models  []string // that it was declared with
+	tiers   []*tier  // highest priority first
+	queue   queue
 
 	largest provider.Amounts // that some key's configured limits let through
 

@@ -63,7 +63,7 @@ func (p *Pool) judge(now Time, l *lease, s *provider.Signal, final bool) {
 		c := a.class
 		c.strain += (1 - c.strain) / 8
 		if c.strain > strained || s.Source != provider.NotStated {
-			p.rests(now, l, s, briefly)
+			p.rests(now, l, s, busily)
 		}
 	}
 }
@@ -159,7 +159,9 @@ func noAccess(s *provider.Signal) bool {
 }
 
 // tighten keeps more unused where the provider refused and we saw room: in the
-// bucket that it names, or in all.
+// bucket that it names, or in all that have some. The one that is named had some when
+// the lease was granted, though under load that is taken at once. (In a sliding window
+// what is kept unused is lost, so there it must have some now.)
 func (a *account) tighten(now Time, l *lease, r *provider.Refusal) {
 	if l.granted < a.refusedAt {
 		return
@@ -168,7 +170,10 @@ func (a *account) tighten(now Time, l *lease, r *provider.Refusal) {
 		if r != nil && r.Dimension != b.dimension && r.Dimension < provider.NumDimensions {
 			return
 		}
-		if b.window > 0 && b.fits(now, l.reserved[b.dimension]) {
+		if b.window == 0 || b.loweredAt > 0 && l.granted < b.loweredAt { // a lower limit explains it
+			return
+		}
+		if b.fits(now, l.reserved[b.dimension]) || r != nil && b.meter == &b.refilling {
 			b.tighten(now)
 		}
 	})

@@ -86,3 +86,20 @@ func TestWaitersOfAnExhaustedPoolCostLittle(t *testing.T) {
 		assert.Equal(t, 1, visited, "the first stands for all")
 	}
 }
+
+func TestExpectationsAreBounded(t *testing.T) {
+	p, a := busy(t, 100)
+	c := p.classes[allModels]
+	l := &lease{account: &account{class: c}, count: 1}
+	for i := range 3 * maxLearned {
+		l.holder = &holder{name: fmt.Sprint("pod ", i)}
+		p.learnOutput(l, 10)
+		require.LessOrEqual(t, len(c.outputs), maxLearned)
+	}
+	for range learnedLeast {
+		p.learnOutput(l, 10)
+	}
+	a.Holder, a.Learn, a.Amounts[provider.OutputTokens] = l.holder.name, true, 100
+	p.expects(c, &a)
+	assert.EqualValues(t, 20, a.Amounts[provider.OutputTokens], "those who still call are known again")
+}

@@ -62,6 +62,7 @@ type Ask struct {
 	Exclude []string // keys, by id
 	Request string   // if not empty, the same ask again gets the same lease
 	Caps    Caps     // of the holder
+	Learn   bool     // set aside what the holder's answers use, if that is less than Amounts says
 }
 
 // Counters count what happened since the pool was made.

@@ -72,6 +72,7 @@ func (p *Pool) Wait(now Time, ask Ask) (*Waiter, error) {
 	if err != nil {
 		return nil, err
 	}
+	p.expects(c, &ask)
 	if c.exceeded(&ask.Amounts) {
 		return nil, c.tooLarge(&ask.Amounts)
 	}

@@ -23,7 +23,8 @@ type guess struct{ first, most time.Duration }
 
 var (
 	briefly = guess{time.Second, time.Minute}
-	rarely  = guess{10 * time.Minute, time.Hour} // where somebody has to act
+	busily  = guess{time.Second, 4 * time.Second} // an overload ends for all at once, and one try costs nobody anything
+	rarely  = guess{10 * time.Minute, time.Hour}  // where somebody has to act
 )
 
 // rest keeps something out of use after a refusal: an account, a quota group, a

@@ -17,6 +17,7 @@ var anthropic = Dialect{
 	Limited:    []Dimension{Requests, InputTokens, OutputTokens},
 	Kind:       Refilling,
 	Held:       [NumDimensions]bool{OutputTokens: true, Tokens: true},
+	Counts:     true,
 	Reserve:    separately,
 	Count: func(u Usage) Amounts {
 		input := known(u.Input, u.CacheWrite)

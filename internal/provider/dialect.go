@@ -79,6 +79,9 @@ type Dialect struct {
 	// Held marks the dimensions that are counted while the provider answers,
 	// and not when the request arrives.
 	Held [NumDimensions]bool
+	// Counts says that of output it is what is really used that counts, and nothing else
+	// is asked for: not whether max_tokens would fit.
+	Counts bool
 	// Kept marks the dimensions in which the reservation counts in full,
 	// however little the answer uses.
 	Kept [NumDimensions]bool

@@ -1,0 +1,75 @@
+package pool
+
+import "github.com/keybroker/keybroker/internal/provider"
+
+// An ask says the most that its answer can use, and few answers come near that. Where
+// the provider counts what is really used, to set all of it aside for each would leave
+// most of a limit idle. So, for asks that Learn, it is what the holder's answers have
+// used of late, and some more; and never more than the limit, since the provider does
+// not refuse an ask that allows more. Who uses more than that owes it: the next grants
+// wait.
+
+const (
+	// learnedFrom is how many answers are looked at, the latest. Of the largest of them,
+	// 5/4 is set aside; twice as much while there are fewer, and all while there are
+	// fewer than learnedLeast.
+	learnedFrom  = 32
+	learnedLeast = 4
+	// maxLearned bounds the holders that are remembered for a class of models.
+	maxLearned = 10_000
+)
+
+// outputs are the latest that a holder's answers have used.
+type outputs struct {
+	last [learnedFrom]int64
+	n    uint64
+}
+
+func (o *outputs) note(n int64) {
+	o.last[o.n%learnedFrom] = n
+	o.n++
+}
+
+// expect gives what to set aside for the next; no more than the most.
+func (o *outputs) expect(most int64) int64 {
+	if o == nil || o.n < learnedLeast {
+		return most
+	}
+	top := int64(0)
+	for _, n := range o.last {
+		top = max(top, n)
+	}
+	if o.n < learnedFrom {
+		return min(most, mulDivUp(top, 2, 1))
+	}
+	return min(most, mulDivUp(top, 5, 4))
+}
+
+// expects puts what is likely in the place of the most that an ask's answer can use.
+func (p *Pool) expects(c *class, ask *Ask) {
+	d := p.cfg.Dialect
+	most := ask.Amounts[provider.OutputTokens]
+	if !ask.Learn || !d.Counts || most <= 0 {
+		return
+	}
+	less := most - min(c.outputs[ask.Holder].expect(most), c.largest[provider.OutputTokens])
+	ask.Amounts[provider.OutputTokens] -= less
+	ask.Amounts[provider.Tokens] = max(0, ask.Amounts[provider.Tokens]-less)
+}
+
+// learnOutput takes note of what an answer has used.
+func (p *Pool) learnOutput(l *lease, used int64) {
+	if !p.cfg.Dialect.Counts || used < 0 || l.refused != provider.OK {
+		return
+	}
+	c := l.account.class
+	o := c.outputs[l.holder.name]
+	if o == nil {
+		if c.outputs == nil || len(c.outputs) >= maxLearned { // those who still call are known again soon
+			c.outputs = map[string]*outputs{}
+		}
+		o = &outputs{}
+		c.outputs[l.holder.name] = o
+	}
+	o.note(mulDivUp(used, 1, int64(max(l.count, 1))))
+}
