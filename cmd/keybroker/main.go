@@ -32,6 +32,7 @@ var commands = []command{
 	{"check", "validate a configuration and show what is in force", check},
 	{"sandbox", "run a simulated provider that enforces limits", runSandbox},
 	{"demo", "run broker, sandbox and a fleet of clients, and show what they got", runDemo},
+	{"simulate", "what a fleet would get from some keys, with the broker and without", simulate},
 	{"certs", "make certificates to try TLS with (development)", makeCerts},
 	{"audit", "who held which key, from the audit log", runAudit},
 	{"token", "make a bearer token for a client", makeToken},

@@ -1,0 +1,102 @@
+package main
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+const quick = `
+name: quick
+about: a quick one
+duration: 2m
+warm_up: 30s
+provider: {type: anthropic, groups: [{name: org, keys: 2, limits: {rpm: 120, itpm: 200000, otpm: 40000}}]}
+services: [{name: web, count: 4, workers: 2}]
+expect: [{share: EXPECTED}]
+`
+
+func scenario(t *testing.T, expected string) string {
+	path := filepath.Join(t.TempDir(), "quick.yaml")
+	require.NoError(t, os.WriteFile(path, []byte(strings.Replace(quick, "EXPECTED", expected, 1)), 0o600))
+	return path
+}
+
+func TestSimulate(t *testing.T) {
+	page := filepath.Join(t.TempDir(), "page.html")
+	env, stdout, stderr := around(nil)
+	require.Equal(t, exitOK, run(t.Context(), env, []string{"simulate", "--scenario", scenario(t, "0.9"), "--strategy", "broker,random", "--html", page}), stderr.String())
+	assert.Contains(t, stdout.String(), "quick: a quick one")
+	assert.Contains(t, stdout.String(), "random")
+	assert.Contains(t, stderr.String(), "2 of 2: quick")
+	html, err := os.ReadFile(page)
+	require.NoError(t, err)
+	assert.Contains(t, string(html), "</html>")
+
+	again := func(args ...string) string {
+		env, stdout, stderr := around(nil)
+		require.Equal(t, exitOK, run(t.Context(), env, append([]string{"simulate", "--scenario", scenario(t, "0.9"), "-o", "json"}, args...)), stderr.String())
+		return stdout.String()
+	}
+	assert.Equal(t, again(), again(), "for scripts, and always the same")
+	assert.NotEqual(t, again(), again("--seed", "2"))
+	var got []struct {
+		Name    string
+		Results []struct {
+			Strategy string
+			Share    float64
+		}
+	}
+	require.NoError(t, json.Unmarshal([]byte(again()), &got))
+	require.Len(t, got, 1)
+	assert.Len(t, got[0].Results, 6)
+	assert.Greater(t, got[0].Results[0].Share, 0.9)
+}
+
+func TestSimulateFailsIfSomethingIsMissed(t *testing.T) {
+	env, stdout, stderr := around(nil)
+	assert.Equal(t, exitFailed, run(t.Context(), env, []string{"simulate", "--scenario", scenario(t, "1.5"), "--strategy", "broker"}))
+	assert.Contains(t, stdout.String(), "MISSED by broker")
+	assert.Contains(t, stderr.String(), "misses what is expected")
+}
+
+// What would I get from these keys?
+func TestSimulateAConfiguration(t *testing.T) {
+	path := file(t, "providers:\n- name: p\n  type: anthropic\n  groups: [{name: org, rpm_limit: 600}]\n"+
+		"  keys: [{id: a, key: sk-cnry7f3a-simulate-a, group: org}, {id: b, key: sk-cnry7f3a-simulate-b, group: org}, {id: c, key: sk-cnry7f3a-simulate-c}]\n"+
+		"- {name: off, type: openai, enabled: false}\n")
+	env, stdout, stderr := around(nil)
+	require.Equal(t, exitOK, run(t.Context(), env, []string{"simulate", "--config", path, "--services", "3", "--strategy", "broker", "-o", "json"}), stderr.String())
+	var got []struct {
+		Name    string
+		Results []struct {
+			Share    float64
+			Accounts []struct{ Group string }
+		}
+	}
+	require.NoError(t, json.Unmarshal([]byte(stdout.String()), &got))
+	require.Len(t, got, 1)
+	assert.Equal(t, "p", got[0].Name)
+	require.Len(t, got[0].Results[0].Accounts, 2)
+	assert.Equal(t, "org", got[0].Results[0].Accounts[0].Group)
+	assert.Positive(t, got[0].Results[0].Share)
+}
+
+func TestSimulateUsage(t *testing.T) {
+	for args, want := range map[string]string{
+		"--strategy hope":                    `there is no "hope"`,
+		"-o xml":                             `"xml" is neither`,
+		"--config a.yaml --scenario b.yaml":  "either --scenario or --config",
+		"--scenario nowhere.yaml":            "nowhere.yaml",
+		"--scenario " + scenario(t, "a lot"): "cannot unmarshal",
+	} {
+		env, _, stderr := around(nil)
+		assert.NotEqual(t, exitOK, run(t.Context(), env, append([]string{"simulate"}, strings.Fields(args)...)), args)
+		assert.Contains(t, stderr.String(), want)
+	}
+}

@@ -1,0 +1,353 @@
+package fleet
+
+import (
+	"net/http"
+	"time"
+
+	"github.com/keybroker/keybroker/internal/provider"
+	"github.com/keybroker/keybroker/internal/sim"
+)
+
+// What people do without a broker, as plainly as they do it. All of them know the
+// limits, drop a key that is not accepted, obey Retry-After, and back off.
+
+// backoff is how long a process pauses after its nth refusal.
+func (r *run) backoff(tries int, stated time.Duration) time.Duration {
+	d := min(500*time.Millisecond<<min(tries-1, 6), 20*time.Second)
+	d = d/2 + time.Duration(r.chance.Float64()*float64(d))
+	return max(d, stated+time.Duration(r.chance.Float64()*float64(250*time.Millisecond)))
+}
+
+// retry pauses after a refusal, and begins again if there is time left.
+func (r *run) retry(s Strategy, q *request, a *answer) {
+	var pause time.Duration
+	if a.status != http.StatusUnauthorized {
+		pause = r.backoff(q.tries, a.signal.Wait)
+	}
+	r.retryAfter(s, q, pause)
+}
+
+func (r *run) retryAfter(s Strategy, q *request, pause time.Duration) {
+	if r.now+pause > q.until {
+		r.fail(q)
+		return
+	}
+	r.after(pause, func() { s.Begin(q) })
+}
+
+// process is what one member knows.
+type process struct {
+	dead map[*credential]bool
+	next int                           // for turns
+	rest map[*credential]time.Duration // until then
+	free map[*credential]float64       // by its last headers
+	part map[*credential][]*part       // of the limits
+}
+
+type processes map[*member]*process
+
+func (p processes) of(m *member) *process {
+	if p[m] == nil {
+		p[m] = &process{
+			dead: map[*credential]bool{}, next: m.number,
+			rest: map[*credential]time.Duration{}, free: map[*credential]float64{}, part: map[*credential][]*part{},
+		}
+	}
+	return p[m]
+}
+
+// alive lists the keys that a process may use.
+func (r *run) alive(p *process) (keys []*credential) {
+	for _, k := range r.upstream.keys {
+		if !p.dead[k] {
+			keys = append(keys, k)
+		}
+	}
+	return keys
+}
+
+// random takes any key.
+type random struct {
+	*run
+	all processes
+}
+
+func newRandom(r *run) Strategy { return &random{r, processes{}} }
+
+func (s *random) Begin(q *request) {
+	keys := s.alive(s.all.of(q.service))
+	if len(keys) == 0 {
+		s.fail(q)
+		return
+	}
+	s.send(q, keys[s.chance.IntN(len(keys))])
+}
+
+func (s *random) Answered(q *request, a *answer) {
+	if a.status == http.StatusUnauthorized {
+		s.all.of(q.service).dead[q.key] = true
+	}
+	if a.status != http.StatusOK {
+		s.retry(s, q, a)
+	}
+}
+
+func (s *random) Finished(*request) {}
+
+// roundRobin takes the keys in turn.
+type roundRobin struct{ random }
+
+func newRoundRobin(r *run) Strategy { return &roundRobin{random{r, processes{}}} }
+
+func (s *roundRobin) Begin(q *request) {
+	p := s.all.of(q.service)
+	keys := s.alive(p)
+	if len(keys) == 0 {
+		s.fail(q)
+		return
+	}
+	p.next++
+	s.send(q, keys[p.next%len(keys)])
+}
+
+func (s *roundRobin) Answered(q *request, a *answer) {
+	if a.status == http.StatusUnauthorized {
+		s.all.of(q.service).dead[q.key] = true
+	}
+	if a.status != http.StatusOK {
+		s.retry(s, q, a)
+	}
+}
+
+// split gives each process its part of every key's limits, and has it keep to that.
+type split struct{ random }
+
+func newSplit(r *run) Strategy { return &split{random{r, processes{}}} }
+
+// part is one process's part of a limit.
+type part struct {
+	*sim.TokenBucket
+	dimension provider.Dimension
+	amount    int64
+}
+
+func (s *split) parts(p *process, k *credential) []*part {
+	if all, ok := p.part[k]; ok {
+		return all
+	}
+	n := int64(len(s.members) * len(k.group.keys))
+	all := []*part{}
+	for _, l := range s.upstream.dialectLimits(k.group.limits) {
+		amount := (l.amount + n - 1) / n // and the window longer, so that the rate is exact
+		window := time.Duration(float64(l.window) * float64(amount) * float64(n) / float64(l.amount))
+		all = append(all, &part{sim.NewTokenBucket(amount, window), l.dimension, amount})
+	}
+	p.part[k] = all
+	return all
+}
+
+func (s *split) Begin(q *request) {
+	p := s.all.of(q.service)
+	need := s.upstream.dialect.Reserve(provider.Demand{InputTokens: q.input, MaxOutputTokens: q.service.MaxTokens})
+	best, soonest := (*credential)(nil), time.Duration(sim.Never)
+	keys := s.alive(p)
+	for i := range keys {
+		k := keys[(p.next+i)%len(keys)]
+		var wait time.Duration
+		for _, x := range s.parts(p, k) {
+			w := x.Until(s.now, need[x.dimension])
+			if w == sim.Never { // more than its part: all of it, and some of the next
+				w = x.UntilFull(s.now)
+			}
+			wait = max(wait, w)
+		}
+		if wait < soonest {
+			best, soonest = k, wait
+		}
+	}
+	p.next++
+	switch {
+	case best == nil:
+		s.fail(q)
+	case soonest > 0:
+		s.retryAfter(s, q, soonest)
+	default:
+		for _, x := range s.parts(p, best) {
+			x.Charge(s.now, need[x.dimension])
+		}
+		s.send(q, best)
+	}
+}
+
+func (s *split) Answered(q *request, a *answer) {
+	if a.status == http.StatusUnauthorized {
+		s.all.of(q.service).dead[q.key] = true
+	}
+	if a.status != http.StatusOK {
+		s.retry(s, q, a)
+	}
+}
+
+// Finished gives back what was not used, where that is how the provider counts.
+func (s *split) Finished(q *request) {
+	d := s.upstream.dialect
+	reserved := d.Reserve(provider.Demand{InputTokens: q.input, MaxOutputTokens: q.service.MaxTokens})
+	used := d.Count(provider.Usage{Input: q.input, Output: q.output, Reasoning: provider.Unknown, Total: provider.Unknown})
+	for _, x := range s.parts(s.all.of(q.service), q.key) {
+		back := min(reserved[x.dimension]-used[x.dimension], x.amount-x.Remaining(s.now))
+		if back > 0 && !d.Kept[x.dimension] {
+			x.Charge(s.now, -back)
+		}
+	}
+}
+
+// headers takes the key that the process's own last headers say is freest.
+type headers struct{ random }
+
+func newHeaders(r *run) Strategy { return &headers{random{r, processes{}}} }
+
+func (s *headers) Begin(q *request) {
+	p := s.all.of(q.service)
+	var best []*credential
+	most, soonest := -1.0, time.Duration(sim.Never)
+	for _, k := range s.alive(p) {
+		if p.rest[k] > s.now {
+			soonest = min(soonest, p.rest[k]-s.now)
+			continue
+		}
+		free, known := p.free[k]
+		if !known {
+			free = 1
+		}
+		switch {
+		case free > most:
+			best, most = []*credential{k}, free
+		case free == most:
+			best = append(best, k)
+		}
+	}
+	switch {
+	case len(best) > 0:
+		s.send(q, best[s.chance.IntN(len(best))])
+	case soonest < sim.Never:
+		s.retryAfter(s, q, soonest+time.Duration(s.chance.Float64()*float64(250*time.Millisecond)))
+	default:
+		s.fail(q)
+	}
+}
+
+func (s *headers) Answered(q *request, a *answer) {
+	p := s.all.of(q.service)
+	free := 1.0
+	for _, w := range a.signal.Windows {
+		free = min(free, float64(w.Remaining)/float64(max(w.Limit, 1)))
+	}
+	p.free[q.key] = free
+	switch a.status {
+	case http.StatusOK:
+		return
+	case http.StatusUnauthorized:
+		p.dead[q.key] = true
+	default:
+		p.rest[q.key] = s.now + s.backoff(1, a.signal.Wait)
+	}
+	s.retryAfter(s, q, 0)
+}
+
+// counter counts each key's minute in one place. What a provider counts while it answers
+// is added when the answer is complete, since gateways know it no sooner.
+type counter struct {
+	random
+	counts map[*quota]*counts
+}
+
+type counts struct {
+	minute time.Duration
+	used   provider.Amounts
+}
+
+func newCounter(r *run) Strategy {
+	return &counter{random{r, processes{}}, map[*quota]*counts{}}
+}
+
+func (s *counter) count(g *quota) *counts {
+	if s.counts[g] == nil {
+		s.counts[g] = &counts{}
+	}
+	c := s.counts[g]
+	if m := s.now / time.Minute; m != c.minute {
+		*c = counts{minute: m}
+	}
+	return c
+}
+
+func (s *counter) Begin(q *request) {
+	s.after(s.hop(q.service), func() {
+		need := s.counted(q)
+		keys := s.alive(s.all.of(q.service))
+		if len(keys) == 0 {
+			s.fail(q)
+			return
+		}
+		from := s.chance.IntN(len(keys))
+		for i := range keys {
+			k := keys[(from+i)%len(keys)]
+			if c := s.count(k.group); s.fits(k.group, c, &need) {
+				for d := range need {
+					c.used[d] += need[d]
+				}
+				s.after(s.hop(q.service), func() { s.send(q, k) })
+				return
+			}
+		}
+		next := (s.now/time.Minute+1)*time.Minute - s.now
+		s.after(s.hop(q.service), func() {
+			s.retryAfter(s, q, next+time.Duration(s.chance.Float64()*float64(time.Second)))
+		})
+	})
+}
+
+// counted is what is known before a request is sent.
+func (s *counter) counted(q *request) provider.Amounts {
+	d := s.upstream.dialect
+	need := d.Reserve(provider.Demand{InputTokens: q.input, MaxOutputTokens: q.service.MaxTokens})
+	for i := range need {
+		if d.Held[i] {
+			need[i] = 0
+		}
+	}
+	return need
+}
+
+func (s *counter) fits(g *quota, c *counts, need *provider.Amounts) bool {
+	for _, l := range s.upstream.dialectLimits(g.limits) {
+		if l.window == time.Minute && c.used[l.dimension]+max(need[l.dimension], 1) > l.amount {
+			return false
+		}
+	}
+	return true
+}
+
+func (s *counter) Answered(q *request, a *answer) {
+	if a.status == http.StatusUnauthorized {
+		s.all.of(q.service).dead[q.key] = true
+	}
+	if a.status != http.StatusOK {
+		s.retry(s, q, a)
+	}
+}
+
+// Finished counts what was really used.
+func (s *counter) Finished(q *request) {
+	d := s.upstream.dialect
+	before := s.counted(q)
+	used := d.Count(provider.Usage{Input: q.input, Output: q.output, Reasoning: provider.Unknown, Total: provider.Unknown})
+	s.after(s.hop(q.service), func() {
+		c := s.count(q.key.group)
+		for i := range used {
+			if !d.Kept[i] && used[i] >= 0 {
+				c.used[i] = max(0, c.used[i]+used[i]-before[i])
+			}
+		}
+	})
+}

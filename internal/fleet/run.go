@@ -1,0 +1,190 @@
+package fleet
+
+import (
+	"fmt"
+	"time"
+)
+
+// run is one fleet under one strategy.
+type run struct {
+	clock
+	scenario *Scenario
+	chance   chance
+	upstream *upstream
+	strategy Strategy
+	members  []*member
+	trail    []point
+	total    tally // since the warm-up
+}
+
+// member is one service.
+type member struct {
+	*Service
+	name   string
+	number int
+	tally
+}
+
+// request is one call that a member wants to make.
+type request struct {
+	service *member
+	input   int64
+	output  int64
+	born    time.Duration
+	until   time.Duration // then it gives up
+	tries   int
+	key     *credential // of this try
+	lease   any         // the strategy's own
+	done    func()      // the worker goes on
+	sent    time.Duration
+}
+
+// Strategy decides when a request is sent, and with which key. A request that is begun
+// is sent, or failed, by the run's methods; each try is answered, and then either
+// finished or, after a refusal, begun again.
+type Strategy interface {
+	// Begin is asked for a key, in the service; Again after a refusal.
+	Begin(q *request)
+	// Answered is told what came back when the first byte has.
+	Answered(q *request, a *answer)
+	// Finished is told that the answer is complete, and what it used.
+	Finished(q *request)
+}
+
+// Strategies makes them, by name. The first is ours.
+var Strategies = []struct {
+	Name, About string
+	make        func(r *run) Strategy
+}{
+	{"broker", "keybroker's engine leases each request", newBrokered},
+	{"random", "any key; after a 429, another one after a growing pause", newRandom},
+	{"round robin", "each process takes the keys in turn, and backs off after a 429", newRoundRobin},
+	{"static split", "each process has its part of every key's limits", newSplit},
+	{"headers", "each process takes the key that its own last headers say is freest", newHeaders},
+	{"minute counter", "all count each key's minute in one place, as gateways do with Redis", newCounter},
+}
+
+// Run runs a scenario under one strategy.
+func Run(s *Scenario, strategy string, seed uint64) (*Result, error) {
+	r := &run{scenario: s, chance: newChance(seed)}
+	r.upstream = newUpstream(r)
+	for i := range s.Services {
+		v := &s.Services[i]
+		for n := range v.Count {
+			r.members = append(r.members, &member{Service: v, name: numbered(v.Name, n, v.Count), number: len(r.members)})
+		}
+	}
+	for _, x := range Strategies {
+		if x.Name == strategy {
+			r.strategy = x.make(r)
+		}
+	}
+	if r.strategy == nil {
+		return nil, fmt.Errorf("no strategy %q", strategy)
+	}
+	for _, m := range r.members {
+		for _, g := range r.upstream.groups {
+			r.upstream.account(g, m.Model) // so that what nobody uses counts, too
+		}
+		r.begin(m)
+	}
+	for _, e := range s.Events {
+		r.set(&e)
+	}
+	r.sample()
+	r.clock.run(s.Duration)
+	return r.result(strategy), nil
+}
+
+// begin has a member send requests.
+func (r *run) begin(m *member) {
+	for range m.Workers {
+		var next func()
+		next = func() { r.after(r.chance.seconds(m.Pause), func() { r.want(m, next) }) }
+		r.at(m.From+seconds(r.chance.Float64()), next)
+	}
+	if m.Rate > 0 {
+		var next func()
+		next = func() {
+			for range m.Burst {
+				r.want(m, func() {})
+			}
+			r.after(r.chance.pause(m.Rate/float64(m.Burst)), next)
+		}
+		r.at(m.From+r.chance.pause(m.Rate/float64(m.Burst)), next)
+	}
+}
+
+// want makes a request.
+func (r *run) want(m *member, done func()) {
+	q := &request{
+		service: m, born: r.now, until: r.now + m.MaxWait, done: done,
+		input: max(1, int64(r.chance.draw(m.Input))), output: min(max(1, int64(r.chance.draw(m.Output))), m.MaxTokens),
+	}
+	r.strategy.Begin(q)
+}
+
+// hop is the time that a message of a member takes.
+func (r *run) hop(m *member) time.Duration { return r.chance.seconds(m.Network) }
+
+// send sends a request with a key.
+func (r *run) send(q *request, key *credential) {
+	q.key = key
+	q.tries++
+	r.after(r.hop(q.service), func() {
+		a := r.upstream.arrive(q)
+		r.attempt(q, &a)
+		back := r.hop(q.service)
+		if a.status == 200 {
+			r.after(a.first+back, func() { r.strategy.Answered(q, &a) })
+			r.after(a.complete+back, func() {
+				r.strategy.Finished(q)
+				q.done()
+			})
+			return
+		}
+		r.after(a.first+back, func() { r.strategy.Answered(q, &a) })
+	})
+}
+
+// fail gives a request up.
+func (r *run) fail(q *request) {
+	if r.now >= r.scenario.WarmUp {
+		q.service.failed++
+		r.total.failed++
+	}
+	r.after(time.Second, q.done) // nobody asks in a tight loop
+}
+
+// set has an event happen.
+func (r *run) set(e *Event) {
+	for _, g := range r.upstream.groups {
+		if e.Group != "" && e.Group != g.name {
+			continue
+		}
+		during := func(begin, end func()) {
+			r.at(e.At, begin)
+			if e.At+e.For < r.scenario.Duration {
+				r.at(e.At+e.For, end)
+			}
+		}
+		switch {
+		case e.Overload > 0:
+			during(func() { g.overload = e.Overload }, func() { g.overload = 0 })
+		case e.Cut > 0:
+			during(func() { g.cut(r, e.Cut) }, func() { g.cut(r, 1) })
+		case e.Foreign > 0:
+			during(func() { g.foreign = e.Foreign; g.leak(r) }, func() { g.foreign = 0 })
+		case e.Revoke > 0 && e.Revoke <= len(g.keys):
+			during(func() { g.keys[e.Revoke-1].revoked = true }, func() { g.keys[e.Revoke-1].revoked = false })
+		}
+	}
+}
+
+// numbered names the nth of several, or the only one.
+func numbered(name string, n, of int) string {
+	if of == 1 {
+		return name
+	}
+	return fmt.Sprintf("%s-%d", name, n+1)
+}

@@ -1,0 +1,300 @@
+package fleet
+
+import (
+	"net/http"
+	"time"
+
+	"github.com/keybroker/keybroker/internal/provider"
+	"github.com/keybroker/keybroker/internal/sim"
+)
+
+// upstream is the provider as it runs.
+type upstream struct {
+	run     *run
+	dialect *provider.Dialect
+	groups  []*quota
+	keys    []*credential // in order of their groups
+}
+
+// quota is a quota group.
+type quota struct {
+	name     string
+	unknown  bool
+	limits   Limits
+	factor   float64 // that limits are cut by
+	overload float64
+	foreign  float64
+	keys     []*credential
+	models   map[string]*account
+	order    []*account
+}
+
+// credential is a key.
+type credential struct {
+	id      string
+	number  int // its place among all
+	group   *quota
+	revoked bool
+}
+
+// account is what a group has of one model.
+type account struct {
+	group   *quota
+	model   string
+	buckets []*bucket
+	seen    []past // what headers said of late
+}
+
+// bucket is one limit with what is counted in it.
+type bucket struct {
+	sim.Limiter
+	dimension provider.Dimension
+	window    time.Duration
+	kind      provider.Kind
+	limit     int64
+	total     int64 // used by the fleet
+	used      int64 // since the warm-up
+	foreign   int64 // by others, likewise
+	allowed   float64
+	since     time.Duration // allowed is counted up to then
+}
+
+// past is what the buckets had at a moment.
+type past struct {
+	at        time.Duration
+	remaining []int64
+}
+
+func newUpstream(r *run) *upstream {
+	p := &r.scenario.Provider
+	d, _ := provider.Lookup(p.Type)
+	u := &upstream{run: r, dialect: d}
+	for _, g := range p.Groups {
+		for n := range g.Count {
+			q := &quota{name: numbered(g.Name, n, g.Count), unknown: g.Unknown, limits: g.Limits, factor: 1, models: map[string]*account{}}
+			for k := range g.Keys {
+				c := &credential{id: numbered(q.name+"-key", k, 2), number: len(u.keys), group: q}
+				q.keys = append(q.keys, c)
+				u.keys = append(u.keys, c)
+			}
+			u.groups = append(u.groups, q)
+		}
+	}
+	return u
+}
+
+// account finds or opens one.
+func (u *upstream) account(q *quota, model string) *account {
+	a := q.models[model]
+	if a != nil {
+		return a
+	}
+	a = &account{group: q, model: model}
+	for _, l := range u.dialectLimits(q.limits) {
+		a.buckets = append(a.buckets, u.bucket(l, q.factor))
+	}
+	q.models[model] = a
+	q.order = append(q.order, a)
+	return a
+}
+
+// limited is a limit by what it counts.
+type limited struct {
+	dimension provider.Dimension
+	window    time.Duration
+	amount    int64
+	fixed     bool
+}
+
+// dialectLimits lists the limits that are set.
+func (u *upstream) dialectLimits(l Limits) (all []limited) {
+	for _, x := range []limited{
+		{provider.Requests, time.Minute, l.RPM, false}, {provider.InputTokens, time.Minute, l.ITPM, false},
+		{provider.OutputTokens, time.Minute, l.OTPM, false}, {provider.Tokens, time.Minute, l.TPM, false},
+		{provider.Requests, 24 * time.Hour, l.RPD, false}, {provider.Requests, time.Hour, l.RPH, true},
+	} {
+		if x.amount > 0 {
+			all = append(all, x)
+		}
+	}
+	return all
+}
+
+func (u *upstream) bucket(l limited, factor float64) *bucket {
+	b := &bucket{dimension: l.dimension, window: l.window, kind: u.dialect.Kind, limit: max(1, int64(float64(l.amount)*factor))}
+	if l.fixed {
+		b.kind = provider.Fixed
+	}
+	switch b.kind {
+	case provider.Fixed:
+		b.Limiter = sim.NewFixedWindow(b.limit, b.window, b.window)
+	case provider.Sliding:
+		b.Limiter = sim.NewSlidingWindow(b.limit, b.window)
+	default:
+		b.Limiter = sim.NewTokenBucket(b.limit, b.window)
+	}
+	b.since = u.run.now
+	return b
+}
+
+// answer is what a request gets.
+type answer struct {
+	status   int
+	signal   provider.Signal
+	first    time.Duration // to its first byte, at the provider
+	complete time.Duration // to its last
+}
+
+// arrive lets a request in, or not.
+func (u *upstream) arrive(q *request) answer {
+	r, c := u.run, q.key
+	g := c.group
+	first := r.chance.seconds(r.scenario.Provider.Latency)
+	switch {
+	case c.revoked:
+		return answer{status: http.StatusUnauthorized, first: first / 10, signal: provider.Signal{
+			Class: provider.AuthInvalid, Scope: provider.KeyScope, Operator: true,
+		}}
+	case r.chance.hit(g.overload):
+		return answer{status: 529, first: first / 10, signal: provider.Signal{Class: provider.Overloaded, Scope: provider.ModelScope}}
+	}
+	a := u.account(g, q.service.Model)
+	counted := u.dialect.Count(provider.Usage{Input: q.input, CacheWrite: 0, CacheRead: 0, Output: q.output, Reasoning: provider.Unknown, Total: provider.Unknown})
+	need, charge := u.dialect.Reserve(provider.Demand{InputTokens: q.input, MaxOutputTokens: q.service.MaxTokens}), counted
+	for d := range need {
+		switch {
+		case u.dialect.Held[d]: // counted while it answers; there must be some room
+			need[d], charge[d] = min(need[d], 1), 0
+		case u.dialect.Kept[d]:
+			charge[d] = need[d]
+		default:
+			need[d] = charge[d]
+		}
+	}
+	var wait time.Duration
+	var binding *bucket
+	for _, b := range a.buckets {
+		if w := b.Until(r.now, need[b.dimension]); w > wait {
+			wait, binding = w, b
+		}
+	}
+	if binding != nil {
+		return answer{status: http.StatusTooManyRequests, first: first / 10, signal: provider.Signal{
+			Class: provider.RateLimited, Scope: provider.ClassScope, Wait: wait.Truncate(time.Second) + time.Second, Source: provider.RetryAfter,
+			Windows: a.windows(u, r.now), Refused: &provider.Refusal{
+				Dimension: binding.dimension, Length: binding.window,
+				Limit: provider.Unknown, Used: provider.Unknown, Requested: provider.Unknown,
+			},
+		}}
+	}
+	for _, b := range a.buckets {
+		b.charge(r, charge[b.dimension])
+	}
+	write := seconds(float64(q.output) / r.scenario.Provider.Speed)
+	u.produce(a, q, counted, first, write)
+	return answer{status: http.StatusOK, signal: provider.Signal{Windows: a.windows(u, r.now)}, first: first, complete: first + write}
+}
+
+// produce counts what is counted while the answer is written, a second at a time.
+func (u *upstream) produce(a *account, q *request, counted provider.Amounts, first, write time.Duration) {
+	for _, b := range a.buckets {
+		if !u.dialect.Held[b.dimension] || counted[b.dimension] <= 0 {
+			continue
+		}
+		parts := int64(write/time.Second) + 1
+		for i := range parts {
+			n := counted[b.dimension]*(i+1)/parts - counted[b.dimension]*i/parts
+			u.run.after(first+write*time.Duration(i+1)/time.Duration(parts), func() { b.charge(u.run, n) })
+		}
+	}
+}
+
+// allow counts what a bucket has let pass, or would have, up to now.
+func (b *bucket) allow(r *run) {
+	from := max(b.since, r.scenario.WarmUp)
+	if r.now > from {
+		b.allowed += float64(b.limit) * float64(r.now-from) / float64(b.window)
+	}
+	b.since = r.now
+}
+
+// cut changes a group's limits.
+func (q *quota) cut(r *run, factor float64) {
+	q.factor = factor
+	for _, a := range q.order {
+		for i, l := range r.upstream.dialectLimits(q.limits) {
+			b := a.buckets[i]
+			b.allow(r)
+			b.limit = max(1, int64(float64(l.amount)*factor))
+			b.SetLimit(r.now, b.limit)
+		}
+	}
+}
+
+// foreignEvery is how often somebody else uses a part of what has refilled.
+const foreignEvery = 500 * time.Millisecond
+
+// leak is somebody else's use, from now on.
+func (q *quota) leak(r *run) {
+	if q.foreign == 0 {
+		return
+	}
+	for _, a := range q.order {
+		for _, b := range a.buckets {
+			want := q.foreign * float64(b.limit) * float64(foreignEvery) / float64(b.window) * 2 * r.chance.Float64()
+			n := int64(want)
+			if r.chance.hit(want - float64(n)) {
+				n++
+			}
+			if n = min(n, max(b.Remaining(r.now), 0)); n > 0 {
+				b.Charge(r.now, n)
+				if r.now >= r.scenario.WarmUp {
+					b.foreign += n
+				}
+			}
+		}
+	}
+	r.after(foreignEvery, func() { q.leak(r) })
+}
+
+func (b *bucket) charge(r *run, n int64) {
+	if n <= 0 {
+		return
+	}
+	b.Charge(r.now, n)
+	b.total += n
+	if r.now >= r.scenario.WarmUp {
+		b.used += n
+	}
+}
+
+// windows is what headers say of an account: as it was a while ago, if they are late.
+func (a *account) windows(u *upstream, now time.Duration) []provider.Window {
+	p := past{at: now}
+	for _, b := range a.buckets {
+		p.remaining = append(p.remaining, max(b.Remaining(now), 0))
+	}
+	if late := u.run.scenario.Provider.Late; late > 0 {
+		a.seen = append(a.seen, p)
+		for len(a.seen) > 1 && a.seen[1].at <= now-late {
+			a.seen = a.seen[1:]
+		}
+		p = a.seen[u.run.chance.IntN(len(a.seen))]
+	}
+	var all []provider.Window
+	for i, b := range a.buckets {
+		w := provider.Window{
+			Dimension: b.dimension, Length: b.window, Kind: b.kind, Limit: b.limit, Remaining: p.remaining[i], Rounding: 1,
+			Reset: b.UntilFull(now), Utilization: provider.Unknown,
+		}
+		if u.dialect.Type == "anthropic" && b.dimension != provider.Requests {
+			w.Rounding = 1000
+			w.Remaining = (w.Remaining + 500) / 1000 * 1000
+		}
+		if f, ok := b.Limiter.(*sim.FixedWindow); ok {
+			w.Reset = f.Reset(now)
+		}
+		all = append(all, w)
+	}
+	return all
+}
