@@ -70,13 +70,17 @@ mutants: ## plant bugs in the engine and see each one caught
 	go test -count=1 -v ./internal/mutants
 
 .PHONY: bench
-bench: ## speed, side by side with a bare grpc-go echo
-	go test -run '^$$' -bench . -benchmem ./pool
-	go test -run '^$$' -bench . -benchtime 1x ./server
-	go test -run '^$$' -bench 'ReadHeaders|Stream' ./internal/provider
-	go test -run '^$$' -bench . -benchmem ./client
-	go test -run '^$$' -bench . ./internal/store/bolt
-	go test -run '^$$' -bench . ./internal/app
+bench: ## speed, beside a bare grpc-go echo and Redis, to docs/benchmarks.md
+	@mkdir -p bin && rm -f bin/bench.out
+	go test -run '^$$' -bench . -benchmem ./pool | tee -a bin/bench.out
+	go test -run '^$$' -bench . -benchtime 1x ./server | tee -a bin/bench.out
+	cd sdktest && go test -run '^$$' -bench . -benchtime 1x -v . | tee -a ../bin/bench.out
+	go test -run '^$$' -bench 'ReadHeaders|Stream' ./internal/provider | tee -a bin/bench.out
+	go test -run '^$$' -bench . -benchmem ./client | tee -a bin/bench.out
+	go test -run '^$$' -bench . ./internal/store/bolt | tee -a bin/bench.out
+	go test -run '^$$' -bench . ./internal/app | tee -a bin/bench.out
+	go run ./internal/benchdoc <bin/bench.out >bin/benchmarks.md
+	mv bin/benchmarks.md docs/benchmarks.md
 
 .PHONY: fuzz
 fuzz: ## every fuzz target for FUZZTIME (default 30s)

@@ -2,5 +2,5 @@
 // client: each of them calls a simulated provider with keys of a real broker.
 //
 // It is a module of its own, so that who uses package client does not inherit
-// the SDKs.
+// the SDKs. For the same reason the benchmark beside Redis is here.
 package sdktest
