@@ -84,15 +84,21 @@ func (s *random) Begin(q *request) {
 }
 
 func (s *random) Answered(q *request, a *answer) {
+	s.answered(s, q, a)
+}
+
+func (s *random) Finished(*request) {}
+
+// answered drops a key that is not accepted, and tries again after a refusal, by a
+// strategy that is this one or begins with it.
+func (s *random) answered(by Strategy, q *request, a *answer) {
 	if a.status == http.StatusUnauthorized {
 		s.all.of(q.service).dead[q.key] = true
 	}
 	if a.status != http.StatusOK {
-		s.retry(s, q, a)
+		s.retry(by, q, a)
 	}
 }
-
-func (s *random) Finished(*request) {}
 
 // roundRobin takes the keys in turn.
 type roundRobin struct{ random }
@@ -111,12 +117,7 @@ func (s *roundRobin) Begin(q *request) {
 }
 
 func (s *roundRobin) Answered(q *request, a *answer) {
-	if a.status == http.StatusUnauthorized {
-		s.all.of(q.service).dead[q.key] = true
-	}
-	if a.status != http.StatusOK {
-		s.retry(s, q, a)
-	}
+	s.answered(s, q, a)
 }
 
 // split gives each process its part of every key's limits, and has it keep to that.
@@ -180,12 +181,7 @@ func (s *split) Begin(q *request) {
 }
 
 func (s *split) Answered(q *request, a *answer) {
-	if a.status == http.StatusUnauthorized {
-		s.all.of(q.service).dead[q.key] = true
-	}
-	if a.status != http.StatusOK {
-		s.retry(s, q, a)
-	}
+	s.answered(s, q, a)
 }
 
 // Finished gives back what was not used, where that is how the provider counts.
@@ -329,12 +325,7 @@ func (s *counter) fits(g *quota, c *counts, need *provider.Amounts) bool {
 }
 
 func (s *counter) Answered(q *request, a *answer) {
-	if a.status == http.StatusUnauthorized {
-		s.all.of(q.service).dead[q.key] = true
-	}
-	if a.status != http.StatusOK {
-		s.retry(s, q, a)
-	}
+	s.answered(s, q, a)
 }
 
 // Finished counts what was really used.

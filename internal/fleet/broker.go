@@ -55,8 +55,7 @@ func newBrokered(r *run) Strategy {
 	return &brokered{run: r, engine: engine, waits: map[*pool.Waiter]*request{}, wake: never}
 }
 
-// engineTime is virtual time as the engine has it: it begins late enough for what
-// lies before it.
+// engineTime is virtual time as the engine has it.
 func (b *brokered) engineTime() pool.Time { return pool.Time(b.now) }
 
 // Begin sends an ask to the broker.
@@ -64,11 +63,10 @@ func (b *brokered) Begin(q *request) {
 	if q.lease == nil {
 		q.lease = &leased{silent: b.chance.hit(q.service.Vanish)}
 	}
-	asked := b.now
-	b.after(b.hop(q.service), func() { b.ask(q, asked) })
+	b.after(b.hop(q.service), func() { b.ask(q) })
 }
 
-func (b *brokered) ask(q *request, asked time.Duration) {
+func (b *brokered) ask(q *request) {
 	l := q.lease.(*leased)
 	a := pool.Ask{
 		Holder: q.service.name, Model: q.service.Model, TTL: 2 * time.Minute, Count: 1, Exclude: l.tried, Learn: true,

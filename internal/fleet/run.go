@@ -43,7 +43,7 @@ type request struct {
 // is sent, or failed, by the run's methods; each try is answered, and then either
 // finished or, after a refusal, begun again.
 type Strategy interface {
-	// Begin is asked for a key, in the service; Again after a refusal.
+	// Begin is asked for a key, in the service, and again after a refusal.
 	Begin(q *request)
 	// Answered is told what came back when the first byte has.
 	Answered(q *request, a *answer)
