@@ -10,12 +10,12 @@ import (
 
 // tally counts what became of requests.
 type tally struct {
-	wanted, served, failed int
-	refused                int // 429
-	busy                   int // 529
-	denied                 int // 401
-	sent                   int
-	waits                  []time.Duration
+	served, failed int
+	refused        int // 429
+	busy           int // 529
+	denied         int // 401
+	sent           int
+	waits          []time.Duration
 }
 
 // point is what happened in a second.
