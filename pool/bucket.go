@@ -189,12 +189,11 @@ func (b *bucket) refund(now, granted Time, n int64) {
 	b.escrowed(b.meter.used(now) - used)
 }
 
-// tighten takes note that the provider refused where we saw room for n.
-func (b *bucket) tighten(now Time) {
-	if b.window > 0 {
-		b.spare = min(b.headroom(now)+max(b.limit/headroomPart, 1), b.limit-b.limit/4)
-		b.spareAt = now
-	}
+// tighten takes note that the provider refused where we saw room: a part of the limit
+// more than before is kept unused.
+func (b *bucket) tighten(now Time, before, part int64) {
+	b.spare = max(b.headroom(now), min(before+max(b.limit/part, 1), b.limit-b.limit/4))
+	b.spareAt = now
 }
 
 // charge counts n, and remembers when.

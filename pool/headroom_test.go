@@ -45,7 +45,7 @@ func TestRefusalWhereThereWasRoomKeepsSome(t *testing.T) {
 	}{
 		"of all limits, where none is named": {busy, 0, 10, 100},
 		"of the one that is named":           {about(busy, provider.InputTokens), 0, 0, 100},
-		"though it has been taken since":     {about(busy, provider.InputTokens), 990, 0, 100},
+		"though it has been taken since":     {about(busy, provider.InputTokens), 990, 0, 50},
 		"but not of any that may be full":    {busy, 990, 10, 0},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -173,8 +173,11 @@ func (a *account) tighten(now Time, l *lease, r *provider.Refusal) {
 		if b.window == 0 || b.loweredAt > 0 && l.granted < b.loweredAt { // a lower limit explains it
 			return
 		}
-		if b.fits(now, l.reserved[b.dimension]) || r != nil && b.meter == &b.refilling {
-			b.tighten(now)
+		switch {
+		case b.fits(now, l.reserved[b.dimension]):
+			b.tighten(now, b.headroom(now), headroomPart)
+		case r != nil && b.meter == &b.refilling:
+			b.tighten(now, 0, 2*headroomPart) // no more often, and less: it is only likely
 		}
 	})
 }
