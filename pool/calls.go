@@ -332,7 +332,7 @@ func (p *Pool) report(now Time, id LeaseID, holder string, s provider.Signal, us
 		}
 	}
 	if final {
-		p.learnOutput(l, used[provider.OutputTokens])
+		p.learnOutput(l, &s, &used)
 	}
 	freed = l.report(now, used, final) || freed
 	p.dirty = p.dirty || !l.reserved.Covers(&l.used) // debt

@@ -57,9 +57,11 @@ func (p *Pool) expects(c *class, ask *Ask) {
 	ask.Amounts[provider.Tokens] = max(0, ask.Amounts[provider.Tokens]-less)
 }
 
-// learnOutput takes note of what an answer has used.
-func (p *Pool) learnOutput(l *lease, used int64) {
-	if !p.cfg.Dialect.Counts || used < 0 || l.refused != provider.OK {
+// learnOutput takes note of what an answer has used. One without output teaches
+// nothing: whoever says so of each would have nothing set aside.
+func (p *Pool) learnOutput(l *lease, s *provider.Signal, used *provider.Amounts) {
+	n := used[provider.OutputTokens]
+	if !p.cfg.Dialect.Counts || n <= 0 || s.Class != provider.OK || l.refused != provider.OK { // an error is no answer
 		return
 	}
 	c := l.account.class
@@ -71,5 +73,9 @@ func (p *Pool) learnOutput(l *lease, used int64) {
 		o = &outputs{}
 		c.outputs[l.holder.name] = o
 	}
-	o.note(mulDivUp(used, 1, int64(max(l.count, 1))))
+	sent := int64(max(l.count, 1))
+	if used[provider.Requests] > 0 {
+		sent = min(sent, used[provider.Requests])
+	}
+	o.note(mulDivUp(n, 1, sent))
 }

@@ -63,6 +63,36 @@ func TestOutputIsWhatAnswersUse(t *testing.T) {
 	assert.EqualValues(t, 10+125, s.lease("h", most).Reserved[provider.Tokens], "with the input, where both are counted together")
 }
 
+// Errors are no answers: who has met some first is not taken for somebody whose answers
+// are empty, and neither is who says so.
+func TestErrorsTeachNothing(t *testing.T) {
+	none := provider.Amounts{1, 0, 0, 0, 1}
+	for name, answer := range map[string]provider.Signal{
+		"400": {Class: provider.InvalidRequest}, "429": busy, "529": {Class: provider.Overloaded, Scope: provider.ModelScope},
+		"nothing, by its holder's word": fine,
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := begin(t, pool.Config{Keys: one(limits(plenty, plenty, 8000))})
+			for range 8 {
+				g := s.lease("h", learns, output(4000))
+				s.ends(g, "h", answer, none)
+				s.now += 2 * minute
+			}
+			assert.EqualValues(t, 4000, s.setsAside("h", learns, output(4000)))
+		})
+	}
+}
+
+// Of a lease for several requests, what was sent counts.
+func TestOutputOfFewerRequests(t *testing.T) {
+	s := begin(t, pool.Config{Keys: one(limits(plenty, plenty, plenty))})
+	for range 32 {
+		g := s.lease("h", learns, output(1000), several(10))
+		s.ends(g, "h", fine, provider.Amounts{1, 0, 400, 400, 1})
+	}
+	assert.EqualValues(t, 500, s.setsAside("h", learns, output(1000)))
+}
+
 // Where a provider does not ask whether max_tokens would fit, neither do we.
 func TestMostMayBeAboveTheLimit(t *testing.T) {
 	s := begin(t, pool.Config{Keys: one(limits(plenty, plenty, 8000))})

@@ -176,7 +176,7 @@ func (a *account) tighten(now Time, l *lease, r *provider.Refusal) {
 		switch {
 		case b.fits(now, l.reserved[b.dimension]):
 			b.tighten(now, b.headroom(now), headroomPart)
-		case r != nil && b.meter == &b.refilling:
+		case r != nil && r.Dimension == b.dimension && b.meter == &b.refilling:
 			b.tighten(now, 0, 2*headroomPart) // no more often, and less: it is only likely
 		}
 	})

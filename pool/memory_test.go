@@ -93,11 +93,11 @@ func TestExpectationsAreBounded(t *testing.T) {
 	l := &lease{account: &account{class: c}, count: 1}
 	for i := range 3 * maxLearned {
 		l.holder = &holder{name: fmt.Sprint("pod ", i)}
-		p.learnOutput(l, 10)
+		p.learnOutput(l, &provider.Signal{}, &provider.Amounts{provider.OutputTokens: 10})
 		require.LessOrEqual(t, len(c.outputs), maxLearned)
 	}
 	for range learnedLeast {
-		p.learnOutput(l, 10)
+		p.learnOutput(l, &provider.Signal{}, &provider.Amounts{provider.OutputTokens: 10})
 	}
 	a.Holder, a.Learn, a.Amounts[provider.OutputTokens] = l.holder.name, true, 100
 	p.expects(c, &a)
