@@ -20,7 +20,7 @@ const provenWithin = 30 * time.Second
 // oldest unproven one makes way: honest clients prove themselves in a moment, so that
 // it is hardly ever theirs. A newcomer is refused only if all the others are proven;
 // and of these one identity has a quarter at most, but on this machine, where all have
-// one.
+// one. Where it has more, an idle one goes before those that bring calls.
 type guard struct {
 	most         int // open at one time
 	mostUnproven int // of these, unproven, from one host. Of all hosts together: half of most
@@ -29,7 +29,7 @@ type guard struct {
 	open     int
 	unproven list.List             // of *guarded, oldest first
 	byHost   map[string]*list.List // the same, by host
-	proven   map[string]*list.List // of *guarded, by identity, oldest first
+	proven   map[string]*list.List // of *guarded, by identity, next to go first
 	refused  atomic.Int64          // and evicted
 }
 
@@ -134,6 +134,7 @@ type guarded struct {
 	late  *time.Timer
 
 	isProven atomic.Bool
+	inUse    atomic.Bool // since it was last considered for going
 	hanging  atomic.Bool
 	// Under the guard's lock: its places among the unproven, and whether it has left.
 	inAll, inHost *list.Element
@@ -142,19 +143,25 @@ type guarded struct {
 	left          bool
 }
 
-// proven says who is at the other end. It may be called of nil, and again: the first
-// word counts. The oldest connection of one that has too many has to go.
+// proven says who is at the other end. It may be called of nil, and is with every call:
+// the first word counts. Of one that has too many connections, one has to go.
 func (c *guarded) proven(identity string) {
-	if c == nil || c.isProven.Load() {
+	if c == nil {
 		return
 	}
-	if oldest := c.prove(identity); oldest != nil {
-		reset(oldest.Conn)
-		_ = oldest.Conn.Close()
+	if c.isProven.Load() {
+		if !c.inUse.Load() { // else it is only read, and by many
+			c.inUse.Store(true)
+		}
+		return
+	}
+	if evicted := c.prove(identity); evicted != nil {
+		reset(evicted.Conn)
+		_ = evicted.Conn.Close()
 	}
 }
 
-func (c *guarded) prove(identity string) (oldest *guarded) {
+func (c *guarded) prove(identity string) (evicted *guarded) {
 	g := c.guard
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -172,11 +179,23 @@ func (c *guarded) prove(identity string) (oldest *guarded) {
 	}
 	c.identity, c.inIdentity = identity, of.PushBack(c)
 	if of.Len() > max(g.most/4, 1) {
-		oldest = of.Front().Value.(*guarded)
-		oldest.leave()
+		evicted = idlest(of, c)
+		evicted.leave()
 		g.refused.Add(1)
 	}
-	return oldest
+	return evicted
+}
+
+// idlest gives the oldest that has not been in use since it was last passed over,
+// but not the newcomer.
+func idlest(of *list.List, newcomer *guarded) *guarded {
+	for {
+		c := of.Front().Value.(*guarded)
+		if !c.inUse.CompareAndSwap(true, false) && c != newcomer {
+			return c
+		}
+		of.MoveToBack(of.Front())
+	}
 }
 
 // unqueue takes it from among the unproven.

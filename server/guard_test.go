@@ -91,6 +91,20 @@ func TestIdentityHasAQuarter(t *testing.T) {
 	assert.Empty(t, g.proven)
 }
 
+func TestIdleConnectionsGoBeforeBusyOnes(t *testing.T) {
+	g := newGuard(16, 16)
+	first := admits(g, "10.0.0.1")
+	first.proven("dns:a")
+	for range 100 {
+		first.proven("dns:a") // a call
+		flood := admits(g, "10.0.0.1")
+		flood.proven("dns:a")
+		require.False(t, gone(flood), "a newcomer")
+	}
+	assert.False(t, gone(first))
+	assert.Equal(t, 4, g.proven["dns:a"].Len())
+}
+
 func TestUnprovenHaveHalfAMinute(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGuard(0, 0)
