@@ -154,6 +154,36 @@ func TestMisfitsDoNotHideTheOthers(t *testing.T) {
 	}
 }
 
+// Several groups, each of which fits a small ask long before it fits a large one:
+// whoever wants large ones gets its part like everybody else.
+func TestLargeAsksAreNotStarvedBetweenGroups(t *testing.T) {
+	const modest = 10
+	var keys []pool.Key
+	for i := range 4 {
+		keys = append(keys, pool.Key{ID: fmt.Sprint(i), Limits: limits(plenty, 6000, plenty)})
+	}
+	for size, large := range map[string]int64{"two thirds of a limit": 4000, "nearly a limit": 5700} {
+		t.Run(size, func(t *testing.T) {
+			s := begin(t, pool.Config{Keys: keys})
+			s.waits("large", input(large))
+			for i := range 50 * modest {
+				s.waits(fmt.Sprint("modest ", i%modest), input(int64(100+i%7)))
+			}
+			got := map[string]int64{}
+			s.until(60*minute, func(w *pool.Waiter) {
+				got[w.Ask.Holder] += w.Ask.Amounts[provider.InputTokens]
+				s.waits(w.Ask.Holder, func(a *pool.Ask) { a.Amounts = w.Ask.Amounts })
+			})
+			var all int64
+			for _, n := range got {
+				all += n
+			}
+			assert.Greater(t, all, int64(60*24_000*98/100), "and nothing is wasted")
+			assert.InEpsilon(t, all/(modest+1), got["large"], 0.1, "of %v", got)
+		})
+	}
+}
+
 // There is always somebody who has had nothing yet.
 func TestNewcomersDoNotStarveWhoReturns(t *testing.T) {
 	for n := range 4 {

@@ -171,41 +171,6 @@ func (a *account) freed(now Time) {
 	}
 }
 
-// claim is what the first in line waits for. Others may take from it only what
-// does not make the first wait longer.
-type claim struct {
-	account *account
-	key     *key // if it is the limits of one key that the first waits for
-	ask     *provider.Amounts
-	until   Time
-	holder  string // the first's
-}
-
-func (c *claim) blocks(now Time, a *account, ask *provider.Amounts) bool {
-	return c != nil && c.account == a && c.delayed(now, a.buckets, ask)
-}
-
-func (c *claim) blocksKey(now Time, k *key, class *class, ask *provider.Amounts) bool {
-	return c != nil && c.key == k && c.delayed(now, k.own[class], ask)
-}
-
-// delayed reports whether an ask would make the first in line wait longer.
-func (c *claim) delayed(now Time, buckets []*bucket, ask *provider.Amounts) bool {
-	for _, b := range buckets {
-		n, first := ask[b.dimension], c.ask[b.dimension]
-		if n == 0 || first == 0 || b.hangsOn(c.holder) { // others do not wait for whose word it is
-			continue
-		}
-		if n > b.limit-first {
-			return true
-		}
-		if at, byEvent := b.fitAt(now, n+first); byEvent || at > c.until {
-			return true
-		}
-	}
-	return false
-}
-
 // search looks for a key with room for one ask.
 type search struct {
 	now     Time
@@ -342,6 +307,7 @@ func (s *search) try(c *Candidate) (f fit, passed bool) {
 	default:
 		if s.key, f, passed = c.seat.pick(s, a.class); s.key != nil {
 			s.candidate = c
+			c.seat.turn = (int(s.key.turn) + 1) % len(c.seat.keys)
 			return f, false
 		}
 	}

@@ -83,7 +83,7 @@ type seat struct {
 	weight int64 // of the usable ones together
 }
 
-// pick takes the next usable key that the caller may have and that, if it has
+// pick finds the next usable key that the caller may have and that, if it has
 // limits of its own, has room in them. Without one, it says when there will be,
 // or passed if there is one for others.
 func (s *seat) pick(q *search, c *class) (found *key, best fit, passed bool) {
@@ -108,7 +108,6 @@ func (s *seat) pick(q *search, c *class) (found *key, best fit, passed bool) {
 			f.in(q.now, b, q.ask, Never)
 		}
 		if f.at == q.now {
-			s.turn = (s.turn + i + 1) % len(s.keys)
 			return k, f, false
 		}
 		tried = true

@@ -159,6 +159,7 @@ func (p *Pool) serve(now Time, c *class) {
 // where it will fit first; those behind it get what does not delay it.
 func (p *Pool) pass(now Time, c *class) (again bool) {
 	q := &c.queue
+	had := q.first
 	q.due, q.wake, q.first = false, Never, nil
 	for _, e := range q.lines.items {
 		e.v.cursor, e.v.tries = e.v.first, 0
@@ -184,8 +185,8 @@ func (p *Pool) pass(now Time, c *class) (again bool) {
 		if full {
 			visits++
 			q.wake = min(q.wake, m.fit.at)
-			if q.first == nil && (m.fit.at < Never || m.fit.byEvent) { // else there is nothing to wait for
-				q.first = &claim{m.account, m.fit.key, &w.Ask.Amounts, m.fit.at, w.Ask.Holder}
+			if q.first == nil {
+				q.first = p.claim(now, c, w, had, m.account)
 			}
 			if least, none := c.known(now, &q.least); none { // there is no room for anybody
 				q.wake = min(q.wake, least.fit.at)
