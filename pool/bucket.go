@@ -71,6 +71,7 @@ type bucket struct {
 	loweredAt   Time   // what was granted before says nothing of a higher limit
 	lowered     int64  // the limit before, if it is lower on the word of one holder; else 0
 	loweredBy   string // that holder
+	loweredSeen Time   // what it says was so at this moment or later
 	unsure      doubt  // on the limit
 	unseen      doubt  // on what others use
 	claimed     int64  // what one holder says that others use, and nobody else has spoken of since
@@ -240,7 +241,8 @@ func (b *bucket) share(now Time) float64 {
 // when a second lease of another holder states it too, both were granted since
 // the limit was last lowered, and never above what is configured. A sole holder
 // vouches for itself. What one holder alone has lowered, any other can put back to
-// what it was. It reports whether the limit changed.
+// what it was; one whose lease is newer, but not new enough for that, can have it
+// tried at once. It reports whether the limit changed, or may be tried.
 func (b *bucket) report(now Time, limit int64, l *lease, sole bool) bool {
 	limit = b.capped(limit)
 	holder := l.holder.name
@@ -252,7 +254,7 @@ func (b *bucket) report(now Time, limit int64, l *lease, sole bool) bool {
 		}
 		return false
 	case limit > b.limit && l.granted < b.loweredAt:
-		return false
+		return limit == b.lowered && l.granted > b.loweredSeen && b.unsure.contradicted(now, holder)
 	case limit > b.limit && limit == b.lowered && holder != b.loweredBy:
 		b.lowered = 0
 	case limit > b.limit && (b.raise != limit || b.raiseBy == l.id || b.raiseHolder == holder && !sole):
@@ -264,7 +266,7 @@ func (b *bucket) report(now Time, limit int64, l *lease, sole bool) bool {
 		if b.lowered == 0 || holder != b.loweredBy {
 			b.lowered, b.loweredBy = b.limit, holder
 		}
-		b.loweredAt = now
+		b.loweredAt, b.loweredSeen = now, l.granted
 	}
 	b.raise = 0
 	b.setLimit(now, limit)

@@ -102,6 +102,45 @@ func TestOneWordBindsAtOnce(t *testing.T) {
 	assert.True(t, s.lease("third").Trial, "patience ends")
 }
 
+// A late word of a lower limit, after the limit was raised again: others who were
+// granted their leases later say otherwise, so that the next may see for itself.
+func TestLateWordOfALowerLimitIsTriedAtOnce(t *testing.T) {
+	const truth, lower = 1000, 100
+	for name, c := range map[string]struct{ late, newer int }{
+		"the word is of an older lease": {0, 1},
+		"of a newer one":                {1, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := begin(t, pool.Config{Keys: one(append(rpm(plenty), daily(truth, provider.Refilling)))})
+			var grants [2]pool.Grant
+			holders := [2]string{"first", "second"}
+			for i, h := range holders {
+				grants[i] = s.lease(h)
+				s.now += sec
+			}
+			for range 2 * lower {
+				s.lease("others")
+			}
+			s.ends(grants[c.late], holders[c.late], statesDaily(lower, provider.Unknown), unknown)
+			s.refused("third")
+			w := s.waits("third")
+			s.serves()
+			s.ends(grants[c.newer], holders[c.newer], statesDaily(truth, provider.Unknown), unknown)
+			served, _ := s.serves()
+			if c.newer < c.late {
+				assert.Empty(t, served, "an older word contradicts nothing")
+				return
+			}
+			require.Equal(t, []string{"third"}, served)
+			assert.True(t, w.Grant.Trial)
+			s.refused("fourth") // one is enough
+			s.now += sec
+			s.ends(w.Grant, "third", statesDaily(truth, provider.Unknown), unknown)
+			assert.EqualValues(t, truth, s.limit(3).Limit)
+		})
+	}
+}
+
 // Those who wait are woken for it, though nobody calls in between.
 func TestWaitersAreWokenToSee(t *testing.T) {
 	for name, lies := range shut {

@@ -165,6 +165,17 @@ type doubt struct {
 
 func (d *doubt) of(holder string) bool { return d.by != "" && d.by != holder }
 
+// contradicted takes note that another holder says otherwise: the others may try
+// at once. It reports whether they may not already.
+func (d *doubt) contradicted(now Time, holder string) bool {
+	at := now.Add(-secondOpinion)
+	if !d.of(holder) || d.since <= at {
+		return false
+	}
+	d.since = at
+	return true
+}
+
 // settled takes note that a lease has shown how it is: another's, and new.
 func (d *doubt) settled(l *lease) {
 	if d.of(l.holder.name) && l.granted >= d.since {
