@@ -23,7 +23,7 @@ type guess struct{ first, most time.Duration }
 
 var (
 	briefly = guess{time.Second, time.Minute}
-	busily  = guess{time.Second, 4 * time.Second} // an overload ends for all at once, and one try costs nobody anything
+	busily  = guess{time.Second, 2 * time.Second} // an overload ends for all at once, and one try costs nobody anything
 	rarely  = guess{10 * time.Minute, time.Hour}  // where somebody has to act
 )
 

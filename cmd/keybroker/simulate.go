@@ -103,7 +103,11 @@ func simulated(env *environment, files []string, configPath string, services fle
 		if err != nil {
 			return nil, err
 		}
-		return app.Scenarios(cfg, services)
+		all, notes, err := app.Scenarios(cfg, services)
+		for _, n := range notes {
+			fmt.Fprintln(env.stderr, "note:", n)
+		}
+		return all, err
 	case len(files) == 0:
 		names, err := fs.Glob(scenarios.Files, "*.yaml")
 		if err != nil {

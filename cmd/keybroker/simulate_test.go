@@ -17,7 +17,7 @@ about: a quick one
 duration: 2m
 warm_up: 30s
 provider: {type: anthropic, groups: [{name: org, keys: 2, limits: {rpm: 120, itpm: 200000, otpm: 40000}}]}
-services: [{name: web, count: 4, workers: 2}]
+services: [{name: web, count: 4, workers: 8}]
 expect: [{share: EXPECTED}]
 `
 
@@ -67,8 +67,9 @@ func TestSimulateFailsIfSomethingIsMissed(t *testing.T) {
 
 // What would I get from these keys?
 func TestSimulateAConfiguration(t *testing.T) {
-	path := file(t, "providers:\n- name: p\n  type: anthropic\n  groups: [{name: org, rpm_limit: 600}]\n"+
-		"  keys: [{id: a, key: sk-cnry7f3a-simulate-a, group: org}, {id: b, key: sk-cnry7f3a-simulate-b, group: org}, {id: c, key: sk-cnry7f3a-simulate-c}]\n"+
+	path := file(t, "providers:\n- name: p\n  type: anthropic\n  groups: [{name: org, rpm_limit: 600}, {name: empty, rpm_limit: 60}]\n"+
+		"  keys: [{id: a, key: sk-cnry7f3a-simulate-a, group: org, rpm_limit: 10}, {id: b, key: sk-cnry7f3a-simulate-b, group: org}, {id: c, key: sk-cnry7f3a-simulate-c}]\n"+
+		"- {name: slots, type: deepseek, keys: [{id: d, key: sk-cnry7f3a-simulate-d, max_concurrency: 2}]}\n"+
 		"- {name: off, type: openai, enabled: false}\n")
 	env, stdout, stderr := around(nil)
 	require.Equal(t, exitOK, run(t.Context(), env, []string{"simulate", "--config", path, "--services", "3", "--strategy", "broker", "-o", "json"}), stderr.String())
@@ -76,15 +77,18 @@ func TestSimulateAConfiguration(t *testing.T) {
 		Name    string
 		Results []struct {
 			Share    float64
-			Accounts []struct{ Group string }
+			Accounts []struct{ Group, Binding string }
 		}
 	}
 	require.NoError(t, json.Unmarshal([]byte(stdout.String()), &got))
-	require.Len(t, got, 1)
+	assert.Contains(t, stderr.String(), `note: provider "p": the limits of key "a" within its group are not simulated`)
+	require.Len(t, got, 2)
 	assert.Equal(t, "p", got[0].Name)
-	require.Len(t, got[0].Results[0].Accounts, 2)
+	require.Len(t, got[0].Results[0].Accounts, 2, "none for a group without keys")
 	assert.Equal(t, "org", got[0].Results[0].Accounts[0].Group)
 	assert.Positive(t, got[0].Results[0].Share)
+	assert.Equal(t, "calls at a time, seconds", got[1].Results[0].Accounts[0].Binding)
+	assert.InDelta(t, 0.9, got[1].Results[0].Share, 0.1, "a hop between two calls is all that is lost")
 }
 
 func TestSimulateUsage(t *testing.T) {

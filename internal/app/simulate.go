@@ -6,51 +6,69 @@ import (
 	"github.com/keybroker/keybroker/internal/config"
 	"github.com/keybroker/keybroker/internal/fleet"
 	"github.com/keybroker/keybroker/internal/provider"
+	"github.com/keybroker/keybroker/internal/sandbox"
 )
 
 // Scenarios turns the providers of a configuration into scenarios in which some services
-// want all they can get of them. Keys whose limits it does not state have those that
-// a sandbox would give them, which the broker has to learn.
-func Scenarios(cfg *config.Config, services fleet.Service) (all []*fleet.Scenario, err error) {
+// want all they can get of them. Groups whose limits it does not state have those that
+// a sandbox would give them, which the broker has to learn. notes say what of the
+// configuration is left out.
+func Scenarios(cfg *config.Config, services fleet.Service) (all []*fleet.Scenario, notes []string, err error) {
 	for _, p := range cfg.Providers {
 		if !p.IsEnabled() {
 			continue
 		}
-		d, _ := provider.Lookup(p.Type)
-		s := &fleet.Scenario{
-			Name: p.Name, About: fmt.Sprintf("%d services want all they can get of the keys of %s", services.Count, p.Name),
-			Provider: fleet.Provider{Type: p.Type}, Services: []fleet.Service{services},
-		}
-		groups := map[string]int{}
-		add := func(name string, l config.Limits) {
-			groups[name] = len(s.Provider.Groups)
-			g := fleet.Group{Name: name, Limits: fleetLimits(l, d)}
-			if g.Limits == (fleet.Limits{}) {
-				u := unstated(d)
-				g.Unknown, g.Limits = true, fleet.Limits{RPM: u.RPM, ITPM: u.ITPM, OTPM: u.OTPM, TPM: u.TPM, RPH: u.RPH}
-			}
-			s.Provider.Groups = append(s.Provider.Groups, g)
-		}
-		for _, g := range p.Groups {
-			add(g.Name, g.Limits)
-		}
+		s := fleet.New()
+		s.Name, s.Provider.Type = p.Name, p.Type
+		s.About = fmt.Sprintf("%d services want all they can get of the keys of %s", services.Count, p.Name)
+		s.Services = []fleet.Service{services}
+		s.Provider.Groups = fleetGroups(&p)
 		for _, k := range p.Keys {
-			name := k.Group
-			if name == "" {
-				name = k.ID
-				add(name, k.Limits)
+			if k.Group != "" && k.Limits != (config.Limits{}) {
+				notes = append(notes, fmt.Sprintf("provider %q: the limits of key %q within its group are not simulated", p.Name, k.ID))
 			}
-			s.Provider.Groups[groups[name]].Keys++
+		}
+		if len(p.ModelClasses) > 0 {
+			notes = append(notes, fmt.Sprintf("provider %q: limits of model classes are not simulated", p.Name))
 		}
 		if err := s.Complete(); err != nil {
-			return nil, fmt.Errorf("provider %q: %w", p.Name, err)
+			return nil, nil, fmt.Errorf("provider %q: %w", p.Name, err)
 		}
 		all = append(all, s)
 	}
-	return all, nil
+	return all, notes, nil
 }
 
-func fleetLimits(l config.Limits, d *provider.Dialect) (out fleet.Limits) {
+// fleetGroups are the quota groups that have keys.
+func fleetGroups(p *config.ProviderConfig) (groups []fleet.Group) {
+	d, _ := provider.Lookup(p.Type)
+	limits, index := map[string]config.Limits{}, map[string]int{}
+	for _, g := range p.Groups {
+		limits[g.Name] = g.Limits
+	}
+	for _, k := range p.Keys {
+		name, l := k.Group, limits[k.Group]
+		if name == "" {
+			name, l = k.ID, k.Limits
+		}
+		i, ok := index[name]
+		if !ok {
+			i = len(groups)
+			index[name] = i
+			groups = append(groups, fleetGroup(name, l, d))
+		}
+		groups[i].Keys++
+	}
+	return groups
+}
+
+func fleetGroup(name string, l config.Limits, d *provider.Dialect) fleet.Group {
 	e := enforced(l, d)
-	return fleet.Limits{RPM: e.RPM, ITPM: e.ITPM, OTPM: e.OTPM, TPM: e.TPM, RPD: e.RPD}
+	unknown := e == sandbox.Limits{}
+	if unknown {
+		e = unstated(d)
+	}
+	return fleet.Group{Name: name, Unknown: unknown, Limits: fleet.Limits{
+		RPM: e.RPM, ITPM: e.ITPM, OTPM: e.OTPM, TPM: e.TPM, RPD: e.RPD, TPD: e.TPD, RPH: e.RPH, Concurrency: e.Concurrency,
+	}}
 }

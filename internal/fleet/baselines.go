@@ -37,11 +37,12 @@ func (r *run) retryAfter(s Strategy, q *request, pause time.Duration) {
 
 // process is what one member knows.
 type process struct {
-	dead map[*credential]bool
-	next int                           // for turns
-	rest map[*credential]time.Duration // until then
-	free map[*credential]float64       // by its last headers
-	part map[*credential][]*part       // of the limits
+	model string
+	dead  map[*credential]bool
+	next  int                           // for turns
+	rest  map[*credential]time.Duration // until then
+	free  map[*credential]float64       // by its last headers
+	part  map[*credential][]*part       // of the limits
 }
 
 type processes map[*member]*process
@@ -49,7 +50,8 @@ type processes map[*member]*process
 func (p processes) of(m *member) *process {
 	if p[m] == nil {
 		p[m] = &process{
-			dead: map[*credential]bool{}, next: m.number,
+			model: m.Model,
+			dead:  map[*credential]bool{}, next: m.number,
 			rest: map[*credential]time.Duration{}, free: map[*credential]float64{}, part: map[*credential][]*part{},
 		}
 	}
@@ -72,7 +74,7 @@ type random struct {
 	all processes
 }
 
-func newRandom(r *run) Strategy { return &random{r, processes{}} }
+func newRandom(r *run) (Strategy, error) { return &random{r, processes{}}, nil }
 
 func (s *random) Begin(q *request) {
 	keys := s.alive(s.all.of(q.service))
@@ -103,7 +105,7 @@ func (s *random) answered(by Strategy, q *request, a *answer) {
 // roundRobin takes the keys in turn.
 type roundRobin struct{ random }
 
-func newRoundRobin(r *run) Strategy { return &roundRobin{random{r, processes{}}} }
+func newRoundRobin(r *run) (Strategy, error) { return &roundRobin{random{r, processes{}}}, nil }
 
 func (s *roundRobin) Begin(q *request) {
 	p := s.all.of(q.service)
@@ -123,7 +125,7 @@ func (s *roundRobin) Answered(q *request, a *answer) {
 // split gives each process its part of every key's limits, and has it keep to that.
 type split struct{ random }
 
-func newSplit(r *run) Strategy { return &split{random{r, processes{}}} }
+func newSplit(r *run) (Strategy, error) { return &split{random{r, processes{}}}, nil }
 
 // part is one process's part of a limit.
 type part struct {
@@ -136,7 +138,12 @@ func (s *split) parts(p *process, k *credential) []*part {
 	if all, ok := p.part[k]; ok {
 		return all
 	}
-	n := int64(len(s.members) * len(k.group.keys))
+	n := int64(0) // who calls the same model, with each key
+	for _, m := range s.members {
+		if m.Model == p.model {
+			n += int64(len(k.group.keys))
+		}
+	}
 	all := []*part{}
 	for _, l := range s.upstream.dialectLimits(k.group.limits) {
 		amount := (l.amount + n - 1) / n // and the window longer, so that the rate is exact
@@ -149,7 +156,7 @@ func (s *split) parts(p *process, k *credential) []*part {
 
 func (s *split) Begin(q *request) {
 	p := s.all.of(q.service)
-	need := s.upstream.dialect.Reserve(provider.Demand{InputTokens: q.input, MaxOutputTokens: q.service.MaxTokens})
+	need := s.reserved(q)
 	best, soonest := (*credential)(nil), time.Duration(sim.Never)
 	keys := s.alive(p)
 	for i := range keys {
@@ -186,21 +193,20 @@ func (s *split) Answered(q *request, a *answer) {
 
 // Finished gives back what was not used, where that is how the provider counts.
 func (s *split) Finished(q *request) {
-	d := s.upstream.dialect
-	reserved := d.Reserve(provider.Demand{InputTokens: q.input, MaxOutputTokens: q.service.MaxTokens})
-	used := d.Count(provider.Usage{Input: q.input, Output: q.output, Reasoning: provider.Unknown, Total: provider.Unknown})
+	reserved, used := s.reserved(q), s.counted(q)
 	for _, x := range s.parts(s.all.of(q.service), q.key) {
 		back := min(reserved[x.dimension]-used[x.dimension], x.amount-x.Remaining(s.now))
-		if back > 0 && !d.Kept[x.dimension] {
+		if back > 0 && !s.upstream.dialect.Kept[x.dimension] {
 			x.Charge(s.now, -back)
 		}
 	}
 }
 
-// headers takes the key that the process's own last headers say is freest.
+// headers takes the key that the process's own last headers say is freest. One that they
+// say has no room rests until there should be some.
 type headers struct{ random }
 
-func newHeaders(r *run) Strategy { return &headers{random{r, processes{}}} }
+func newHeaders(r *run) (Strategy, error) { return &headers{random{r, processes{}}}, nil }
 
 func (s *headers) Begin(q *request) {
 	p := s.all.of(q.service)
@@ -234,94 +240,118 @@ func (s *headers) Begin(q *request) {
 
 func (s *headers) Answered(q *request, a *answer) {
 	p := s.all.of(q.service)
-	free := 1.0
+	free, room := 1.0, time.Duration(0)
+	need := s.reserved(q)
 	for _, w := range a.signal.Windows {
 		free = min(free, float64(w.Remaining)/float64(max(w.Limit, 1)))
+		short := need[w.Dimension] - w.Remaining
+		switch {
+		case short <= 0:
+		case w.Kind == provider.Fixed:
+			room = max(room, w.Reset)
+		default: // as it refills
+			room = max(room, time.Duration(float64(short)/float64(max(w.Limit, 1))*float64(w.Length)))
+		}
 	}
-	p.free[q.key] = free
+	p.free[q.key], p.rest[q.key] = free, s.now+room
 	switch a.status {
 	case http.StatusOK:
 		return
 	case http.StatusUnauthorized:
 		p.dead[q.key] = true
 	default:
-		p.rest[q.key] = s.now + s.backoff(1, a.signal.Wait)
+		p.rest[q.key] = s.now + max(room, s.backoff(q.tries, a.signal.Wait))
 	}
 	s.retryAfter(s, q, 0)
 }
 
-// counter counts each key's minute in one place. What a provider counts while it answers
-// is added when the answer is complete, since gateways know it no sooner.
+// counter counts what each key uses of each window of the clock in one place. What a
+// provider counts while it answers is added when the answer is complete, since gateways
+// know it no sooner.
 type counter struct {
 	random
-	counts map[*quota]*counts
+	counts map[quotaOf][]count // one a limit
 }
 
-type counts struct {
-	minute time.Duration
-	used   provider.Amounts
+type quotaOf struct {
+	*quota
+	model string
 }
 
-func newCounter(r *run) Strategy {
-	return &counter{random{r, processes{}}, map[*quota]*counts{}}
+type count struct {
+	limited
+	nth  int64 // of its windows
+	used int64
 }
 
-func (s *counter) count(g *quota) *counts {
+func newCounter(r *run) (Strategy, error) {
+	return &counter{random{r, processes{}}, map[quotaOf][]count{}}, nil
+}
+
+// of gives the counts of a group for a model as they are now.
+func (s *counter) of(group *quota, model string) []count {
+	g := quotaOf{group, model}
 	if s.counts[g] == nil {
-		s.counts[g] = &counts{}
+		for _, l := range s.upstream.dialectLimits(g.limits) {
+			s.counts[g] = append(s.counts[g], count{limited: l})
+		}
 	}
-	c := s.counts[g]
-	if m := s.now / time.Minute; m != c.minute {
-		*c = counts{minute: m}
+	for i := range s.counts[g] {
+		c := &s.counts[g][i]
+		if nth := int64(s.now / c.window); nth != c.nth {
+			c.nth, c.used = nth, 0
+		}
 	}
-	return c
+	return s.counts[g]
 }
 
 func (s *counter) Begin(q *request) {
 	s.after(s.hop(q.service), func() {
-		need := s.counted(q)
+		need := s.known(q)
 		keys := s.alive(s.all.of(q.service))
 		if len(keys) == 0 {
 			s.fail(q)
 			return
 		}
-		from := s.chance.IntN(len(keys))
+		from, next := s.chance.IntN(len(keys)), time.Duration(sim.Never)
 		for i := range keys {
 			k := keys[(from+i)%len(keys)]
-			if c := s.count(k.group); s.fits(k.group, c, &need) {
-				for d := range need {
-					c.used[d] += need[d]
+			counts := s.of(k.group, q.service.Model)
+			wait := s.wait(counts, &need)
+			if wait == 0 {
+				for i := range counts {
+					counts[i].used += need[counts[i].dimension]
 				}
 				s.after(s.hop(q.service), func() { s.send(q, k) })
 				return
 			}
+			next = min(next, wait)
 		}
-		next := (s.now/time.Minute+1)*time.Minute - s.now
 		s.after(s.hop(q.service), func() {
 			s.retryAfter(s, q, next+time.Duration(s.chance.Float64()*float64(time.Second)))
 		})
 	})
 }
 
-// counted is what is known before a request is sent.
-func (s *counter) counted(q *request) provider.Amounts {
-	d := s.upstream.dialect
-	need := d.Reserve(provider.Demand{InputTokens: q.input, MaxOutputTokens: q.service.MaxTokens})
+// known is what is known before a request is sent.
+func (s *counter) known(q *request) provider.Amounts {
+	need := s.reserved(q)
 	for i := range need {
-		if d.Held[i] {
+		if s.upstream.dialect.Held[i] {
 			need[i] = 0
 		}
 	}
 	return need
 }
 
-func (s *counter) fits(g *quota, c *counts, need *provider.Amounts) bool {
-	for _, l := range s.upstream.dialectLimits(g.limits) {
-		if l.window == time.Minute && c.used[l.dimension]+max(need[l.dimension], 1) > l.amount {
-			return false
+// wait is how long it is until the windows without room end.
+func (s *counter) wait(counts []count, need *provider.Amounts) (wait time.Duration) {
+	for _, c := range counts {
+		if c.used+max(need[c.dimension], 1) > c.amount {
+			wait = max(wait, time.Duration(c.nth+1)*c.window-s.now)
 		}
 	}
-	return true
+	return wait
 }
 
 func (s *counter) Answered(q *request, a *answer) {
@@ -330,14 +360,13 @@ func (s *counter) Answered(q *request, a *answer) {
 
 // Finished counts what was really used.
 func (s *counter) Finished(q *request) {
-	d := s.upstream.dialect
-	before := s.counted(q)
-	used := d.Count(provider.Usage{Input: q.input, Output: q.output, Reasoning: provider.Unknown, Total: provider.Unknown})
+	before, used := s.known(q), s.counted(q)
 	s.after(s.hop(q.service), func() {
-		c := s.count(q.key.group)
-		for i := range used {
-			if !d.Kept[i] && used[i] >= 0 {
-				c.used[i] = max(0, c.used[i]+used[i]-before[i])
+		counts := s.of(q.key.group, q.service.Model)
+		for i := range counts {
+			c := &counts[i]
+			if d := c.dimension; !s.upstream.dialect.Kept[d] && used[d] >= 0 {
+				c.used = max(0, c.used+used[d]-before[d])
 			}
 		}
 	})

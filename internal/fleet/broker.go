@@ -24,12 +24,11 @@ const startWithin = 2 * time.Second
 
 // leased is what a request holds.
 type leased struct {
-	id     pool.LeaseID
-	tried  []string // keys that refused
-	silent bool     // nothing will be reported
+	id    pool.LeaseID
+	tried []string // keys that refused
 }
 
-func newBrokered(r *run) Strategy {
+func newBrokered(r *run) (Strategy, error) {
 	u := r.upstream
 	cfg := pool.Config{Name: r.scenario.Name, Dialect: u.dialect, StartWithin: startWithin, Seed: r.chance.Uint64()}
 	for _, g := range u.groups {
@@ -42,6 +41,9 @@ func newBrokered(r *run) Strategy {
 				}
 				limits = append(limits, pool.Limit{Dimension: l.dimension, Window: l.window, Amount: l.amount, Kind: kind})
 			}
+			if n := g.limits.Concurrency; n > 0 {
+				limits = append(limits, pool.Limit{Dimension: provider.Concurrency, Amount: n})
+			}
 		}
 		cfg.Groups = append(cfg.Groups, pool.Group{Name: g.name, Limits: limits})
 		for _, k := range g.keys {
@@ -49,10 +51,7 @@ func newBrokered(r *run) Strategy {
 		}
 	}
 	engine, err := pool.New(cfg)
-	if err != nil {
-		panic(err) // the scenario was checked
-	}
-	return &brokered{run: r, engine: engine, waits: map[*pool.Waiter]*request{}, wake: never}
+	return &brokered{run: r, engine: engine, waits: map[*pool.Waiter]*request{}, wake: never}, err
 }
 
 // engineTime is virtual time as the engine has it.
@@ -61,7 +60,7 @@ func (b *brokered) engineTime() pool.Time { return pool.Time(b.now) }
 // Begin sends an ask to the broker.
 func (b *brokered) Begin(q *request) {
 	if q.lease == nil {
-		q.lease = &leased{silent: b.chance.hit(q.service.Vanish)}
+		q.lease = &leased{}
 	}
 	b.after(b.hop(q.service), func() { b.ask(q) })
 }
@@ -70,7 +69,7 @@ func (b *brokered) ask(q *request) {
 	l := q.lease.(*leased)
 	a := pool.Ask{
 		Holder: q.service.name, Model: q.service.Model, TTL: 2 * time.Minute, Count: 1, Exclude: l.tried, Learn: true,
-		Amounts: b.upstream.dialect.Reserve(provider.Demand{InputTokens: q.input, MaxOutputTokens: q.service.MaxTokens}),
+		Amounts: b.reserved(q),
 	}
 	grant, err := b.engine.Acquire(b.engineTime(), a)
 	switch {
@@ -115,7 +114,7 @@ func (b *brokered) granted(q *request, g *pool.Grant) {
 func (b *brokered) Answered(q *request, a *answer) {
 	l := q.lease.(*leased)
 	id, refused := l.id, a.status != 200
-	if !l.silent || refused {
+	if !q.silent || refused {
 		used := unknown
 		if refused {
 			used = provider.Amounts{provider.Requests: 1}
@@ -126,7 +125,7 @@ func (b *brokered) Answered(q *request, a *answer) {
 	if !refused {
 		return
 	}
-	if q.tries >= 3 || b.now >= q.until {
+	if b.now >= q.until {
 		b.fail(q)
 		return
 	}
@@ -139,14 +138,10 @@ func (b *brokered) Answered(q *request, a *answer) {
 
 // Finished reports the usage.
 func (b *brokered) Finished(q *request) {
-	l := q.lease.(*leased)
-	if l.silent {
+	if q.silent {
 		return
 	}
-	id := l.id
-	used := b.upstream.dialect.Count(provider.Usage{
-		Input: q.input, Output: q.output, Reasoning: provider.Unknown, Total: provider.Unknown,
-	})
+	id, used := q.lease.(*leased).id, b.counted(q)
 	b.report(q, func(t pool.Time) { _, _ = b.engine.Report(t, id, q.service.name, provider.Signal{}, used, true) })
 }
 

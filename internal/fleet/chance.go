@@ -6,11 +6,11 @@ import (
 	"time"
 )
 
-// chance is where all randomness of a run comes from.
+// chance is a stream of random numbers.
 type chance struct{ *rand.Rand }
 
-func newChance(seed uint64) chance {
-	return chance{rand.New(rand.NewPCG(seed, 0x6b6579))} // #nosec G404 -- is to be repeatable
+func newChance(seed uint64, stream int) chance {
+	return chance{rand.New(rand.NewPCG(seed, uint64(stream)))} // #nosec G404 G115 -- is to be repeatable, and no stream is negative
 }
 
 // draw gives a number.

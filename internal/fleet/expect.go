@@ -7,8 +7,16 @@ import "fmt"
 func (s *Scenario) Check(r *Result) (missed []string) {
 	miss := func(format string, args ...any) { missed = append(missed, fmt.Sprintf(format, args...)) }
 	for _, e := range s.Expect {
-		if r.Share < e.Share {
-			miss("%.2f %% used, and not %.2f %%", 100*r.Share, 100*e.Share)
+		for _, a := range r.Accounts {
+			if a.Share < e.Share {
+				miss("%.2f %% of %s used by %s of %s, and not %.2f %%", 100*a.Share, a.Binding, a.Model, a.Group, 100*e.Share)
+			}
+		}
+		if e.Overrun != nil && r.Overrun > *e.Overrun {
+			miss("%.3f %% above a limit, and not %.3f %% at most", 100*r.Overrun, 100**e.Overrun)
+		}
+		if e.GivenUp != nil && r.GivenUpRate > *e.GivenUp {
+			miss("%.2f %% of requests given up, and not %.2f %% at most", 100*r.GivenUpRate, 100**e.GivenUp)
 		}
 		if e.Refused != nil && r.RefusedRate > *e.Refused {
 			miss("%.3f %% refused, and not %.3f %% at most", 100*r.RefusedRate, 100**e.Refused)

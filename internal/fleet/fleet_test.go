@@ -103,7 +103,7 @@ func TestWhatTheBrokerMakesOfTrouble(t *testing.T) {
 	assert.Less(t, r.RefusedRate, 0.02)
 	assert.Positive(t, r.Denied, "the revoked key was met")
 	assert.Less(t, r.Denied, 10, "and not again and again")
-	require.Len(t, r.Recoveries, 4)
+	require.Len(t, r.Recoveries, 5, "the end of an overload, both ends of the cut, and the beginnings of the others")
 	for _, name := range []string{"random", "round robin"} {
 		assert.Greater(t, result(t, s, name, 1).RefusedRate, 10*r.RefusedRate, name)
 	}
@@ -114,14 +114,15 @@ func TestCheckFindsWhatIsMissed(t *testing.T) {
 	none, part := 0, 0.001
 	s := &Scenario{Expect: []Expect{
 		{Share: 0.9}, {Refusals: &none}, {Refused: &part}, {Fairness: 0.9}, {Everyone: true}, {Recovery: 10 * time.Second},
+		{Overrun: &part}, {GivenUp: &part},
 	}}
-	good := &Result{Share: 0.9, Fairness: 0.9, Recoveries: []Recovery{{"e", 10}}}
+	good := &Result{Accounts: []AccountResult{{Share: 0.9}, {Share: 1}}, Fairness: 0.9, Recoveries: []Recovery{{"e", 10}}}
 	assert.Empty(t, s.Check(good))
 	bad := &Result{
-		Share: 0.89, Refused: 1, RefusedRate: 0.002, Fairness: 0.89, Starved: 1,
+		Accounts: []AccountResult{{Share: 1}, {Share: 0.89}}, Refused: 1, RefusedRate: 0.002, Fairness: 0.89, Starved: 1, Overrun: 0.01, GivenUpRate: 0.01,
 		Recoveries: []Recovery{{"e", 11}, {"f", -1}}, Blamed: []string{"k"},
 	}
-	assert.Len(t, s.Check(bad), 8)
+	assert.Len(t, s.Check(bad), 10)
 }
 
 func TestScenariosThatAreWrong(t *testing.T) {
@@ -129,13 +130,29 @@ func TestScenariosThatAreWrong(t *testing.T) {
 	parse(t, good)
 	for text, want := range map[string]string{
 		"provider: {type: pear, groups: [{limits: {rpm: 1}}]}\nservices: [{workers: 1}]": `"pear" is none of anthropic`,
-		good + "speed: 3":                                  "speed not found",
-		good + "duration: 1m":                              "warm_up: must be shorter",
-		"provider: {type: anthropic}":                      "there must be at least one of each",
-		strings.Replace(good, "rpm: 1", "", 1):             "has no limits",
-		strings.Replace(good, "workers: 1", "", 1):         "either workers or rate",
-		good + "events: [{at: 1m}]":                        "give one of overload",
-		good + "events: [{at: 1m, cut: 0.5, overload: 1}]": "give one of overload",
+		good + "speed: 3":     "speed not found",
+		good + "duration: 1m": "warm_up: 2m0s must be 0 or more, and shorter than the duration, 1m0s",
+		good + "warm_up: -1s": "warm_up: -1s must be 0 or more",
+		"":                    "it is empty",
+		good + "---\na: 1":    "more than one document",
+		good + "events: [{at: 1m, cut: 0.5, group: nobody}]":                                                                   `there is no group "nobody"`,
+		good + "events: [{at: 1m, revoke: 2, group: group1}]":                                                                  "one of its 1 keys",
+		good + "events: [{at: 1m, revoke: 1}]":                                                                                 "revoke names a group",
+		good + "events: [{at: 1m, overload: 1}]":                                                                               "needs a time to last",
+		good + "events: [{at: 1h, cut: 0.5}]":                                                                                  "is out of bounds",
+		good + "events: [{at: 1m, for: 1m, overload: 2}]":                                                                      "is out of bounds",
+		strings.Replace(good, "rpm: 1", "rpm: -1", 1):                                                                          "no number may be negative",
+		strings.Replace(good, "workers: 1", "workers: 1, vanish: 2", 1):                                                        "nor vanish above 1",
+		strings.Replace(good, "workers: 1", "workers: 1, input: {mean: -1}", 1):                                                "services: service1: input: no number may be negative",
+		strings.Replace(good, "workers: 1", "workers: 1, output: {mean: 5, max: 4}", 1):                                        "nor max below mean",
+		strings.Replace(good, "{workers: 1}", "{name: a, workers: 1}, {name: a, workers: 1}", 1):                               "two called a",
+		strings.Replace(good, "{limits: {rpm: 1}}", "{name: a-1, limits: {rpm: 1}}, {name: a, count: 2, limits: {rpm: 1}}", 1): "two called a-1",
+		strings.Replace(good, "type: anthropic", "type: anthropic, speed: 0", 1):                                               "speed must be above 0",
+		"provider: {type: anthropic}":                                                                                          "there must be at least one of each",
+		strings.Replace(good, "rpm: 1", "", 1):                                                                                 "has no limits",
+		strings.Replace(good, "workers: 1", "", 1):                                                                             "either workers or rate",
+		good + "events: [{at: 1m}]":                                                                                            "give one of overload",
+		good + "events: [{at: 1m, cut: 0.5, overload: 1}]":                                                                     "give one of overload",
 		"[": "did not find expected",
 	} {
 		_, err := Parse([]byte(text))
@@ -144,7 +161,7 @@ func TestScenariosThatAreWrong(t *testing.T) {
 }
 
 func TestChanceHasTheRightMean(t *testing.T) {
-	c := newChance(1)
+	c := newChance(1, 0)
 	for _, s := range []Spread{{Mean: 100}, {Mean: 100, Dev: 0.5}, {Mean: 100, Dev: 1}, {Min: 50, Max: 150}} {
 		sum := 0.0
 		for range 100_000 {
@@ -169,7 +186,7 @@ func TestEventsHappenInOrder(t *testing.T) {
 // What is reserved of a provider that counts what is really used is not what is counted.
 func TestProviderCountsAsItsDialectSays(t *testing.T) {
 	for typ, want := range map[string]int64{"anthropic": 0, "openai": 0} {
-		r := &run{scenario: parse(t, "provider: {type: "+typ+", groups: [{limits: {rpm: 10, tpm: 100000}}]}\nservices: [{workers: 1, max_tokens: 5000}]"), chance: newChance(1), trail: make([]point, 1)}
+		r := &run{scenario: parse(t, "provider: {type: "+typ+", groups: [{limits: {rpm: 10, tpm: 100000}}]}\nservices: [{workers: 1, max_tokens: 5000}]"), chance: newChance(1, 0), trail: make([]point, 1)}
 		r.upstream = newUpstream(r)
 		m := &member{Service: &r.scenario.Services[0]}
 		a := r.upstream.arrive(&request{service: m, key: r.upstream.keys[0], input: 100, output: 50})
@@ -185,6 +202,78 @@ func TestProviderCountsAsItsDialectSays(t *testing.T) {
 		}
 		assert.Equal(t, want, tokens, typ)
 	}
+}
+
+// What is allowed is what there was when counting began, and what came since: nobody
+// gets more.
+func TestAllowedIsAllThereWas(t *testing.T) {
+	for typ, limits := range map[string]string{"anthropic": "rpm: 60, rpd: 300", "generic": "rpm: 60, rpd: 300", "github": "rph: 300"} {
+		for _, warm := range []string{"0s", "2m", "9m"} {
+			s := parse(t, "duration: 3h\nwarm_up: "+warm+"\nprovider: {type: "+typ+", groups: [{name: org, limits: {"+limits+"}}]}\nservices: [{count: 5, workers: 3}]\n")
+			for _, x := range Strategies {
+				a := result(t, s, x.Name, 1).Accounts[0]
+				assert.Less(t, a.Used, a.Allowed+1, "%s after %s by %s", typ, warm, x.Name)
+				if x.Name == "broker" || x.Name == "random" {
+					assert.Greater(t, a.Share, 0.9, "%s after %s by %s", typ, warm, x.Name)
+				}
+			}
+		}
+	}
+}
+
+// What services want is the same whatever the strategy.
+func TestStrategiesFaceTheSameDemand(t *testing.T) {
+	s := parse(t, small)
+	wanted := func(strategy string) (all []int64) {
+		r := &run{scenario: s, chance: newChance(1, 0)}
+		r.upstream = newUpstream(r)
+		r.members = []*member{{Service: &s.Services[0], chance: newChance(1, 1)}}
+		r.strategy = noting{&all, r, strategy == "other"}
+		r.begin(r.members[0])
+		r.clock.run(time.Minute)
+		return all
+	}
+	assert.Equal(t, wanted("one"), wanted("other"))
+}
+
+// noting notes what is wanted, and draws on the strategy's chance or not.
+type noting struct {
+	all   *[]int64
+	run   *run
+	draws bool
+}
+
+func (n noting) Begin(q *request) {
+	*n.all = append(*n.all, q.input, q.output, q.guess)
+	if n.draws {
+		n.run.chance.Float64()
+	}
+	n.run.after(time.Second, q.done)
+}
+func (noting) Answered(*request, *answer) {}
+func (noting) Finished(*request)          {}
+
+// A recovery is that of the groups concerned, lasts, and counts from when the provider
+// could let something through.
+func TestRecovery(t *testing.T) {
+	s := parse(t, small)
+	r := &run{scenario: s, chance: newChance(1, 0)}
+	r.upstream = newUpstream(r)
+	e := &Event{Group: "org-1"}
+	of := func(text string) float64 { // a letter a second, of org-1: . nothing, u used, o overmuch, d debt
+		r.trail = nil
+		for i, c := range text + "." {
+			x := map[rune]second{'.': {}, 'u': {used: 0.95}, 'o': {used: 3}, 'd': {debt: true}}[c]
+			r.trail = append(r.trail, point{at: seconds(float64(i)), groups: []second{x, {used: 1}, {used: 1}}})
+		}
+		return r.recovery(e, seconds(2.5))
+	}
+	assert.InDelta(t, 0.5, of("uuuuuuuuuuuu"), 1e-9)
+	assert.InDelta(t, 3.5, of("uu....uuuuuu"), 1e-9)
+	assert.InDelta(t, 2.0, of("uu.ddd.uuuuuu"), 1e-9, "two seconds after the last of debt")
+	assert.InDelta(t, -1, of("uu.o.o.o.o.o"), 1e-9, "what is too much does not make up for too little")
+	assert.InDelta(t, 5.5, of("uu.u..u.uuuuu"), 1e-9)
+	assert.InDelta(t, -1, of("uu.........uu"), 1e-9)
 }
 
 // The figures that the scenarios of this repository state hold.

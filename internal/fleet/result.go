@@ -11,22 +11,29 @@ import (
 // tally counts what became of requests.
 type tally struct {
 	served, failed int
+	settled        int // served after the warm-up
 	refused        int // 429
 	busy           int // 529
 	denied         int // 401
 	sent           int
-	waits          []time.Duration
+	waits          []time.Duration // of those settled
 }
 
 // point is what happened in a second.
 type point struct {
 	at              time.Duration
-	used            float64 // of what refilled in that second, of the binding limits
-	debt            bool    // some limit was overdrawn all the time: the provider could let nothing through
+	groups          []second
 	served, refused int
 }
 
-// Result is what came of a run, after the warm-up.
+// second is what a group used in a second.
+type second struct {
+	used float64 // of what refilled meanwhile, of the binding limits
+	debt bool    // some limit is overdrawn: the provider can let nothing through
+}
+
+// Result is what came of a run. Calls are counted from the beginning; what was used,
+// waits and fairness are those after the warm-up.
 type Result struct {
 	Scenario string `json:"scenario"`
 	Strategy string `json:"strategy"`
@@ -35,11 +42,13 @@ type Result struct {
 	Share       float64 `json:"share"` // of what the binding limits allowed, and nobody else used
 	Served      int     `json:"served"`
 	Failed      int     `json:"failed"` // given up
+	GivenUpRate float64 `json:"given_up_rate"`
 	Sent        int     `json:"sent"`
 	Refused     int     `json:"refused"` // 429
 	RefusedRate float64 `json:"refused_rate"`
-	Busy        int     `json:"busy"`   // 529
-	Denied      int     `json:"denied"` // 401
+	Busy        int     `json:"busy"`    // 529
+	Denied      int     `json:"denied"`  // 401
+	Overrun     float64 `json:"overrun"` // the most that was counted above a limit while answers were written, as a part of it
 	Fairness    float64 `json:"fairness"`
 	Starved     int     `json:"starved"` // services that got nothing
 	Wait        Waits   `json:"wait"`
@@ -65,13 +74,14 @@ type AccountResult struct {
 	Group   string  `json:"group"`
 	Model   string  `json:"model"`
 	Binding string  `json:"binding"` // the limit of which the largest share was used
-	Allowed float64 `json:"allowed"`
+	Allowed float64 `json:"allowed"` // what there was after the warm-up and what came, less Foreign
 	Used    float64 `json:"used"`
 	Foreign float64 `json:"foreign,omitempty"`
 	Share   float64 `json:"share"`
 }
 
-// Recovery is how long it took after an event until what is allowed was used again.
+// Recovery is how long it took after an event began or ended until what is allowed was
+// used again.
 type Recovery struct {
 	Event   string  `json:"event"`
 	Seconds float64 `json:"seconds"` // negative: never
@@ -95,15 +105,15 @@ func (r *run) attempt(q *request, a *answer) {
 	case http.StatusTooManyRequests:
 		last.refused++
 	}
-	if r.now < r.scenario.WarmUp {
-		return
-	}
 	for _, t := range []*tally{&r.total, &q.service.tally} {
 		t.sent++
 		switch a.status {
 		case http.StatusOK:
 			t.served++
-			t.waits = append(t.waits, r.now-q.born)
+			if r.now >= r.scenario.WarmUp {
+				t.settled++
+				t.waits = append(t.waits, r.now-q.born)
+			}
 		case http.StatusTooManyRequests:
 			t.refused++
 		case http.StatusUnauthorized:
@@ -120,7 +130,9 @@ func (r *run) sample() {
 	var tick func()
 	tick = func() {
 		if n := len(r.trail); n > 0 {
-			r.trail[n-1].used, r.trail[n-1].debt = r.usedSince(before), r.inDebt()
+			for _, g := range r.upstream.groups {
+				r.trail[n-1].groups = append(r.trail[n-1].groups, g.second(r.now, before))
+			}
 		}
 		r.trail = append(r.trail, point{at: r.now})
 		for _, b := range r.allBuckets() {
@@ -129,11 +141,6 @@ func (r *run) sample() {
 		r.after(time.Second, tick)
 	}
 	tick()
-}
-
-// inDebt reports whether some limit is overdrawn, as it is for a while when it is cut.
-func (r *run) inDebt() bool {
-	return slices.ContainsFunc(r.allBuckets(), func(b *bucket) bool { return b.Remaining(r.now) < 0 })
 }
 
 func (r *run) allBuckets() (all []*bucket) {
@@ -145,46 +152,64 @@ func (r *run) allBuckets() (all []*bucket) {
 	return all
 }
 
-// usedSince is the part used of what refills in a second, the binding limit of each
-// account taken, and all accounts together.
-func (r *run) usedSince(before map[*bucket]int64) float64 {
-	used, allowed := 0.0, 0.0
-	for _, g := range r.upstream.groups {
-		for _, a := range g.order {
-			most, weight := 0.0, 0.0
-			for _, b := range a.buckets {
-				rate := float64(b.limit) / b.window.Seconds() * (1 - g.foreign)
-				if share := float64(b.total-before[b]) / rate; share > most || weight == 0 {
-					most, weight = share, 1
-				}
-			}
-			used += most * weight
-			allowed += weight
+// second is the part used of what refills in a second, the binding limit of each account
+// taken, and all accounts together.
+func (g *quota) second(now time.Duration, before map[*bucket]int64) (s second) {
+	for _, a := range g.order {
+		most := 0.0
+		for _, b := range a.buckets {
+			rate := float64(b.limit) / b.window.Seconds() * (1 - g.foreign)
+			most = max(most, float64(b.total-before[b])/rate)
+			s.debt = s.debt || b.Remaining(now) < 0
 		}
+		if n := g.limits.Concurrency; n > 0 {
+			most = max(most, float64(a.open)/float64(n))
+		}
+		s.used += most / float64(len(g.order))
 	}
-	if allowed == 0 {
-		return 0
-	}
-	return used / allowed
+	return s
 }
 
-func (r *run) result(strategy string) *Result {
+// used is that of all groups together.
+func (p *point) used() (sum float64) {
+	for _, s := range p.groups {
+		sum += s.used / float64(len(p.groups))
+	}
+	return sum
+}
+
+func (r *run) result(strategy string, seed uint64) *Result {
 	res := &Result{
-		Scenario: r.scenario.Name, Strategy: strategy,
+		Scenario: r.scenario.Name, Strategy: strategy, Seed: seed,
 		Served: r.total.served, Failed: r.total.failed, Sent: r.total.sent, Refused: r.total.refused, Busy: r.total.busy, Denied: r.total.denied,
 	}
 	if r.total.sent > 0 {
 		res.RefusedRate = float64(r.total.refused) / float64(r.total.sent)
 	}
+	if n := r.total.served + r.total.failed; n > 0 {
+		res.GivenUpRate = float64(r.total.failed) / float64(n)
+	}
 	var shares, weights float64
 	for _, g := range r.upstream.groups {
-		for model, a := range byModel(g) {
-			x := AccountResult{Group: g.name, Model: model}
+		for _, a := range g.order {
+			x := AccountResult{Group: g.name, Model: a.model}
 			for _, b := range a.buckets {
 				b.allow(r)
+				res.Overrun = max(res.Overrun, b.overrun)
 				allowed := b.allowed - float64(b.foreign)
-				if share := float64(b.used) / allowed; allowed > 0 && (share > x.Share || x.Binding == "") {
+				share := 1.0 // there was nothing to waste
+				if allowed >= 1 {
+					share = float64(b.used) / allowed
+				}
+				if share > x.Share || x.Binding == "" {
 					x.Binding, x.Allowed, x.Used, x.Foreign, x.Share = binding(b), allowed, float64(b.used), float64(b.foreign), share
+				}
+			}
+			if n := g.limits.Concurrency; n > 0 {
+				a.opened(r, 0)
+				allowed := float64(n) * (r.now - r.scenario.WarmUp).Seconds()
+				if share := a.busy / allowed; share > x.Share || x.Binding == "" {
+					x.Binding, x.Allowed, x.Used, x.Foreign, x.Share = "calls at a time, seconds", allowed, a.busy, 0, share
 				}
 			}
 			shares += x.Share
@@ -196,29 +221,18 @@ func (r *run) result(strategy string) *Result {
 	res.Wait = waits(r.total.waits)
 	res.Fairness, res.Starved = r.fairness()
 	for _, e := range r.scenario.Events {
-		res.Recoveries = append(res.Recoveries, r.recovery(&e))
+		res.Recoveries = append(res.Recoveries, r.recoveries(&e)...)
 	}
 	if b, ok := r.strategy.(*brokered); ok {
 		res.Blamed = b.blamed
 	}
 	for _, p := range r.trail {
-		res.Trail = append(res.Trail, Point{p.at.Seconds(), round(p.used), p.served, p.refused})
+		res.Trail = append(res.Trail, Point{p.at.Seconds(), round(p.used()), p.served, p.refused})
 	}
 	return res
 }
 
 func round(x float64) float64 { return math.Round(x*1e4) / 1e4 }
-
-// byModel gives a group's accounts in a fixed order.
-func byModel(g *quota) func(yield func(string, *account) bool) {
-	return func(yield func(string, *account) bool) {
-		for _, a := range g.order {
-			if !yield(a.model, a) {
-				return
-			}
-		}
-	}
-}
 
 func binding(b *bucket) string {
 	if b.window == time.Minute {
@@ -242,8 +256,8 @@ func waits(all []time.Duration) (w Waits) {
 func (r *run) fairness() (index float64, starved int) {
 	kinds := map[*Service][]float64{}
 	for _, m := range r.members {
-		kinds[m.Service] = append(kinds[m.Service], float64(m.served))
-		if m.served == 0 {
+		kinds[m.Service] = append(kinds[m.Service], float64(m.settled))
+		if m.settled == 0 {
 			starved++
 		}
 	}
@@ -267,31 +281,55 @@ const (
 	smooth   = 5
 )
 
-// recovery finds how long it took until what is allowed was used again: from the end of
-// an overload, or from the beginning of anything else; but not before the provider
-// could let something through again, which after a cut takes until the debt is paid.
-func (r *run) recovery(e *Event) Recovery {
-	from := e.At
-	if e.Overload > 0 {
-		from += e.For
+// recoveries gives one for each moment from which more or less is allowed than before:
+// an event's beginning, but not that of an overload, and its end.
+func (r *run) recoveries(e *Event) (all []Recovery) {
+	if e.Overload == 0 {
+		all = append(all, Recovery{e.String(), r.recovery(e, e.At)})
 	}
-	x := Recovery{Event: e.String(), Seconds: -1}
-	first := int(from/time.Second) + 1
-	for first < len(r.trail) && r.trail[first].debt {
-		first++
+	if end := e.At + e.For; end < r.scenario.Duration {
+		all = append(all, Recovery{e.String() + ", until " + end.String(), r.recovery(e, end)})
 	}
-	from = max(from, time.Duration(first-1)*time.Second)
-	for i := first; i+smooth <= len(r.trail); i++ {
-		sum := 0.0
-		for _, p := range r.trail[i : i+smooth] {
-			sum += p.used
+	return all
+}
+
+// recovery gives the seconds from a moment to the first of which the groups concerned
+// used most of what is allowed, and of the next few as well. It counts from when the
+// provider can let something through, which after a cut takes until the debt is paid.
+func (r *run) recovery(e *Event, from time.Duration) float64 {
+	var concerned []int
+	for i, g := range r.upstream.groups {
+		if e.Group == "" || e.Group == g.name {
+			concerned = append(concerned, i)
 		}
-		if sum/smooth >= regained {
-			x.Seconds = r.trail[i].at.Seconds() - from.Seconds()
+	}
+	used := func(p *point) (sum float64, debt bool) {
+		for _, i := range concerned {
+			sum += min(p.groups[i].used, 1) / float64(len(concerned)) // too much does not make up for too little
+			debt = debt || p.groups[i].debt
+		}
+		return sum, debt
+	}
+	trail := r.trail[:len(r.trail)-1] // the last second has just begun
+	first := int(from/time.Second) + 1
+	for ; first < len(trail); first++ {
+		if _, debt := used(&trail[first]); !debt {
 			break
 		}
+		from = trail[first].at
 	}
-	return x
+	for i := first; i+smooth <= len(trail); i++ {
+		now, _ := used(&trail[i])
+		sum := 0.0
+		for j := range smooth {
+			x, _ := used(&trail[i+j])
+			sum += x
+		}
+		if now >= regained && sum/smooth >= regained {
+			return trail[i].at.Seconds() - from.Seconds()
+		}
+	}
+	return -1
 }
 
 // String says what happens.

@@ -3,18 +3,20 @@ package fleet
 import (
 	"fmt"
 	"time"
+
+	"github.com/keybroker/keybroker/internal/provider"
 )
 
 // run is one fleet under one strategy.
 type run struct {
 	clock
 	scenario *Scenario
-	chance   chance
+	chance   chance // of the provider, the network and the strategy
 	upstream *upstream
 	strategy Strategy
 	members  []*member
 	trail    []point
-	total    tally // since the warm-up
+	total    tally
 }
 
 // member is one service.
@@ -22,6 +24,7 @@ type member struct {
 	*Service
 	name   string
 	number int
+	chance chance // of what it wants: the same, whatever the strategy
 	tally
 }
 
@@ -29,7 +32,9 @@ type member struct {
 type request struct {
 	service *member
 	input   int64
+	guess   int64 // what the service takes its input for
 	output  int64
+	silent  bool // after the answer, it says nothing any more
 	born    time.Duration
 	until   time.Duration // then it gives up
 	tries   int
@@ -54,7 +59,7 @@ type Strategy interface {
 // Strategies makes them, by name. The first is ours.
 var Strategies = []struct {
 	Name, About string
-	make        func(r *run) Strategy
+	make        func(r *run) (Strategy, error)
 }{
 	{"broker", "keybroker's engine leases each request", newBrokered},
 	{"random", "any key; after a 429, another one after a growing pause", newRandom},
@@ -66,17 +71,22 @@ var Strategies = []struct {
 
 // Run runs a scenario under one strategy.
 func Run(s *Scenario, strategy string, seed uint64) (*Result, error) {
-	r := &run{scenario: s, chance: newChance(seed)}
+	r := &run{scenario: s, chance: newChance(seed, 0)}
 	r.upstream = newUpstream(r)
 	for i := range s.Services {
 		v := &s.Services[i]
 		for n := range v.Count {
-			r.members = append(r.members, &member{Service: v, name: numbered(v.Name, n, v.Count), number: len(r.members)})
+			r.members = append(r.members, &member{
+				Service: v, name: numbered(v.Name, n, v.Count), number: len(r.members), chance: newChance(seed, len(r.members)+1),
+			})
 		}
 	}
 	for _, x := range Strategies {
 		if x.Name == strategy {
-			r.strategy = x.make(r)
+			var err error
+			if r.strategy, err = x.make(r); err != nil {
+				return nil, fmt.Errorf("%s: %s: %w", s.Name, strategy, err)
+			}
 		}
 	}
 	if r.strategy == nil {
@@ -92,16 +102,21 @@ func Run(s *Scenario, strategy string, seed uint64) (*Result, error) {
 		r.set(&e)
 	}
 	r.sample()
+	r.at(s.WarmUp, func() {
+		for _, b := range r.allBuckets() {
+			b.count(r)
+		}
+	})
 	r.clock.run(s.Duration)
-	return r.result(strategy), nil
+	return r.result(strategy, seed), nil
 }
 
 // begin has a member send requests.
 func (r *run) begin(m *member) {
 	for range m.Workers {
 		var next func()
-		next = func() { r.after(r.chance.seconds(m.Pause), func() { r.want(m, next) }) }
-		r.at(m.From+seconds(r.chance.Float64()), next)
+		next = func() { r.after(m.chance.seconds(m.Pause), func() { r.want(m, next) }) }
+		r.at(m.From+seconds(m.chance.Float64()), next)
 	}
 	if m.Rate > 0 {
 		var next func()
@@ -109,9 +124,9 @@ func (r *run) begin(m *member) {
 			for range m.Burst {
 				r.want(m, func() {})
 			}
-			r.after(r.chance.pause(m.Rate/float64(m.Burst)), next)
+			r.after(m.chance.pause(m.Rate/float64(m.Burst)), next)
 		}
-		r.at(m.From+r.chance.pause(m.Rate/float64(m.Burst)), next)
+		r.at(m.From+m.chance.pause(m.Rate/float64(m.Burst)), next)
 	}
 }
 
@@ -119,9 +134,21 @@ func (r *run) begin(m *member) {
 func (r *run) want(m *member, done func()) {
 	q := &request{
 		service: m, born: r.now, until: r.now + m.MaxWait, done: done,
-		input: max(1, int64(r.chance.draw(m.Input))), output: min(max(1, int64(r.chance.draw(m.Output))), m.MaxTokens),
+		input: max(1, int64(m.chance.draw(m.Input))), output: min(max(1, int64(m.chance.draw(m.Output))), m.MaxTokens),
+		silent: m.chance.hit(m.Vanish),
 	}
+	q.guess = max(1, int64(m.chance.draw(m.Guess)*float64(q.input)))
 	r.strategy.Begin(q)
+}
+
+// reserved is what a service takes its request for.
+func (r *run) reserved(q *request) provider.Amounts {
+	return r.upstream.dialect.Reserve(provider.Demand{InputTokens: q.guess, MaxOutputTokens: q.service.MaxTokens})
+}
+
+// counted is what its answer turns out to have used.
+func (r *run) counted(q *request) provider.Amounts {
+	return r.upstream.dialect.Count(provider.Usage{Input: q.input, Output: q.output, Reasoning: provider.Unknown, Total: provider.Unknown})
 }
 
 // hop is the time that a message of a member takes.
@@ -149,10 +176,8 @@ func (r *run) send(q *request, key *credential) {
 
 // fail gives a request up.
 func (r *run) fail(q *request) {
-	if r.now >= r.scenario.WarmUp {
-		q.service.failed++
-		r.total.failed++
-	}
+	q.service.failed++
+	r.total.failed++
 	r.after(time.Second, q.done) // nobody asks in a tight loop
 }
 
@@ -175,7 +200,7 @@ func (r *run) set(e *Event) {
 			during(func() { g.cut(r, e.Cut) }, func() { g.cut(r, 1) })
 		case e.Foreign > 0:
 			during(func() { g.foreign = e.Foreign; g.leak(r) }, func() { g.foreign = 0 })
-		case e.Revoke > 0 && e.Revoke <= len(g.keys):
+		case e.Revoke > 0:
 			during(func() { g.keys[e.Revoke-1].revoked = true }, func() { g.keys[e.Revoke-1].revoked = false })
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -20,7 +21,7 @@ type Scenario struct {
 	Name     string        `yaml:"name"`
 	About    string        `yaml:"about"`    // one sentence, for people
 	Duration time.Duration `yaml:"duration"` // of the run. Default 20m
-	WarmUp   time.Duration `yaml:"warm_up"`  // is not counted. Default 2m
+	WarmUp   time.Duration `yaml:"warm_up"`  // calls are counted, but not what was used, waits and fairness. Default 2m
 	Provider Provider      `yaml:"provider"`
 	Services []Service     `yaml:"services"`
 	Events   []Event       `yaml:"events"`
@@ -32,7 +33,7 @@ type Provider struct {
 	Type    string        `yaml:"type"` // a dialect
 	Groups  []Group       `yaml:"groups"`
 	Latency Spread        `yaml:"latency"` // to the first byte, in seconds. Default 0.5
-	Speed   float64       `yaml:"speed"`   // output tokens a second. Default 80
+	Speed   float64       `yaml:"speed"`   // output tokens a second, above 0. Default 80
 	Late    time.Duration `yaml:"late"`    // how old what headers say is, at most
 }
 
@@ -53,7 +54,10 @@ type Limits struct {
 	OTPM int64 `yaml:"otpm"`
 	TPM  int64 `yaml:"tpm"`
 	RPD  int64 `yaml:"rpd"`
+	TPD  int64 `yaml:"tpd"`
 	RPH  int64 `yaml:"rph"` // in windows that begin at the hour
+	// Concurrency is how many calls there may be at one time.
+	Concurrency int64 `yaml:"concurrency"`
 }
 
 // Service is a service, or several alike; each is a holder.
@@ -69,6 +73,7 @@ type Service struct {
 	Burst   int     `yaml:"burst"`
 
 	Input     Spread        `yaml:"input"`      // tokens. Default 1000
+	Guess     Spread        `yaml:"guess"`      // what it takes its input for, as a part of what it is. Default 1
 	Output    Spread        `yaml:"output"`     // tokens. Default 200
 	MaxTokens int64         `yaml:"max_tokens"` // as it says to the provider. Default: four times the mean output
 	MaxWait   time.Duration `yaml:"max_wait"`   // for a key, tries included. Default 30s
@@ -101,12 +106,14 @@ type Event struct {
 
 // Expect is what a scenario is to show with the broker; see Result.Check.
 type Expect struct {
-	Share    float64       `yaml:"share"`    // at least, of what is allowed
-	Refused  *float64      `yaml:"refused"`  // at most, of requests
+	Share    float64       `yaml:"share"`    // at least, of what each account allows
+	Refused  *float64      `yaml:"refused"`  // at most, of calls
 	Refusals *int          `yaml:"refusals"` // at most, in number
+	Overrun  *float64      `yaml:"overrun"`  // at most, of a limit
+	GivenUp  *float64      `yaml:"given_up"` // at most, of requests
 	Fairness float64       `yaml:"fairness"` // at least
 	Everyone bool          `yaml:"everyone"` // is served
-	Recovery time.Duration `yaml:"recovery"` // at most, after each event's end or, if it does not end, its beginning
+	Recovery time.Duration `yaml:"recovery"` // at most, after each event's beginning and end
 }
 
 // Load reads a scenario from a file.
@@ -127,41 +134,73 @@ func Load(path string) (*Scenario, error) {
 
 // Parse reads a scenario, and fills in defaults.
 func Parse(data []byte) (*Scenario, error) {
-	var s Scenario
+	s := New()
 	d := yaml.NewDecoder(bytes.NewReader(data))
 	d.KnownFields(true)
-	if err := d.Decode(&s); err != nil {
+	switch err := d.Decode(s); {
+	case errors.Is(err, io.EOF):
+		return nil, errors.New("it is empty")
+	case err != nil:
 		return nil, err
 	}
-	return &s, s.Complete()
+	if err := d.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
+		return nil, errors.New("there is more than one document in it")
+	}
+	return s, s.Complete()
+}
+
+// New gives a scenario with the defaults of what may be 0.
+func New() *Scenario {
+	return &Scenario{
+		Duration: 20 * time.Minute, WarmUp: 2 * time.Minute,
+		Provider: Provider{Latency: Spread{Mean: 0.5, Dev: 0.3}, Speed: 80},
+	}
 }
 
 // Complete fills in defaults, and says what is wrong.
 func (s *Scenario) Complete() error {
 	var errs []error
 	fail := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
-	fill(&s.Duration, 20*time.Minute)
-	fill(&s.WarmUp, 2*time.Minute)
-	fill(&s.Provider.Latency, Spread{Mean: 0.5, Dev: 0.3})
-	fill(&s.Provider.Speed, 80)
 	if _, ok := provider.Lookup(s.Provider.Type); !ok {
 		fail("provider.type: %q is none of %s", s.Provider.Type, strings.Join(provider.Types(), ", "))
 	}
-	if s.WarmUp >= s.Duration {
-		fail("warm_up: must be shorter than duration")
+	if s.WarmUp >= s.Duration || s.WarmUp < 0 {
+		fail("warm_up: %v must be 0 or more, and shorter than the duration, %v", s.WarmUp, s.Duration)
 	}
+	if s.Provider.Speed <= 0 || s.Provider.Late < 0 {
+		fail("provider: speed must be above 0, and late 0 or more")
+	}
+	spread := func(where string, x Spread) {
+		if x.Mean < 0 || x.Dev < 0 || x.Min < 0 || x.Max < 0 || x.Max > 0 && x.Max < max(x.Min, x.Mean) {
+			fail("%s: no number may be negative, nor max below mean or min", where)
+		}
+	}
+	spread("provider.latency", s.Provider.Latency)
 	if len(s.Provider.Groups) == 0 || len(s.Services) == 0 {
 		fail("provider.groups and services: there must be at least one of each")
 	}
+	keys := map[string]int{} // of groups, by name
 	for i := range s.Provider.Groups {
 		g := &s.Provider.Groups[i]
 		fill(&g.Name, fmt.Sprint("group", i+1))
 		fill(&g.Count, 1)
 		fill(&g.Keys, 1)
-		if g.Limits == (Limits{}) {
+		l := g.Limits
+		if l == (Limits{}) {
 			fail("provider.groups: %s has no limits", g.Name)
 		}
+		if min(l.RPM, l.ITPM, l.OTPM, l.TPM, l.RPD, l.TPD, l.RPH, l.Concurrency, int64(g.Count), int64(g.Keys)) < 0 {
+			fail("provider.groups: %s: no number may be negative", g.Name)
+		}
+		for n := range max(g.Count, 0) {
+			name := numbered(g.Name, n, g.Count)
+			if keys[name] > 0 {
+				fail("provider.groups: there are two called %s", name)
+			}
+			keys[name] = g.Keys
+		}
 	}
+	named := map[string]bool{}
 	for i := range s.Services {
 		v := &s.Services[i]
 		fill(&v.Name, fmt.Sprint("service", i+1))
@@ -172,6 +211,17 @@ func (s *Scenario) Complete() error {
 		fill(&v.MaxTokens, int64(4*v.Output.mean()))
 		fill(&v.MaxWait, 30*time.Second)
 		fill(&v.Network, Spread{Min: 0.005, Max: 0.2})
+		fill(&v.Guess, Spread{Mean: 1})
+		if named[v.Name] {
+			fail("services: there are two called %s", v.Name)
+		}
+		named[v.Name] = true
+		for what, x := range map[string]Spread{"pause": v.Pause, "input": v.Input, "guess": v.Guess, "output": v.Output, "network": v.Network} {
+			spread("services: "+v.Name+": "+what, x)
+		}
+		if v.Count < 0 || v.Workers < 0 || v.Rate < 0 || v.Burst < 0 || v.MaxTokens < 0 || v.MaxWait < 0 || v.Vanish < 0 || v.Vanish > 1 || v.From < 0 {
+			fail("services: %s: no number may be negative, nor vanish above 1", v.Name)
+		}
 		if (v.Workers > 0) == (v.Rate > 0) {
 			fail("services: %s: give either workers or rate", v.Name)
 		}
@@ -179,6 +229,17 @@ func (s *Scenario) Complete() error {
 	}
 	for i := range s.Events {
 		e := &s.Events[i]
+		if e.Overload > 0 && e.For == 0 {
+			fail("events: the one at %v: an overload needs a time to last: for", e.At)
+		}
+		if n, ok := keys[e.Group]; e.Group != "" && !ok {
+			fail("events: the one at %v: there is no group %q", e.At, e.Group)
+		} else if e.Group != "" && e.Revoke > n || e.Group == "" && e.Revoke > 0 {
+			fail("events: the one at %v: revoke names a group, and one of its %d keys by number", e.At, n)
+		}
+		if e.At < 0 || e.At >= s.Duration || e.For < 0 || e.Overload > 1 || e.Foreign > 1 || min(e.Overload, e.Foreign, e.Cut, float64(e.Revoke)) < 0 {
+			fail("events: the one at %v: is out of bounds", e.At)
+		}
 		fill(&e.For, s.Duration)
 		kinds := 0
 		for _, is := range []bool{e.Overload > 0, e.Cut > 0, e.Foreign > 0, e.Revoke > 0} {

@@ -42,7 +42,10 @@ type account struct {
 	group   *quota
 	model   string
 	buckets []*bucket
-	seen    []past // what headers said of late
+	open    int64         // calls
+	busy    float64       // calls times seconds, since the warm-up
+	since   time.Duration // busy is counted up to then
+	seen    []past        // what headers said of late
 }
 
 // bucket is one limit with what is counted in it.
@@ -52,10 +55,11 @@ type bucket struct {
 	window    time.Duration
 	kind      provider.Kind
 	limit     int64
-	total     int64 // used by the fleet
-	used      int64 // since the warm-up
-	foreign   int64 // by others, likewise
-	allowed   float64
+	total     int64         // used by the fleet
+	used      int64         // since the warm-up
+	foreign   int64         // by others, likewise
+	overrun   float64       // the most that was used above the limit, as a part of it
+	allowed   float64       // since the warm-up: what there was then, and what came
 	since     time.Duration // allowed is counted up to then
 }
 
@@ -111,7 +115,8 @@ func (u *upstream) dialectLimits(l Limits) (all []limited) {
 	for _, x := range []limited{
 		{provider.Requests, time.Minute, l.RPM, false}, {provider.InputTokens, time.Minute, l.ITPM, false},
 		{provider.OutputTokens, time.Minute, l.OTPM, false}, {provider.Tokens, time.Minute, l.TPM, false},
-		{provider.Requests, 24 * time.Hour, l.RPD, false}, {provider.Requests, time.Hour, l.RPH, true},
+		{provider.Requests, 24 * time.Hour, l.RPD, false}, {provider.Tokens, 24 * time.Hour, l.TPD, false},
+		{provider.Requests, time.Hour, l.RPH, true},
 	} {
 		if x.amount > 0 {
 			all = append(all, x)
@@ -133,7 +138,6 @@ func (u *upstream) bucket(l limited, factor float64) *bucket {
 	default:
 		b.Limiter = sim.NewTokenBucket(b.limit, b.window)
 	}
-	b.since = u.run.now
 	return b
 }
 
@@ -159,7 +163,7 @@ func (u *upstream) arrive(q *request) answer {
 		return answer{status: 529, first: first / 10, signal: provider.Signal{Class: provider.Overloaded, Scope: provider.ModelScope}}
 	}
 	a := u.account(g, q.service.Model)
-	counted := u.dialect.Count(provider.Usage{Input: q.input, CacheWrite: 0, CacheRead: 0, Output: q.output, Reasoning: provider.Unknown, Total: provider.Unknown})
+	counted := r.counted(q)
 	need, charge := u.dialect.Reserve(provider.Demand{InputTokens: q.input, MaxOutputTokens: q.service.MaxTokens}), counted
 	for d := range need {
 		switch {
@@ -171,20 +175,10 @@ func (u *upstream) arrive(q *request) answer {
 			need[d] = charge[d]
 		}
 	}
-	var wait time.Duration
-	var binding *bucket
-	for _, b := range a.buckets {
-		if w := b.Until(r.now, need[b.dimension]); w > wait {
-			wait, binding = w, b
-		}
-	}
-	if binding != nil {
+	if refusal, wait := a.refuses(r.now, &need); refusal != nil {
 		return answer{status: http.StatusTooManyRequests, first: first / 10, signal: provider.Signal{
 			Class: provider.RateLimited, Scope: provider.ClassScope, Wait: wait.Truncate(time.Second) + time.Second, Source: provider.RetryAfter,
-			Windows: a.windows(u, r.now), Refused: &provider.Refusal{
-				Dimension: binding.dimension, Length: binding.window,
-				Limit: provider.Unknown, Used: provider.Unknown, Requested: provider.Unknown,
-			},
+			Windows: a.windows(u, r.now), Refused: refusal,
 		}}
 	}
 	for _, b := range a.buckets {
@@ -192,7 +186,37 @@ func (u *upstream) arrive(q *request) answer {
 	}
 	write := seconds(float64(q.output) / r.scenario.Provider.Speed)
 	u.produce(a, q, counted, first, write)
+	a.opened(r, 1)
+	r.after(first+write, func() { a.opened(r, -1) })
 	return answer{status: http.StatusOK, signal: provider.Signal{Windows: a.windows(u, r.now)}, first: first, complete: first + write}
+}
+
+// opened counts n more open calls.
+func (a *account) opened(r *run, n int64) {
+	if from := max(a.since, r.scenario.WarmUp); r.now > from {
+		a.busy += float64(a.open) * (r.now - from).Seconds()
+	}
+	a.since = r.now
+	a.open += n
+}
+
+// refuses names the limit that has no room for longest, nil if all have room.
+func (a *account) refuses(now time.Duration, need *provider.Amounts) (*provider.Refusal, time.Duration) {
+	refusal := &provider.Refusal{Limit: provider.Unknown, Used: provider.Unknown, Requested: provider.Unknown}
+	if most := a.group.limits.Concurrency; most > 0 && a.open >= most {
+		refusal.Dimension = provider.Concurrency
+		return refusal, 0
+	}
+	var wait time.Duration
+	for _, b := range a.buckets {
+		if w := b.Until(now, need[b.dimension]); w > wait {
+			wait, refusal.Dimension, refusal.Length = w, b.dimension, b.window
+		}
+	}
+	if wait == 0 {
+		return nil, 0
+	}
+	return refusal, wait
 }
 
 // produce counts what is counted while the answer is written, a second at a time.
@@ -209,12 +233,25 @@ func (u *upstream) produce(a *account, q *request, counted provider.Amounts, fir
 	}
 }
 
-// allow counts what a bucket has let pass, or would have, up to now.
+// count begins to count, with what there is now.
+func (b *bucket) count(r *run) {
+	b.used, b.foreign, b.since = 0, 0, r.now+1
+	b.allowed = float64(max(b.Remaining(r.now), 0))
+}
+
+// allow counts what has come up to now, since it is counted.
 func (b *bucket) allow(r *run) {
-	from := max(b.since, r.scenario.WarmUp)
-	if r.now > from {
-		b.allowed += float64(b.limit) * float64(r.now-from) / float64(b.window)
+	if b.since == 0 {
+		return
 	}
+	passed := float64(r.now-b.since) / float64(b.window)
+	switch {
+	case b.kind == provider.Fixed: // all at once, and what comes at the very end is of no use
+		passed = float64((r.now-1)/b.window - (b.since-1)/b.window)
+	case b.kind == provider.Sliding && b.window >= r.scenario.Duration: // none comes back
+		passed = 0
+	}
+	b.allowed += float64(b.limit) * passed
 	b.since = r.now
 }
 
@@ -248,9 +285,7 @@ func (q *quota) leak(r *run) {
 			}
 			if n = min(n, max(b.Remaining(r.now), 0)); n > 0 {
 				b.Charge(r.now, n)
-				if r.now >= r.scenario.WarmUp {
-					b.foreign += n
-				}
+				b.foreign += n
 			}
 		}
 	}
@@ -263,9 +298,8 @@ func (b *bucket) charge(r *run, n int64) {
 	}
 	b.Charge(r.now, n)
 	b.total += n
-	if r.now >= r.scenario.WarmUp {
-		b.used += n
-	}
+	b.used += n
+	b.overrun = max(b.overrun, -float64(b.Remaining(r.now))/float64(b.limit))
 }
 
 // windows is what headers say of an account: as it was a while ago, if they are late.

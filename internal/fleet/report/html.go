@@ -16,7 +16,7 @@ var page string
 
 var pageTemplate = template.Must(template.New("page").Funcs(template.FuncMap{
 	"percent": Percent, "seconds": Seconds, "colour": colour, "bars": bars, "lines": lines, "waits": waits, "good": good,
-	"recovered": recovered, "slug": slug,
+	"recovered": recovered, "slug": slug, "ours": ours,
 }).Parse(page))
 
 // HTML writes one page that needs nothing else.
@@ -38,6 +38,9 @@ func colour(strategy string) template.CSS {
 	}
 	return "#666"
 }
+
+// ours is the broker.
+func ours(strategy string) bool { return strategy == fleet.Strategies[0].Name }
 
 // good tells whether a share is one to be pleased with.
 func good(share, refused float64) string {
@@ -114,10 +117,16 @@ func lines(results []*fleet.Result) template.HTML {
 		at := end * float64(i) / 4
 		s.text(x(at), plotHeight-6, "label "+[]string{"middle", "end"}[i/4], minutes(at))
 	}
+	width := func(r *fleet.Result) string {
+		if ours(r.Strategy) {
+			return "2.5"
+		}
+		return "1"
+	}
 	for i := len(results) - 1; i >= 0; i-- { // ours on top
 		r := results[i]
 		step := max(1, len(r.Trail)/160)
-		s.f(`<polyline fill="none" stroke="%s" stroke-width="%s" points="`, colour(r.Strategy), map[bool]string{true: "2.5", false: "1"}[i == 0])
+		s.f(`<polyline fill="none" stroke="%s" stroke-width="%s" points="`, colour(r.Strategy), width(r))
 		for j := 0; j+step <= len(r.Trail); j += step {
 			sum := 0.0
 			for _, p := range r.Trail[j : j+step] {

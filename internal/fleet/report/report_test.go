@@ -21,7 +21,7 @@ func some() []report.Scenario {
 		Recoveries: []fleet.Recovery{{Event: "5m: cut", Seconds: 4}}, Missed: []string{"too little"},
 		Trail: []fleet.Point{{At: 0, Used: 0.5}, {At: 1, Used: 1}, {At: 2, Used: 9}},
 	}
-	other := &fleet.Result{Strategy: "random", Share: 1, Refused: 7, RefusedRate: 0.41, Recoveries: []fleet.Recovery{{Event: "5m: cut", Seconds: -1}}, Blamed: []string{"k"}}
+	other := &fleet.Result{Strategy: "random", Share: 1, Refused: 7, RefusedRate: 0.41, Overrun: 0.123, Recoveries: []fleet.Recovery{{Event: "5m: cut", Seconds: -1}}, Blamed: []string{"k"}}
 	return []report.Scenario{{Scenario: s, Results: []*fleet.Result{ours, other}}}
 }
 
@@ -30,9 +30,9 @@ func TestTable(t *testing.T) {
 	require.NoError(t, report.Table(&b, some()))
 	assert.Equal(t, `one <b>: a & b
 
-  strategy     used  429s  of sent  served  given up  wait p50     p95     p99  fairness  starved
-    broker   99.8 %     0      0 %      10         0    0.50 s  1.00 s  2.00 s     1.000        0
-    random  100.0 %     7   41.0 %       0         0    0.00 s  0.00 s  0.00 s     0.000        0
+  strategy     used  429s  of sent  overrun  served  given up  wait p50     p95     p99  fairness  starved
+    broker   99.8 %     0      0 %      0 %      10         0    0.50 s  1.00 s  2.00 s     1.000        0
+    random  100.0 %     7   41.0 %   12.3 %       0         0    0.00 s  0.00 s  0.00 s     0.000        0
   broker, 5m: cut: what is allowed was used again after 4 s
   MISSED by broker: too little
   random, 5m: cut: what is allowed was not used again
@@ -69,6 +69,7 @@ func TestNothingToPlot(t *testing.T) {
 	s := some()
 	s[0].Results = []*fleet.Result{{Strategy: "broker"}}
 	require.NoError(t, report.HTML(io.Discard, "empty", s))
+	require.NoError(t, report.HTML(io.Discard, "nothing", nil))
 	require.NoError(t, report.HTML(io.Discard, "none", []report.Scenario{{Scenario: s[0].Scenario}}))
 }
 

@@ -23,10 +23,10 @@ func Table(w io.Writer, all []Scenario) error {
 		}
 		fmt.Fprintf(w, "%s: %s\n\n", s.Name, s.About)
 		t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-		fmt.Fprintln(t, "strategy\tused\t429s\tof sent\tserved\tgiven up\twait p50\tp95\tp99\tfairness\tstarved\t")
+		fmt.Fprintln(t, "strategy\tused\t429s\tof sent\toverrun\tserved\tgiven up\twait p50\tp95\tp99\tfairness\tstarved\t")
 		for _, r := range s.Results {
-			fmt.Fprintf(t, "%s\t%s\t%d\t%s\t%d\t%d\t%s\t%s\t%s\t%.3f\t%d\t\n",
-				r.Strategy, Percent(r.Share), r.Refused, Percent(r.RefusedRate), r.Served, r.Failed,
+			fmt.Fprintf(t, "%s\t%s\t%d\t%s\t%s\t%d\t%d\t%s\t%s\t%s\t%.3f\t%d\t\n",
+				r.Strategy, Percent(r.Share), r.Refused, Percent(r.RefusedRate), Percent(r.Overrun), r.Served, r.Failed,
 				Seconds(r.Wait.P50), Seconds(r.Wait.P95), Seconds(r.Wait.P99), r.Fairness, r.Starved)
 		}
 		if err := t.Flush(); err != nil {
