@@ -1,46 +1,60 @@
 package pool
 
-import "github.com/keybroker/keybroker/internal/provider"
+import (
+	"slices"
 
-// maxClaims bounds the groups among which the first in line chooses.
-const maxClaims = 64
+	"github.com/keybroker/keybroker/internal/provider"
+)
 
-// claim is what the first in line waits for. Others may take from it only what
-// does not make the first wait longer.
+// Bounds of how many in line have claims, and of the groups among which each
+// chooses.
+const (
+	maxClaims = 8
+	maxChoice = 64
+)
+
+// claim is what one of the first in line waits for. Those behind it may take from
+// it only what does not make it wait longer.
 type claim struct {
 	account *account
-	key     *key // if it is the limits of one key that the first waits for
+	key     *key // if it is the limits of one key that it waits for
 	ask     *provider.Amounts
 	until   Time
-	holder  string // the first's
+	holder  string // whose it is
 }
 
-// claim chooses the account where the first in line will fit first. What a
-// search remembers of smaller asks is too rough for that: a large ask would go
-// from one group to the next, and each be spent before its turn. Where some are
-// level, it stays with the one it had. found is where the search would have it.
-func (p *Pool) claim(now Time, c *class, w *Waiter, had *claim, found *account) *claim {
+// claim gives one of the first in line the account, of those not claimed yet,
+// where it will fit first. What a search remembers of smaller asks is too rough for
+// that: a large ask would go from one group to the next, and each be spent before
+// its turn. Where some are level, it stays with the one it had. found is where the
+// search would have it.
+func (p *Pool) claim(now Time, c *class, w *Waiter, had []claim, found *account) {
+	q := &c.queue
 	s := p.search(now, c, &w.Ask)
 	best := claim{ask: s.ask, holder: s.holder, until: Never}
 	look := func(a *account) {
+		if slices.ContainsFunc(q.claims, func(o claim) bool { return o.account == a }) {
+			return
+		}
 		f := s.fit(a)
 		if f.at < best.until || f.byEvent && best.account == nil {
 			best.account, best.key, best.until = a, f.key, f.at
 		}
 	}
-	if had != nil && had.ask == s.ask {
-		look(had.account)
+	for i := range had {
+		if had[i].ask == s.ask {
+			look(had[i].account)
+		}
 	}
 	if found != nil { // it may be far down the list
 		look(found)
 	}
-	for _, g := range p.groups[:min(len(p.groups), maxClaims)] {
+	for _, g := range p.groups[:min(len(p.groups), maxChoice)] {
 		look(g.accounts[c.index])
 	}
-	if best.account == nil { // there is nothing to wait for
-		return nil
+	if best.account != nil { // else there is nothing to wait for
+		q.claims = append(q.claims, best)
 	}
-	return &best
 }
 
 // fit says when the ask will fit an account, its keys included.
@@ -57,15 +71,27 @@ func (s *search) fit(a *account) fit {
 	return f
 }
 
-func (c *claim) blocks(now Time, a *account, ask *provider.Amounts) bool {
-	return c != nil && c.account == a && c.delayed(now, a.buckets, ask)
+// claimed gives the claim that keeps an ask from an account, nil if none does.
+func (s *search) claimed(a *account) *claim {
+	for i := range s.claims {
+		if c := &s.claims[i]; c.account == a && c.delayed(s.now, a.buckets, s.ask) {
+			return c
+		}
+	}
+	return nil
 }
 
-func (c *claim) blocksKey(now Time, k *key, class *class, ask *provider.Amounts) bool {
-	return c != nil && c.key == k && c.delayed(now, k.own[class], ask)
+// claimedKey reports whether a claim keeps an ask from a key.
+func (s *search) claimedKey(k *key, class *class) bool {
+	for i := range s.claims {
+		if c := &s.claims[i]; c.key == k && c.delayed(s.now, k.own[class], s.ask) {
+			return true
+		}
+	}
+	return false
 }
 
-// delayed reports whether an ask would make the first in line wait longer.
+// delayed reports whether an ask would make the claim's wait longer.
 func (c *claim) delayed(now Time, buckets []*bucket, ask *provider.Amounts) bool {
 	for _, b := range buckets {
 		n, first := ask[b.dimension], c.ask[b.dimension]

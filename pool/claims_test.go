@@ -157,29 +157,38 @@ func TestMisfitsDoNotHideTheOthers(t *testing.T) {
 // Several groups, each of which fits a small ask long before it fits a large one:
 // whoever wants large ones gets its part like everybody else.
 func TestLargeAsksAreNotStarvedBetweenGroups(t *testing.T) {
-	const modest = 10
 	var keys []pool.Key
 	for i := range 4 {
 		keys = append(keys, pool.Key{ID: fmt.Sprint(i), Limits: limits(plenty, 6000, plenty)})
 	}
-	for size, large := range map[string]int64{"two thirds of a limit": 4000, "nearly a limit": 5700} {
-		t.Run(size, func(t *testing.T) {
+	for name, c := range map[string]struct {
+		large  int64
+		greedy int // holders
+	}{
+		"two thirds of a limit":      {4000, 1},
+		"nearly a limit":             {5700, 1},
+		"as many large as small":     {4000, 10},
+		"hardly anybody wants small": {4000, 30},
+	} {
+		t.Run(name, func(t *testing.T) {
+			const modest = 10
 			s := begin(t, pool.Config{Keys: keys})
-			s.waits("large", input(large))
-			for i := range 50 * modest {
+			for i := range c.greedy {
+				s.waits(fmt.Sprint("large ", i), input(c.large+int64(i)))
+			}
+			for i := range 10 * modest {
 				s.waits(fmt.Sprint("modest ", i%modest), input(int64(100+i%7)))
 			}
-			got := map[string]int64{}
-			s.until(60*minute, func(w *pool.Waiter) {
-				got[w.Ask.Holder] += w.Ask.Amounts[provider.InputTokens]
+			small, all := int64(0), int64(0)
+			s.until(2*60*minute, func(w *pool.Waiter) {
+				n := w.Ask.Amounts[provider.InputTokens]
+				if all += n; n < 1000 {
+					small += n
+				}
 				s.waits(w.Ask.Holder, func(a *pool.Ask) { a.Amounts = w.Ask.Amounts })
 			})
-			var all int64
-			for _, n := range got {
-				all += n
-			}
-			assert.Greater(t, all, int64(60*24_000*98/100), "and nothing is wasted")
-			assert.InEpsilon(t, all/(modest+1), got["large"], 0.1, "of %v", got)
+			assert.Greater(t, all, int64(2*60*24_000*98/100), "and nothing is wasted")
+			assert.InEpsilon(t, float64(modest)/float64(modest+c.greedy), float64(small)/float64(all), 0.1)
 		})
 	}
 }

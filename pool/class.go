@@ -179,7 +179,7 @@ type search struct {
 	exclude []string
 	only    *key // if not nil
 	until   Time // and until then
-	claim   *claim
+	claims  []claim
 
 	candidate *Candidate // with room
 	key       *key       // of it, to be leased
@@ -189,7 +189,7 @@ type search struct {
 }
 
 func (p *Pool) search(now Time, c *class, ask *Ask) search {
-	s := search{now: now, ask: &ask.Amounts, holder: ask.Holder, exclude: ask.Exclude, claim: c.queue.first}
+	s := search{now: now, ask: &ask.Amounts, holder: ask.Holder, exclude: ask.Exclude, claims: c.queue.claims}
 	s.only, s.until = p.only(c, ask)
 	return s
 }
@@ -292,10 +292,10 @@ func (s *search) resting(t *tier) bool {
 // there may be room for others.
 func (s *search) try(c *Candidate) (f fit, passed bool) {
 	a := c.account
+	claim := s.claimed(a)
 	switch {
-	case s.claim.blocks(s.now, a, s.ask):
-		// At the claim's moment the first is served, and others may be.
-		f, passed = fit{at: s.claim.until, by: unconditional, byEvent: s.claim.until == Never}, true
+	case claim != nil: // at its moment it is served, and others may be
+		f, passed = fit{at: claim.until, by: unconditional, byEvent: claim.until == Never}, true
 	case !a.room(s.now, s.ask, s.holder):
 		f = a.fit(s.now, s.ask, s.holder)
 		if a.suspects(s.holder) {

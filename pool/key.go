@@ -91,7 +91,7 @@ func (s *seat) pick(q *search, c *class) (found *key, best fit, passed bool) {
 	tried := false
 	for i := range s.keys {
 		k := s.keys[(s.turn+i)%len(s.keys)]
-		if !q.allows(k) || q.claim.blocksKey(q.now, k, c, q.ask) {
+		if !q.allows(k) || q.claimedKey(k, c) {
 			passed, best.never = true, false
 			if k.keptFrom(q.now, q.holder) {
 				best.sooner(&fit{at: k.until, by: unconditional})

@@ -44,7 +44,8 @@ type queue struct {
 	now      int64            // virtual time
 	due      bool             // something was freed since the last pass
 	wake     Time             // somebody may fit then
-	first    *claim           // of the first in line
+	claims   []claim          // of the first in line
+	had      []claim          // in the pass before
 	aside    []*line
 }
 
@@ -155,12 +156,12 @@ func (p *Pool) serve(now Time, c *class) {
 	}
 }
 
-// pass goes along the line once. The first that does not fit claims the account
-// where it will fit first; those behind it get what does not delay it.
+// pass goes along the line once. The first that do not fit claim the accounts where
+// they will fit first; those behind them get what does not delay them.
 func (p *Pool) pass(now Time, c *class) (again bool) {
 	q := &c.queue
-	had := q.first
-	q.due, q.wake, q.first = false, Never, nil
+	q.due, q.wake = false, Never
+	q.had, q.claims = q.claims, q.had[:0]
 	for _, e := range q.lines.items {
 		e.v.cursor, e.v.tries = e.v.first, 0
 	}
@@ -175,7 +176,7 @@ func (p *Pool) pass(now Time, c *class) (again bool) {
 			var ok bool
 			if m, ok = s.run(c); ok {
 				p.serveWaiter(now, w, &s)
-				again = again || q.first != nil
+				again = again || len(q.claims) > 0
 			} else {
 				searches++
 				l.tries++
@@ -185,8 +186,8 @@ func (p *Pool) pass(now Time, c *class) (again bool) {
 		if full {
 			visits++
 			q.wake = min(q.wake, m.fit.at)
-			if q.first == nil {
-				q.first = p.claim(now, c, w, had, m.account)
+			if len(q.claims) < maxClaims {
+				p.claim(now, c, w, q.had, m.account)
 			}
 			if least, none := c.known(now, &q.least); none { // there is no room for anybody
 				q.wake = min(q.wake, least.fit.at)
@@ -263,7 +264,7 @@ func (p *Pool) dequeue(w *Waiter) {
 		}
 	}
 	if q.len == 1 {
-		q.first = nil
+		q.claims = q.claims[:0]
 	}
 	w.prev, w.next, w.line = nil, nil, nil
 	q.len--
