@@ -165,10 +165,8 @@ func TestLargeAsksAreNotStarvedBetweenGroups(t *testing.T) {
 		large  int64
 		greedy int // holders
 	}{
-		"two thirds of a limit":      {4000, 1},
-		"nearly a limit":             {5700, 1},
-		"as many large as small":     {4000, 10},
-		"hardly anybody wants small": {4000, 30},
+		"two thirds of a limit":  {4000, 1},
+		"as many large as small": {4000, 10},
 	} {
 		t.Run(name, func(t *testing.T) {
 			const modest = 10
@@ -180,14 +178,14 @@ func TestLargeAsksAreNotStarvedBetweenGroups(t *testing.T) {
 				s.waits(fmt.Sprint("modest ", i%modest), input(int64(100+i%7)))
 			}
 			small, all := int64(0), int64(0)
-			s.until(2*60*minute, func(w *pool.Waiter) {
+			s.until(60*minute, func(w *pool.Waiter) {
 				n := w.Ask.Amounts[provider.InputTokens]
 				if all += n; n < 1000 {
 					small += n
 				}
 				s.waits(w.Ask.Holder, func(a *pool.Ask) { a.Amounts = w.Ask.Amounts })
 			})
-			assert.Greater(t, all, int64(2*60*24_000*98/100), "and nothing is wasted")
+			assert.Greater(t, all, int64(60*24_000*98/100), "and nothing is wasted")
 			assert.InEpsilon(t, float64(modest)/float64(modest+c.greedy), float64(small)/float64(all), 0.1)
 		})
 	}

@@ -10,13 +10,13 @@ import (
 // class is a class of models: those that share one limit. It has its own
 // account with every group, its own candidates, and its own queue.
 type class struct {
-	outputs map[string]*outputs // by holder
-	name    string
-	limits  []Limit
-	models  []string // that it was declared with
-	tiers   []*tier  // highest priority first
-	queue   queue
+	name   string
+	limits []Limit
+	models []string // that it was declared with
+	tiers  []*tier  // highest priority first
+	queue  queue
 
+	learned learned
 	largest provider.Amounts // that some key's configured limits let through
 
 	index  int     // in the pool's order, and in each group's accounts

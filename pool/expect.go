@@ -16,8 +16,34 @@ const (
 	learnedFrom  = 32
 	learnedLeast = 4
 	// maxLearned bounds the holders that are remembered for a class of models.
-	maxLearned = 10_000
+	maxLearned = 20_000
 )
+
+// learned is what is known of a class's holders. When half of maxLearned have had an
+// answer, those who had none meanwhile are forgotten: who still calls stays known.
+type learned struct{ recent, older map[string]*outputs }
+
+func (k *learned) of(holder string) *outputs {
+	if o := k.recent[holder]; o != nil {
+		return o
+	}
+	return k.older[holder]
+}
+
+func (k *learned) note(holder string, n int64) {
+	o := k.recent[holder]
+	if o == nil {
+		if k.recent == nil || len(k.recent) >= maxLearned/2 {
+			k.recent, k.older = map[string]*outputs{}, k.recent
+		}
+		if o = k.older[holder]; o == nil {
+			o = &outputs{}
+		}
+		delete(k.older, holder)
+		k.recent[holder] = o
+	}
+	o.note(n)
+}
 
 // outputs are the latest that a holder's answers have used.
 type outputs struct {
@@ -52,7 +78,7 @@ func (p *Pool) expects(c *class, ask *Ask) {
 	if !ask.Learn || !d.Counts || most <= 0 {
 		return
 	}
-	less := most - min(c.outputs[ask.Holder].expect(most), c.largest[provider.OutputTokens])
+	less := most - min(c.learned.of(ask.Holder).expect(most), c.largest[provider.OutputTokens])
 	ask.Amounts[provider.OutputTokens] -= less
 	ask.Amounts[provider.Tokens] = max(0, ask.Amounts[provider.Tokens]-less)
 }
@@ -64,18 +90,9 @@ func (p *Pool) learnOutput(l *lease, s *provider.Signal, used *provider.Amounts)
 	if !p.cfg.Dialect.Counts || n <= 0 || s.Class != provider.OK || l.refused != provider.OK { // an error is no answer
 		return
 	}
-	c := l.account.class
-	o := c.outputs[l.holder.name]
-	if o == nil {
-		if c.outputs == nil || len(c.outputs) >= maxLearned { // those who still call are known again soon
-			c.outputs = map[string]*outputs{}
-		}
-		o = &outputs{}
-		c.outputs[l.holder.name] = o
-	}
 	sent := int64(max(l.count, 1))
 	if used[provider.Requests] > 0 {
 		sent = min(sent, used[provider.Requests])
 	}
-	o.note(mulDivUp(n, 1, sent))
+	l.account.class.learned.note(l.holder.name, mulDivUp(n, 1, sent))
 }

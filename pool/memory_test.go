@@ -91,15 +91,25 @@ func TestExpectationsAreBounded(t *testing.T) {
 	p, a := busy(t, 100)
 	c := p.classes[allModels]
 	l := &lease{account: &account{class: c}, count: 1}
-	for i := range 3 * maxLearned {
-		l.holder = &holder{name: fmt.Sprint("pod ", i)}
+	answered := func(name string) {
+		l.holder = &holder{name: name}
 		p.learnOutput(l, &provider.Signal{}, &provider.Amounts{provider.OutputTokens: 10})
-		require.LessOrEqual(t, len(c.outputs), maxLearned)
 	}
 	for range learnedLeast {
-		p.learnOutput(l, &provider.Signal{}, &provider.Amounts{provider.OutputTokens: 10})
+		answered("gone")
+		answered("calls")
 	}
-	a.Holder, a.Learn, a.Amounts[provider.OutputTokens] = l.holder.name, true, 100
-	p.expects(c, &a)
-	assert.EqualValues(t, 20, a.Amounts[provider.OutputTokens], "those who still call are known again")
+	for i := range 2 * maxLearned {
+		answered(fmt.Sprint("pod ", i))
+		if i%1000 == 0 {
+			answered("calls")
+		}
+		require.LessOrEqual(t, len(c.learned.recent)+len(c.learned.older), maxLearned)
+	}
+	a.Learn = true
+	for holder, want := range map[string]int64{"calls": 13, "gone": 100} {
+		a.Holder, a.Amounts[provider.OutputTokens] = holder, 100
+		p.expects(c, &a)
+		assert.EqualValues(t, want, a.Amounts[provider.OutputTokens], holder)
+	}
 }

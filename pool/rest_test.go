@@ -385,6 +385,11 @@ func TestModelOverload(t *testing.T) {
 	}
 	assert.InDelta(t, 6, n, 3, "then it rests")
 	assert.Equal(t, s.now+sec, s.refused("h").RetryAt)
+	for range 4 {
+		s.now = s.refused("h").RetryAt
+		s.ends(s.lease("h"), "h", overloaded, unknown)
+		assert.Equal(t, s.now+2*sec, s.refused("h").RetryAt, "it ends for all at once, so the next try is never far")
+	}
 	assert.Equal(t, pool.Healthy, s.health(0))
 
 	s = begin(t, pool.Config{Keys: one(rpm(plenty))})
