@@ -102,6 +102,7 @@ func (p *Pool) newBuckets(now Time, limits ...Limit) []*bucket {
 	out := make([]*bucket, len(limits))
 	for i, l := range limits {
 		side[i].init(now, l, p.cfg.Dialect.Held[l.Dimension], p.cfg.StartWithin)
+		side[i].bends = p.cfg.Dialect.Counts && l.Dimension == provider.OutputTokens
 		if p.keeps && long(l.Window) { // nothing of it is written down yet
 			side[i].escrow = &escrow{dirty: &p.dirty}
 		}
@@ -287,6 +288,14 @@ func (l *lease) cost() float64 {
 	part := 1.0 / 1024 // where nothing is limited, turns are even
 	l.buckets(func(_ uint32, b *bucket) {
 		part = max(part, float64(l.reserved[b.dimension])/float64(b.limit))
+	})
+	return part
+}
+
+// over is what was used beyond the reservation: the largest part of any limit.
+func (l *lease) over() (part float64) {
+	l.buckets(func(_ uint32, b *bucket) {
+		part = max(part, float64(l.used[b.dimension]-l.reserved[b.dimension])/float64(b.limit))
 	})
 	return part
 }

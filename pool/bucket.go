@@ -53,6 +53,7 @@ type bucket struct {
 	meter
 	dimension  provider.Dimension
 	holds      bool // amounts are held until they are known
+	bends      bool // an ask above the limit is for all there is
 	window     time.Duration
 	limit      int64 // in force
 	ceiling    int64 // configured: no header lifts the limit above it; 0 if none
@@ -193,8 +194,9 @@ func (b *bucket) refund(now, granted Time, n int64) {
 // tighten takes note that the provider refused where we saw room: a part of the limit
 // more than before is kept unused.
 func (b *bucket) tighten(now Time, before, part int64) {
-	b.spare = max(b.headroom(now), min(before+max(b.limit/part, 1), b.limit-b.limit/4))
-	b.spareAt = now
+	if spare := min(before+max(b.limit/part, 1), b.limit-b.limit/4); spare > b.headroom(now) {
+		b.spare, b.spareAt = spare, now
+	}
 }
 
 // charge counts n, and remembers when.
@@ -213,8 +215,9 @@ func (b *bucket) hold(n int64) {
 }
 
 // never reports whether n is above a configured limit, so that it will never
-// fit. A limit that was learned binds nobody for ever.
-func (b *bucket) never(n int64) bool { return b.ceiling > 0 && n > b.ceiling }
+// fit. A limit that was learned binds nobody for ever, and one that bends nobody at
+// all: then n waits for all there is.
+func (b *bucket) never(n int64) bool { return b.ceiling > 0 && n > b.ceiling && !b.bends }
 
 // take counts n for a lease.
 func (b *bucket) take(now Time, n int64) {

@@ -198,7 +198,7 @@ func (p *Pool) lease(now Time, s *search, ask *Ask) *lease {
 	l := &lease{
 		id: p.lastID, holder: p.hold(ask.Holder), key: k, account: a,
 		granted: now, heldFrom: now, expires: now.Add(ask.TTL), ttl: ask.TTL,
-		reserved: ask.Amounts, count: count, request: ask.Request, index: -1,
+		reserved: ask.Amounts, count: count, size: sizeOf(ask.most), request: ask.Request, index: -1,
 	}
 	if count > 1 {
 		l.reserved = times(&ask.Amounts, int64(count))
@@ -237,7 +237,7 @@ func (p *Pool) lease(now Time, s *search, ask *Ask) *lease {
 			c.tier.ready.Changed(now, c)
 		}
 	}
-	a.class.queue.charge(l)
+	a.class.queue.charge(ask.Holder, l.cost())
 	p.leases[l.id] = l
 	l.prev, l.next = p.order.prev, &p.order
 	l.prev.next, l.next.prev = l, l
@@ -334,7 +334,12 @@ func (p *Pool) report(now Time, id LeaseID, holder string, s provider.Signal, us
 	if final {
 		p.learnOutput(l, &s, &used)
 	}
+	over := l.over()
 	freed = l.report(now, used, final) || freed
+	if over = l.over() - over; over > 0 {
+		a.class.queue.charge(holder, over)
+		a.class.queue.due = true // another may be the first
+	}
 	p.dirty = p.dirty || !l.reserved.Covers(&l.used) // debt
 	freed = a.learn(now, p, l, &s) || freed
 	p.hear(now, l, &s)

@@ -24,12 +24,15 @@ type claim struct {
 }
 
 // claim gives one of the first in line the account, of those not claimed yet,
-// where it will fit first. What a search remembers of smaller asks is too rough for
+// where it will fit first. A holder has one, however many it has in line. What a search remembers of smaller asks is too rough for
 // that: a large ask would go from one group to the next, and each be spent before
 // its turn. Where some are level, it stays with the one it had. found is where the
 // search would have it.
 func (p *Pool) claim(now Time, c *class, w *Waiter, had []claim, found *account) {
 	q := &c.queue
+	if slices.ContainsFunc(q.claims, func(o claim) bool { return o.holder == w.Ask.Holder }) {
+		return
+	}
 	s := p.search(now, c, &w.Ask)
 	best := claim{ask: s.ask, holder: s.holder, until: Never}
 	look := func(a *account) {

@@ -191,6 +191,53 @@ func TestLargeAsksAreNotStarvedBetweenGroups(t *testing.T) {
 	}
 }
 
+// One holder that wants all of each of several groups shuts one of them.
+func TestOneHolderHasOneClaim(t *testing.T) {
+	var keys []pool.Key
+	for i := range 4 {
+		keys = append(keys, pool.Key{ID: fmt.Sprint(i), Limits: limits(plenty, 600, plenty)})
+	}
+	s := begin(t, pool.Config{Keys: keys})
+	for range keys {
+		s.lease("x", input(500))
+	}
+	for range 8 {
+		s.waits("greedy", input(600))
+	}
+	for range 20 {
+		s.waits("modest", input(50))
+	}
+	served, _ := s.serves()
+	assert.Len(t, served, 6, "two in each of the others")
+}
+
+// The only group that is large enough stands at the end of a long list.
+func TestClaimOfAGroupFarDownTheList(t *testing.T) {
+	var keys []pool.Key
+	for i := range 100 {
+		keys = append(keys, pool.Key{ID: fmt.Sprint(i), Limits: limits(plenty, 10, plenty)})
+	}
+	s := begin(t, pool.Config{Keys: append(keys, pool.Key{ID: "large", Limits: limits(plenty, 60, plenty)})})
+	s.lease("x", input(60))
+	w := s.waits("a", input(40))
+	s.serves()
+	at, got := s.polled(w, 5*minute, input(11))
+	assert.Equal(t, 40*sec, at)
+	assert.Zero(t, got)
+}
+
+// A claim ends with whoever has it.
+func TestNobodyKeepsAClaim(t *testing.T) {
+	s := begin(t, pool.Config{Keys: one(limits(plenty, 60, plenty))})
+	s.lease("x", input(60))
+	w := s.waits("a", input(60))
+	s.serves()
+	s.now += 30 * sec
+	s.refused("poller", input(10))
+	s.Cancel(w)
+	s.lease("poller", input(10))
+}
+
 // There is always somebody who has had nothing yet.
 func TestNewcomersDoNotStarveWhoReturns(t *testing.T) {
 	for n := range 4 {

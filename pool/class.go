@@ -16,7 +16,6 @@ type class struct {
 	tiers  []*tier  // highest priority first
 	queue  queue
 
-	learned learned
 	largest provider.Amounts // that some key's configured limits let through
 
 	index  int     // in the pool's order, and in each group's accounts
@@ -102,6 +101,7 @@ type memo struct {
 	ask     provider.Amounts
 	fit     fit      // where there is room first
 	account *account // and whose it is
+	claimed bool     // it is so while the claims are those that there are, or more
 }
 
 // sooner takes the better of two memos for the same ask.
@@ -136,6 +136,20 @@ func (t *tier) recall(now Time, ask *provider.Amounts) *memo {
 func (t *tier) memorize(m memo) {
 	t.memos[t.oldest] = m
 	t.oldest = (t.oldest + 1) % len(t.memos)
+}
+
+// unclaim ends all claims, and what is known because of them. The slice is free to be
+// used again.
+func (c *class) unclaim() (had []claim) {
+	for _, t := range c.tiers {
+		for i := range t.memos {
+			if t.memos[i].claimed {
+				t.memos[i] = memo{}
+			}
+		}
+	}
+	had, c.queue.claims = c.queue.claims, nil
+	return had
 }
 
 // freed takes note that an account may have more room than it had, and with it
@@ -295,7 +309,10 @@ func (s *search) try(c *Candidate) (f fit, passed bool) {
 	claim := s.claimed(a)
 	switch {
 	case claim != nil: // at its moment it is served, and others may be
-		f, passed = fit{at: claim.until, by: unconditional, byEvent: claim.until == Never}, true
+		f = fit{at: claim.until, by: unconditional, byEvent: claim.until == Never}
+		s.memo.claimed = true
+		s.consider(c, &f)
+		return f, true
 	case !a.room(s.now, s.ask, s.holder):
 		f = a.fit(s.now, s.ask, s.holder)
 		if a.suspects(s.holder) {

@@ -79,7 +79,7 @@ type past struct {
 }
 
 func newHistory(t *rapid.T) *past {
-	dialect, _ := provider.Lookup(rapid.SampledFrom(provider.Types()).Draw(t, "dialect"))
+	dialect := pool.Exact(rapid.SampledFrom(provider.Types()).Draw(t, "dialect"))
 	h := &past{
 		T: t, dialect: dialect,
 		delta:  pool.Time(rapid.SampledFrom([]time.Duration{100 * time.Millisecond, 2 * time.Second}).Draw(t, "delta")),

@@ -141,6 +141,29 @@ func TestLateWordOfALowerLimitIsTriedAtOnce(t *testing.T) {
 	}
 }
 
+// Another late word, of what was granted before there was any doubt, does not end it.
+func TestOldWordsSettleNothing(t *testing.T) {
+	const truth, lower = 1000, 100
+	s := begin(t, pool.Config{Keys: one(append(rpm(plenty), daily(truth, provider.Refilling)))})
+	a, c := s.lease("a"), s.lease("c")
+	s.now += sec
+	b := s.lease("b")
+	for range 2 * lower {
+		s.lease("others")
+	}
+	s.now += sec
+	s.ends(a, "a", statesDaily(lower, provider.Unknown), unknown)
+	s.ends(b, "b", statesDaily(truth, provider.Unknown), unknown)
+	s.ends(c, "c", statesDaily(lower, provider.Unknown), unknown)
+	for _, h := range []string{"d", "e"} { // who agree
+		trial := s.lease(h)
+		assert.True(t, trial.Trial)
+		s.now += sec
+		s.ends(trial, h, statesDaily(truth, provider.Unknown), unknown)
+	}
+	assert.EqualValues(t, truth, s.limit(3).Limit)
+}
+
 // Those who wait are woken for it, though nobody calls in between.
 func TestWaitersAreWokenToSee(t *testing.T) {
 	for name, lies := range shut {

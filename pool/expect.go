@@ -1,10 +1,15 @@
 package pool
 
-import "github.com/keybroker/keybroker/internal/provider"
+import (
+	"math"
+	"math/bits"
+
+	"github.com/keybroker/keybroker/internal/provider"
+)
 
 // An ask says the most that its answer can use, and few answers come near that. Where
 // the provider counts what is really used, to set all of it aside for each would leave
-// most of a limit idle. So, for asks that Learn, it is what the holder's answers have
+// most of a limit idle. So it is what the holder's answers have
 // used of late, and some more; and never more than the limit, since the provider does
 // not refuse an ask that allows more. Who uses more than that owes it: the next grants
 // wait.
@@ -15,34 +20,46 @@ const (
 	// fewer than learnedLeast.
 	learnedFrom  = 32
 	learnedLeast = 4
-	// maxLearned bounds the holders that are remembered for a class of models.
+	// maxLearned bounds what is remembered, in a pool.
 	maxLearned = 20_000
 )
 
-// learned is what is known of a class's holders. When half of maxLearned have had an
-// answer, those who had none meanwhile are forgotten: who still calls stays known.
-type learned struct{ recent, older map[string]*outputs }
-
-func (k *learned) of(holder string) *outputs {
-	if o := k.recent[holder]; o != nil {
-		return o
-	}
-	return k.older[holder]
+// topic is what answers teach something about: asks of one holder, of one class of
+// models, for answers of one size. A short answer to one who wants no long one says
+// nothing of those who do.
+type topic struct {
+	holder string
+	class  int
+	size   uint8
 }
 
-func (k *learned) note(holder string, n int64) {
-	o := k.recent[holder]
-	if o == nil {
+// sizeOf puts those answers together whose most is less than twice that of another.
+func sizeOf(most int64) uint8 { return uint8(bits.Len64(uint64(max(most, 0)))) } // #nosec G115 -- 64 at most
+
+// experience is what is known. When half of maxLearned topics have had an answer, those
+// that had none meanwhile are forgotten: who still calls stays known.
+type experience struct{ recent, older map[topic]*outputs }
+
+func (k *experience) of(t topic) *outputs {
+	if o := k.recent[t]; o != nil {
+		return o
+	}
+	return k.older[t]
+}
+
+func (k *experience) note(t topic, n int64) (o *outputs) {
+	if o = k.recent[t]; o == nil {
 		if k.recent == nil || len(k.recent) >= maxLearned/2 {
-			k.recent, k.older = map[string]*outputs{}, k.recent
+			k.recent, k.older = map[topic]*outputs{}, k.recent
 		}
-		if o = k.older[holder]; o == nil {
+		if o = k.older[t]; o == nil {
 			o = &outputs{}
 		}
-		delete(k.older, holder)
-		k.recent[holder] = o
+		delete(k.older, t)
+		k.recent[t] = o
 	}
 	o.note(n)
+	return o
 }
 
 // outputs are the latest that a holder's answers have used.
@@ -72,14 +89,18 @@ func (o *outputs) expect(most int64) int64 {
 }
 
 // expects puts what is likely in the place of the most that an ask's answer can use.
+// Asked again, it only takes away more.
 func (p *Pool) expects(c *class, ask *Ask) {
-	d := p.cfg.Dialect
-	most := ask.Amounts[provider.OutputTokens]
-	if !ask.Learn || !d.Counts || most <= 0 {
+	out := &ask.Amounts[provider.OutputTokens]
+	if !p.cfg.Dialect.Counts || *out <= 0 {
 		return
 	}
-	less := most - min(c.learned.of(ask.Holder).expect(most), c.largest[provider.OutputTokens])
-	ask.Amounts[provider.OutputTokens] -= less
+	if ask.most == 0 {
+		ask.most = *out
+	}
+	likely := p.experience.of(topic{ask.Holder, c.index, sizeOf(ask.most)}).expect(ask.most)
+	less := max(0, *out-min(likely, c.largest[provider.OutputTokens]))
+	*out -= less
 	ask.Amounts[provider.Tokens] = max(0, ask.Amounts[provider.Tokens]-less)
 }
 
@@ -87,12 +108,37 @@ func (p *Pool) expects(c *class, ask *Ask) {
 // nothing: whoever says so of each would have nothing set aside.
 func (p *Pool) learnOutput(l *lease, s *provider.Signal, used *provider.Amounts) {
 	n := used[provider.OutputTokens]
-	if !p.cfg.Dialect.Counts || n <= 0 || s.Class != provider.OK || l.refused != provider.OK { // an error is no answer
+	if l.size == 0 || n <= 0 || s.Class != provider.OK || l.refused != provider.OK { // an error is no answer
 		return
 	}
-	sent := int64(max(l.count, 1))
-	if used[provider.Requests] > 0 {
-		sent = min(sent, used[provider.Requests])
+	sent := int64(1)
+	if l.count > 1 {
+		if sent = used[provider.Requests]; sent <= 0 { // of how many answers it is nobody knows
+			return
+		}
 	}
-	l.account.class.learned.note(l.holder.name, mulDivUp(n, 1, sent))
+	t := topic{l.holder.name, l.account.class.index, l.size}
+	before := p.experience.of(t).expect(math.MaxInt64)
+	after := p.experience.note(t, mulDivUp(n, 1, min(sent, int64(l.count)))).expect(math.MaxInt64)
+	if after < before-before/4 {
+		p.reconsider(l.account.class, t.holder)
+	}
+}
+
+// reconsider has a holder's waiters ask for no more than is likely now.
+func (p *Pool) reconsider(c *class, holder string) {
+	q := &c.queue
+	line := q.byHolder[holder]
+	if line == nil {
+		return
+	}
+	for w := line.first; w != nil; w = w.next {
+		before := tokens(&w.Ask.Amounts)
+		p.expects(c, &w.Ask)
+		p.holders[holder].tokens += tokens(&w.Ask.Amounts) - before
+		for d, n := range w.Ask.Amounts {
+			q.least[d] = min(q.least[d], n)
+		}
+		q.due = true
+	}
 }

@@ -4,13 +4,10 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/assert"
-	"github.com/stretchr/testify/require"
 
 	"github.com/keybroker/keybroker/internal/provider"
 	"github.com/keybroker/keybroker/pool"
 )
-
-func learns(a *pool.Ask) { a.Learn = true }
 
 // answersWith has a holder get answers of so many output tokens.
 func (s *story) answersWith(holder string, tokens int64, more ...func(*pool.Ask)) {
@@ -29,7 +26,7 @@ func (s *story) setsAside(holder string, more ...func(*pool.Ask)) int64 {
 func TestOutputIsWhatAnswersUse(t *testing.T) {
 	s := begin(t, pool.Config{Models: []string{"opus", "haiku"}, Keys: one(limits(plenty, plenty, plenty))})
 	most := func(a *pool.Ask) {
-		a.Model, a.Learn = "opus", true
+		a.Model = "opus"
 		a.Amounts[provider.OutputTokens] = 8000
 		a.Amounts[provider.Tokens] = 8010
 	}
@@ -44,8 +41,8 @@ func TestOutputIsWhatAnswersUse(t *testing.T) {
 	assert.EqualValues(t, 125, s.setsAside("h", most), "and a quarter more of the largest of many")
 	assert.EqualValues(t, 8000, s.setsAside("other", most), "each holder by itself")
 	assert.EqualValues(t, 8000, s.setsAside("h", most, func(a *pool.Ask) { a.Model = "haiku" }), "and each class of models")
-	assert.EqualValues(t, 8000, s.setsAside("h", most, func(a *pool.Ask) { a.Learn = false }), "who does not ask for it")
 	assert.EqualValues(t, 60, s.setsAside("h", most, output(60)), "never more than the answer can use")
+	assert.EqualValues(t, 8200, s.setsAside("h", most, output(8200)), "who wants a longer answer may get one")
 
 	s.answersWith("h", 4000, most)
 	assert.EqualValues(t, 5000, s.setsAside("h", most), "a large one counts")
@@ -63,61 +60,76 @@ func TestOutputIsWhatAnswersUse(t *testing.T) {
 	assert.EqualValues(t, 10+125, s.lease("h", most).Reserved[provider.Tokens], "with the input, where both are counted together")
 }
 
-// Errors are no answers: who has met some first is not taken for somebody whose answers
-// are empty, and neither is who says so.
+// Errors are no answers: what was written before one says little of how long answers
+// are, and who says that they are empty is not believed.
 func TestErrorsTeachNothing(t *testing.T) {
-	none := provider.Amounts{1, 0, 0, 0, 1}
-	for name, answer := range map[string]provider.Signal{
-		"400": {Class: provider.InvalidRequest}, "429": busy, "529": {Class: provider.Overloaded, Scope: provider.ModelScope},
-		"nothing, by its holder's word": fine,
+	for name, answers := range map[string][]provider.Signal{
+		"400": {{Class: provider.InvalidRequest}}, "429": {busy}, "529": {{Class: provider.Overloaded, Scope: provider.ModelScope}},
+		"529, and an answer to the same lease": {{Class: provider.Overloaded, Scope: provider.ModelScope}, fine},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := begin(t, pool.Config{Keys: one(limits(plenty, plenty, 8000))})
 			for range 8 {
-				g := s.lease("h", learns, output(4000))
-				s.ends(g, "h", answer, none)
+				g := s.lease("h", output(4000))
+				for _, a := range answers[:len(answers)-1] {
+					s.answers(g, "h", a)
+				}
+				s.ends(g, "h", answers[len(answers)-1], provider.Amounts{1, 0, 10, 10, 1})
 				s.now += 2 * minute
 			}
-			assert.EqualValues(t, 4000, s.setsAside("h", learns, output(4000)))
+			assert.EqualValues(t, 4000, s.setsAside("h", output(4000)))
 		})
 	}
+	t.Run("nothing, by its holder's word", func(t *testing.T) {
+		s := begin(t, pool.Config{Keys: one(limits(plenty, plenty, 8000))})
+		for range 8 {
+			s.answersWith("h", 0, output(4000))
+			s.now += minute
+		}
+		assert.EqualValues(t, 4000, s.setsAside("h", output(4000)))
+	})
+	t.Run("of nobody knows how many requests", func(t *testing.T) {
+		s := begin(t, pool.Config{Keys: one(limits(plenty, plenty, plenty))})
+		for range 8 {
+			s.ends(s.lease("h", output(4000), several(10)), "h", fine, provider.Amounts{-1, 0, 400, 400, 1})
+		}
+		assert.EqualValues(t, 4000, s.setsAside("h", output(4000)))
+	})
 }
 
 // Of a lease for several requests, what was sent counts.
 func TestOutputOfFewerRequests(t *testing.T) {
 	s := begin(t, pool.Config{Keys: one(limits(plenty, plenty, plenty))})
 	for range 32 {
-		g := s.lease("h", learns, output(1000), several(10))
+		g := s.lease("h", output(1000), several(10))
 		s.ends(g, "h", fine, provider.Amounts{1, 0, 400, 400, 1})
 	}
-	assert.EqualValues(t, 500, s.setsAside("h", learns, output(1000)))
+	assert.EqualValues(t, 500, s.setsAside("h", output(1000)))
 }
 
 // Where a provider does not ask whether max_tokens would fit, neither do we.
 func TestMostMayBeAboveTheLimit(t *testing.T) {
 	s := begin(t, pool.Config{Keys: one(limits(plenty, plenty, 8000))})
-	_, err := s.Acquire(s.now, ask("h", output(64_000)))
-	require.ErrorIs(t, err, pool.ErrTooLarge, "who does not learn")
-	g := s.lease("h", learns, output(64_000))
+	g := s.lease("h", output(64_000))
 	assert.EqualValues(t, 8000, g.Reserved[provider.OutputTokens])
 	s.ends(g, "h", fine, provider.Amounts{1, 0, 500, 500, 1})
 	for range 3 {
 		s.now += minute
-		s.answersWith("h", 500, learns, output(64_000))
+		s.answersWith("h", 500, output(64_000))
 	}
 	s.now += minute
-	assert.EqualValues(t, 1000, s.setsAside("h", learns, output(64_000)))
+	assert.EqualValues(t, 1000, s.setsAside("h", output(64_000)))
 }
 
 // Who uses more than was set aside owes it.
 func TestMoreThanExpectedIsDebt(t *testing.T) {
 	s := begin(t, pool.Config{Keys: one(limits(plenty, plenty, 6000))})
 	for range 32 {
-		s.answersWith("h", 10, learns, output(100))
+		s.answersWith("h", 10, output(100))
 		s.now += sec
 	}
 	s.now += minute
-	s.answersWith("h", 6100, learns, output(6000)) // 13 were set aside
+	s.answersWith("h", 6100, output(6000)) // 13 were set aside
 	assert.Equal(t, provider.OutputTokens, s.refused("h", output(1)).Dimension)
 	s.now += 2 * sec
 	s.lease("h", output(1))
@@ -129,10 +141,10 @@ func TestOutputThatCountsInFull(t *testing.T) {
 		t.Run(typ, func(t *testing.T) {
 			s := begin(t, pool.Config{Dialect: dialect(t, typ), Keys: one(nil)})
 			for range 40 {
-				s.answersWith("h", 10, learns, output(100))
+				s.answersWith("h", 10, output(100))
 				s.now += minute
 			}
-			assert.EqualValues(t, 100, s.setsAside("h", learns, output(100)))
+			assert.EqualValues(t, 100, s.setsAside("h", output(100)))
 		})
 	}
 }
@@ -141,9 +153,83 @@ func TestOutputThatCountsInFull(t *testing.T) {
 func TestOutputOfSeveralRequests(t *testing.T) {
 	s := begin(t, pool.Config{Keys: one(limits(plenty, plenty, plenty))})
 	for range 32 {
-		g := s.lease("h", learns, output(1000), several(10))
+		g := s.lease("h", output(1000), several(10))
 		s.ends(g, "h", fine, provider.Amounts{int64(g.Count), 0, 100 * int64(g.Count), 100 * int64(g.Count), 1})
 	}
-	g := s.lease("h", learns, output(1000), several(10))
+	g := s.lease("h", output(1000), several(10))
 	assert.EqualValues(t, 125*int64(g.Count), g.Reserved[provider.OutputTokens])
+}
+
+// Who waits profits as well, also if it came before anything was known.
+func TestWaitersAskForWhatIsLikely(t *testing.T) {
+	s := begin(t, pool.Config{Keys: one(limits(plenty, plenty, 8000))})
+	for range 4 {
+		s.waits("h", output(64_000))
+	}
+	var known []*pool.Waiter
+	for range 20 {
+		known = append(known, s.waits("h", output(64_000)))
+	}
+	s.waits("other", output(64_000))
+	n := 0
+	s.until(10*minute, func(w *pool.Waiter) {
+		n++
+		s.ends(w.Grant, w.Ask.Holder, fine, provider.Amounts{1, 0, 100, 100, 1})
+	})
+	assert.Equal(t, 25, n)
+	for _, w := range known {
+		assert.EqualValues(t, 200, w.Grant.Reserved[provider.OutputTokens])
+	}
+	s.lease("h", output(64_000), func(a *pool.Ask) { a.Caps.Tokens = 200 })
+}
+
+// A group whose limit is smaller than the answer may be serves it as well: with all it
+// has.
+func TestSmallerGroupsServeLongAnswers(t *testing.T) {
+	s := begin(t, pool.Config{Keys: []pool.Key{
+		{ID: "big", Limits: limits(plenty, plenty, 8000)}, {ID: "small", Limits: limits(plenty, plenty, 4000)},
+	}})
+	assert.EqualValues(t, 8000, s.lease("h", output(64_000), without("small")).Reserved[provider.OutputTokens])
+	assert.EqualValues(t, 4000, s.lease("h", output(64_000)).Reserved[provider.OutputTokens])
+	assert.Equal(t, provider.OutputTokens, s.refused("h", output(1)).Dimension)
+}
+
+// Nobody gets more for having short answers first, and long ones then.
+func TestMoreThanExpectedIsPaidForInLine(t *testing.T) {
+	s := begin(t, pool.Config{Keys: one(limits(plenty, plenty, 8000))})
+	const most = 2000
+	type call struct {
+		pool.Grant
+		holder string
+		end    pool.Time
+	}
+	var open []call
+	used, n := map[string]int64{}, 0
+	waits := func(h string) { s.waits(h, output(most)) }
+	for _, h := range []string{"a", "b", "c"} {
+		for range 200 {
+			waits(h)
+		}
+	}
+	for ; s.now < 300*minute; s.now += sec {
+		for len(open) > 0 && open[0].end <= s.now {
+			c, uses := open[0], int64(most)
+			if c.holder == "a" {
+				if n++; n/100%2 == 0 {
+					uses = 20
+				}
+			}
+			s.ends(c.Grant, c.holder, fine, provider.Amounts{1, 0, uses, uses, 1})
+			used[c.holder] += uses
+			open = open[1:]
+		}
+		served, _ := s.Next(s.now)
+		for _, w := range served {
+			open = append(open, call{w.Grant, w.Ask.Holder, s.now + 10*sec})
+			waits(w.Ask.Holder)
+		}
+	}
+	assert.LessOrEqual(t, used["a"], used["b"]*11/10)
+	assert.InEpsilon(t, used["b"], used["c"], 0.1)
+	assert.Greater(t, used["a"]+used["b"]+used["c"], int64(300*8000*9/10))
 }

@@ -40,7 +40,7 @@ type event struct {
 }
 
 func newUpstream(t *rapid.T, window time.Duration, foreign bool) *upstream {
-	d, _ := provider.Lookup(rapid.SampledFrom([]string{"anthropic", "openai", "generic"}).Draw(t, "dialect"))
+	d := pool.Exact(rapid.SampledFrom([]string{"anthropic", "openai", "generic"}).Draw(t, "dialect"))
 	u := &upstream{
 		T: t, dialect: d, window: window, foreign: foreign,
 		delta:    rapid.SampledFrom([]time.Duration{100 * time.Millisecond, 2 * time.Second, 5 * time.Second}).Draw(t, "delta"),

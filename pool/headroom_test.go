@@ -104,6 +104,64 @@ func TestQuietTimeRestoresTheBurst(t *testing.T) {
 	assert.Equal(t, 80, s.granted("h"))
 }
 
+// What is only likely, since the room was taken by then, puts off nothing.
+func TestLikelyRefusalsLetItWearOff(t *testing.T) {
+	s := begin(t, pool.Config{Keys: one(limits(plenty, 800, plenty))})
+	named := about(busy, provider.InputTokens)
+	for range 4 {
+		s.turnedAway(named, input(1))
+	}
+	last := s.headroom(provider.InputTokens)
+	for range 80 {
+		s.now += minute
+		g := s.lease("h", input(10))
+		s.granted("x", input(1)) // all the others
+		s.ends(g, "h", named, unknown)
+		s.now += 30 * sec // its rest ends
+		s.ends(s.lease("h", input(1)), "h", fine, unknown)
+		kept := s.headroom(provider.InputTokens)
+		require.LessOrEqual(t, kept, max(last, 50))
+		last = kept
+	}
+	assert.LessOrEqual(t, last, int64(50), "a sixteenth at most")
+}
+
+// Nor is it likely where another reason is known, and in a sliding window what is kept is
+// lost.
+func TestUnlikelyRefusalsKeepNothing(t *testing.T) {
+	taken := func(s *story) pool.Grant {
+		g := s.lease("h", input(10))
+		s.granted("x", input(1)) // all the others
+		s.now += sec / 10
+		return g
+	}
+	s := begin(t, pool.Config{Keys: one(limits(plenty, 800, plenty))})
+	g := taken(s)
+	lower := about(busy, provider.InputTokens)
+	lower.Windows = []provider.Window{{Dimension: provider.InputTokens, Length: time.Minute, Kind: provider.Refilling, Limit: 400, Remaining: 0, Reset: provider.Unknown, Rounding: 1}}
+	s.ends(g, "h", lower, unknown)
+	assert.EqualValues(t, 400, s.limit(1).Limit)
+	assert.Zero(t, s.headroom(provider.InputTokens))
+
+	ls := limits(plenty, 800, plenty)
+	ls[provider.InputTokens].Kind = provider.Sliding
+	s = begin(t, pool.Config{Keys: one(ls)})
+	g = taken(s)
+	s.ends(g, "h", about(busy, provider.InputTokens), unknown)
+	assert.Zero(t, s.headroom(provider.InputTokens))
+}
+
+// Who tries in spite of full buckets may be refused.
+func TestRefusedTrialsKeepNothing(t *testing.T) {
+	s := begin(t, pool.Config{Keys: one(append(rpm(plenty), daily(1000, provider.Refilling)))})
+	s.lies("one", shut["nothing remains"])
+	s.now += 30 * sec
+	g := s.lease("two")
+	require.True(t, g.Trial)
+	s.ends(g, "two", about(busy, provider.Requests), unknown)
+	assert.Zero(t, s.limit(3).Headroom)
+}
+
 // Refusals of what was granted together are one.
 func TestRefusalsOfOneMomentTightenOnce(t *testing.T) {
 	s := begin(t, pool.Config{Keys: one(rpm(80))})

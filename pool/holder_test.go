@@ -74,7 +74,7 @@ func TestHolderHasSoManyTokens(t *testing.T) {
 func TestCapsAreExact(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		p, err := pool.New(pool.Config{
-			Dialect: dialectOf("anthropic"), Flat: true,
+			Dialect: pool.Exact("anthropic"), Flat: true,
 			Keys: one(append(limits(50, 10_000, 10_000), slots(6))),
 		})
 		require.NoError(t, err)
@@ -157,5 +157,3 @@ func TestCapsAreExact(t *testing.T) {
 		}
 	})
 }
-
-func dialectOf(typ string) *provider.Dialect { d, _ := provider.Lookup(typ); return d }

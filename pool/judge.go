@@ -163,7 +163,7 @@ func noAccess(s *provider.Signal) bool {
 // the lease was granted, though under load that is taken at once. (In a sliding window
 // what is kept unused is lost, so there it must have some now.)
 func (a *account) tighten(now Time, l *lease, r *provider.Refusal) {
-	if l.granted < a.refusedAt {
+	if l.trial || l.granted < a.refusedAt { // a trial went beyond what there was room for
 		return
 	}
 	l.buckets(func(_ uint32, b *bucket) {

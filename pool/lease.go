@@ -48,6 +48,7 @@ type lease struct {
 	// the key's own. A limit that was learned later has no bit.
 	charged, holding uint32
 
+	size       uint8          // of the answer that was asked for; see sizeOf
 	refused    provider.Class // the provider's answer, if that was a refusal; else OK
 	trial      bool           // granted in spite of the buckets
 	covered    bool           // as in Grant

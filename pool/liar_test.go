@@ -56,7 +56,7 @@ var topics = []struct {
 const day = 24 * time.Hour
 
 func newCourt(t *rapid.T) *court {
-	d, _ := provider.Lookup(rapid.SampledFrom([]string{"anthropic", "openai", "generic"}).Draw(t, "dialect"))
+	d := pool.Exact(rapid.SampledFrom([]string{"anthropic", "openai", "generic"}).Draw(t, "dialect"))
 	c := &court{T: t, waits: rapid.Bool().Draw(t, "waits"), topic: rapid.IntRange(0, len(topics)-1).Draw(t, "topic")}
 	kind := rapid.SampledFrom([]provider.Kind{provider.Refilling, provider.Sliding, provider.Fixed}).Draw(t, "kind")
 	states := rapid.Bool().Draw(t, "states")

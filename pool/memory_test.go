@@ -90,7 +90,7 @@ func TestWaitersOfAnExhaustedPoolCostLittle(t *testing.T) {
 func TestExpectationsAreBounded(t *testing.T) {
 	p, a := busy(t, 100)
 	c := p.classes[allModels]
-	l := &lease{account: &account{class: c}, count: 1}
+	l := &lease{account: &account{class: c}, count: 1, size: sizeOf(100)}
 	answered := func(name string) {
 		l.holder = &holder{name: name}
 		p.learnOutput(l, &provider.Signal{}, &provider.Amounts{provider.OutputTokens: 10})
@@ -104,9 +104,8 @@ func TestExpectationsAreBounded(t *testing.T) {
 		if i%1000 == 0 {
 			answered("calls")
 		}
-		require.LessOrEqual(t, len(c.learned.recent)+len(c.learned.older), maxLearned)
+		require.LessOrEqual(t, len(p.experience.recent)+len(p.experience.older), maxLearned)
 	}
-	a.Learn = true
 	for holder, want := range map[string]int64{"calls": 13, "gone": 100} {
 		a.Holder, a.Amounts[provider.OutputTokens] = holder, 100
 		p.expects(c, &a)

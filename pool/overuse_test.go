@@ -59,7 +59,7 @@ type overUser struct {
 }
 
 func newOverUse(t *rapid.T) *overUser {
-	dialect, _ := provider.Lookup("anthropic")
+	dialect := pool.Exact("anthropic")
 	o := &overUser{T: t, dimension: rapid.SampledFrom([]provider.Dimension{provider.InputTokens, provider.OutputTokens}).Draw(t, "dimension")}
 	o.held = dialect.Held[o.dimension]
 	o.delta = rapid.SampledFrom([]time.Duration{100 * time.Millisecond, 5 * time.Second}).Draw(t, "delta")

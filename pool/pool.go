@@ -62,7 +62,8 @@ type Ask struct {
 	Exclude []string // keys, by id
 	Request string   // if not empty, the same ask again gets the same lease
 	Caps    Caps     // of the holder
-	Learn   bool     // set aside what the holder's answers use, if that is less than Amounts says
+
+	most int64 // output tokens, as Amounts said before
 }
 
 // Counters count what happened since the pool was made.
@@ -94,27 +95,28 @@ type Pool struct {
 	random   *rand.Rand
 	counters Counters
 
-	lastID   LeaseID
-	leases   map[LeaseID]*lease // also lapsed ones
-	open     int
-	order    lease // the ends of the list of leases, oldest first
-	due      heap[*lease]
-	resting  heap[*key]
-	holders  map[string]*holder
-	requests map[requestKey]*lease
-	waiting  int // in all queues
-	served   []*Waiter
-	notices  []Notice
-	warnings map[Notice]*Warning
-	keeps    bool // states are written down
-	dirty    bool // something has changed that is to outlive us
-	ghosts   heap[*ghost]
-	before   *recovery // from which we began
-	hashed   map[uint64]*key
-	old      map[oldID]*oldLease
-	oldSince Time // no earlier, as far as we know, was any of them granted
-	oldUntil Time // then none is heard of for the first time
-	oldEnd   Time // then all have ended
+	lastID     LeaseID
+	leases     map[LeaseID]*lease // also lapsed ones
+	open       int
+	order      lease // the ends of the list of leases, oldest first
+	due        heap[*lease]
+	resting    heap[*key]
+	holders    map[string]*holder
+	requests   map[requestKey]*lease
+	experience experience
+	waiting    int // in all queues
+	served     []*Waiter
+	notices    []Notice
+	warnings   map[Notice]*Warning
+	keeps      bool // states are written down
+	dirty      bool // something has changed that is to outlive us
+	ghosts     heap[*ghost]
+	before     *recovery // from which we began
+	hashed     map[uint64]*key
+	old        map[oldID]*oldLease
+	oldSince   Time // no earlier, as far as we know, was any of them granted
+	oldUntil   Time // then none is heard of for the first time
+	oldEnd     Time // then all have ended
 }
 
 type requestKey struct{ holder, request string }

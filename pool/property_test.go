@@ -71,7 +71,7 @@ type world struct {
 }
 
 func newWorld(t *rapid.T) *world {
-	dialect, _ := provider.Lookup(rapid.SampledFrom(provider.Types()).Draw(t, "dialect"))
+	dialect := pool.Exact(rapid.SampledFrom(provider.Types()).Draw(t, "dialect"))
 	kind := rapid.SampledFrom([]provider.Kind{provider.Refilling, provider.Refilling, provider.Sliding, provider.Fixed}).Draw(t, "kind")
 	w := &world{
 		T: t, dialect: dialect,

@@ -161,7 +161,8 @@ func (p *Pool) serve(now Time, c *class) {
 func (p *Pool) pass(now Time, c *class) (again bool) {
 	q := &c.queue
 	q.due, q.wake = false, Never
-	q.had, q.claims = q.claims, q.had[:0]
+	spare := q.had[:0]
+	q.had, q.claims = c.unclaim(), spare
 	for _, e := range q.lines.items {
 		e.v.cursor, e.v.tries = e.v.first, 0
 	}
@@ -230,6 +231,7 @@ func (p *Pool) enqueue(w *Waiter) {
 		l.last.next = w
 	} else {
 		l.first = w
+		q.now++ // of those who are level, the first to come is first
 		l.pass = max(l.pass, q.now)
 		q.lines.push(l, l.pass)
 		q.holders++
@@ -264,7 +266,7 @@ func (p *Pool) dequeue(w *Waiter) {
 		}
 	}
 	if q.len == 1 {
-		q.claims = q.claims[:0]
+		q.had = w.class.unclaim()
 	}
 	w.prev, w.next, w.line = nil, nil, nil
 	q.len--
@@ -275,15 +277,15 @@ func (p *Pool) dequeue(w *Waiter) {
 	p.letGo(h)
 }
 
-// charge moves the holder of a new lease back in line. Virtual time goes on by
-// the lease's share of a turn, so that whoever has waited for all the others'
-// turns is level with a newcomer.
-func (q *queue) charge(l *lease) {
+// charge moves back in line who is given a part of a limit, or uses it beyond
+// what it was given. Virtual time goes on by its share of a turn, so that whoever
+// has waited for all the others' turns is level with a newcomer.
+func (q *queue) charge(holder string, part float64) {
 	if q.len == 0 && len(q.byHolder) == 0 {
 		return
 	}
-	cost := int64(l.cost() * virtual)
-	line := q.byHolder[l.holder.name]
+	cost := int64(part * virtual)
+	line := q.byHolder[holder]
 	if line != nil {
 		if line.first == nil { // it does not wait
 			line.pass = max(line.pass, q.now)

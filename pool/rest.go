@@ -161,6 +161,7 @@ func (r *rest) blocked(now Time, holder string) bool {
 type doubt struct {
 	by    string // that holder; empty if there is no doubt
 	since Time
+	open  bool // another one says otherwise: others may try at once
 }
 
 func (d *doubt) of(holder string) bool { return d.by != "" && d.by != holder }
@@ -168,11 +169,10 @@ func (d *doubt) of(holder string) bool { return d.by != "" && d.by != holder }
 // contradicted takes note that another holder says otherwise: the others may try
 // at once. It reports whether they may not already.
 func (d *doubt) contradicted(now Time, holder string) bool {
-	at := now.Add(-secondOpinion)
-	if !d.of(holder) || d.since <= at {
+	if !d.of(holder) || d.open || d.since.Add(secondOpinion) <= now {
 		return false
 	}
-	d.since = at
+	d.open = true
 	return true
 }
 
@@ -200,7 +200,7 @@ func (a *account) cast(now Time, d *doubt, holder string) {
 			now = min(now, o.since)
 		}
 	})
-	*d = doubt{holder, now}
+	*d = doubt{by: holder, since: now}
 	a.doubted = true
 }
 
@@ -211,6 +211,8 @@ func (a *account) opens(now Time, d *doubt, holder string) Time {
 		return Never
 	case a.trial != 0:
 		return max(now, a.tried.Add(patience))
+	case d.open:
+		return now
 	}
 	return max(now, d.since.Add(secondOpinion))
 }

@@ -209,7 +209,7 @@ func (o *owner) ask(r *Request) pool.Ask {
 	return pool.Ask{
 		Holder: r.Holder, Model: r.Model, Amounts: o.cfg.Dialect.Reserve(r.Demand),
 		TTL: min(max(ttl, o.cfg.StartWithin), o.cfg.MaxTTL), Exclude: r.Exclude, Request: r.Request, Count: r.Count,
-		Caps: caps, Learn: true,
+		Caps: caps,
 	}
 }
 

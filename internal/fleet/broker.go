@@ -68,7 +68,7 @@ func (b *brokered) Begin(q *request) {
 func (b *brokered) ask(q *request) {
 	l := q.lease.(*leased)
 	a := pool.Ask{
-		Holder: q.service.name, Model: q.service.Model, TTL: 2 * time.Minute, Count: 1, Exclude: l.tried, Learn: true,
+		Holder: q.service.name, Model: q.service.Model, TTL: 2 * time.Minute, Count: 1, Exclude: l.tried,
 		Amounts: b.reserved(q),
 	}
 	grant, err := b.engine.Acquire(b.engineTime(), a)

@@ -153,14 +153,56 @@ var plants = []plant{
 	{
 		name: "claim on the account only", rule: "a claim covers the limits of a single key",
 		file: "key.go", test: "TestClaimCoversTheLimitsOfASingleKey", says: "as if it were alone",
-		old: " || q.claim.blocksKey(q.now, k, c, q.ask)",
+		old: " || q.claimedKey(k, c)",
 		new: "",
 	},
 	{
 		name: "poll takes the claim", rule: "who does not wait gets only what delays nobody",
 		file: "calls.go", test: "TestPollDoesNotTakeTheClaim", says: "not served by",
 		old: "\tm, ok := s.run(c)\n\tif !ok {",
-		new: "\ts.claim = nil\n\tm, ok := s.run(c)\n\tif !ok {",
+		new: "\ts.claims = nil\n\tm, ok := s.run(c)\n\tif !ok {",
+	},
+	{
+		name: "claims kept by nobody", rule: "a claim ends with whoever has it",
+		file: "queue.go", test: "TestNobodyKeepsAClaim", says: "all keys exhausted",
+		old: "q.had = w.class.unclaim()",
+		new: "",
+	},
+	{
+		name: "claims remembered", rule: "what is known because of claims is known as long as they last",
+		file: "class.go", test: "TestNobodyKeepsAClaim", says: "all keys exhausted",
+		old: "t.memos[i] = memo{}",
+		new: "",
+	},
+	{
+		name: "a claim on everything", rule: "a holder has one claim, however many it has in line",
+		file: "claim.go", test: "TestOneHolderHasOneClaim", says: "two in each of the others",
+		old: "return o.holder == w.Ask.Holder",
+		new: "return false",
+	},
+	{
+		name: "short answers speak for long ones", rule: "answers teach something of asks of their size",
+		file: "expect.go", test: "TestOutputIsWhatAnswersUse", says: "who wants a longer answer may get one",
+		old: "uint8(bits.Len64(uint64(max(most, 0))))",
+		new: "uint8(min(1, bits.Len64(uint64(max(most, 0)))))",
+	},
+	{
+		name: "over-use is free", rule: "use beyond what was given moves back in line",
+		file: "calls.go", test: "TestMoreThanExpectedIsPaidForInLine", says: "is not less than or equal to",
+		old: "if over = l.over() - over; over > 0 {",
+		new: "if over = 0; over > 0 {",
+	},
+	{
+		name: "old words settle doubts", rule: "only what was granted since doubts a word, or confirms it",
+		file: "rest.go", test: "TestOldWordsSettleNothing", says: "all keys exhausted",
+		old: "d.open = true",
+		new: "d.since = now.Add(-secondOpinion)",
+	},
+	{
+		name: "likely refusals keep the headroom", rule: "headroom wears off unless it grows",
+		file: "bucket.go", test: "TestLikelyRefusalsLetItWearOff", says: "a sixteenth at most",
+		old: "b.spare, b.spareAt = spare, now\n\t}",
+		new: "b.spare = spare\n\t}\n\tb.spareAt = now",
 	},
 	{
 		name: "shared slot freed in one class", rule: "what one class frees of a shared limit, all have",
