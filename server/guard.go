@@ -143,21 +143,22 @@ type guarded struct {
 	left          bool
 }
 
-// proven says who is at the other end. It may be called of nil, and is with every call:
-// the first word counts. Of one that has too many connections, one has to go.
+// proven says who is at the other end. It may be called of nil, and again: the first
+// word counts. Of one that has too many connections, one has to go.
 func (c *guarded) proven(identity string) {
-	if c == nil {
-		return
-	}
-	if c.isProven.Load() {
-		if !c.inUse.Load() { // else it is only read, and by many
-			c.inUse.Store(true)
-		}
+	if c == nil || c.isProven.Load() {
 		return
 	}
 	if evicted := c.prove(identity); evicted != nil {
 		reset(evicted.Conn)
 		_ = evicted.Conn.Close()
+	}
+}
+
+// used takes note of a call. It may be called of nil.
+func (c *guarded) used() {
+	if c != nil && !c.inUse.Load() { // else it is only read, and by many
+		c.inUse.Store(true)
 	}
 }
 

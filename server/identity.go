@@ -111,6 +111,7 @@ func (o *Options) known(proof *proof, authorization []string) *caller {
 	}
 	c.rights, c.holder = policy.Rights(c.identity), c.identity
 	if c.rights.Has(anyVerb) {
+		proof.conn.used()
 		proof.conn.proven(c.identity)
 	}
 	return c
