@@ -27,6 +27,7 @@ time: hours in seconds. It compares the broker with what people do without one: 
 share of the limits is used, how many 429s are met, how long requests wait.
 
   keybroker simulate                                   the built-in scenarios
+  keybroker simulate --scenario small-limit            one of them
   keybroker simulate --scenario mine.yaml --html report.html
   keybroker simulate --config broker.yaml --services 30   what will I get from my keys?
   keybroker simulate --strategy broker,random -o json | jq '.[].results[].share'
@@ -37,7 +38,7 @@ the exit code is 1.
 
 func simulate(ctx context.Context, env *environment, args []string) error {
 	f := newFlags(env, "simulate", simulateHelp)
-	files := f.list("scenario", "scenario `files`; without any, the built-in ones")
+	files := f.list("scenario", "scenario `files`, or names of built-in ones; without any, all of these")
 	configPath := f.String("config", "", "make scenarios of the providers in this configuration `file`")
 	strategies := f.list("strategy", "`names` of those to compare; without any, all: "+strings.Join(strategyNames(), ", "))
 	seed := f.Uint64("seed", 1, "of all chance")
@@ -64,6 +65,15 @@ func simulate(ctx context.Context, env *environment, args []string) error {
 	if len(*strategies) == 0 {
 		*strategies = strategyNames()
 	}
+	*strategies = unique(*strategies)
+	if services.Count < 1 || services.Workers < 1 {
+		return &usageError{"--services and --workers must be 1 at least"}
+	}
+	if *page != "" { // rather now than after minutes
+		if err := os.WriteFile(*page, nil, 0o600); err != nil {
+			return err
+		}
+	}
 	services.Input.Dev, services.Output.Dev = 0.5, 0.5
 	list, err := simulated(env, *files, *configPath, services)
 	if err != nil {
@@ -84,6 +94,15 @@ func simulate(ctx context.Context, env *environment, args []string) error {
 		}
 	}
 	return nil
+}
+
+func unique(names []string) (once []string) {
+	for _, n := range names {
+		if !slices.Contains(once, n) {
+			once = append(once, n)
+		}
+	}
+	return once
 }
 
 func strategyNames() (names []string) {
@@ -114,26 +133,45 @@ func simulated(env *environment, files []string, configPath string, services fle
 			return nil, err
 		}
 		for _, name := range names {
-			data, err := scenarios.Files.ReadFile(name)
+			s, err := builtIn(name)
 			if err != nil {
 				return nil, err
-			}
-			s, err := fleet.Parse(data)
-			if err != nil {
-				return nil, fmt.Errorf("%s: %w", name, err)
 			}
 			all = append(all, s)
 		}
 		return all, nil
 	}
 	for _, path := range files {
-		s, err := fleet.Load(path)
+		s, err := load(path)
 		if err != nil {
 			return nil, &configError{err}
 		}
 		all = append(all, s)
 	}
 	return all, nil
+}
+
+// load reads a scenario from a file, or one of those built in by its name.
+func load(path string) (*fleet.Scenario, error) {
+	s, err := fleet.Load(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		if s, inner := builtIn(path + ".yaml"); !errors.Is(inner, fs.ErrNotExist) {
+			return s, inner
+		}
+	}
+	return s, err
+}
+
+func builtIn(file string) (*fleet.Scenario, error) {
+	data, err := scenarios.Files.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	s, err := fleet.Parse(data)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	return s, nil
 }
 
 // runAll runs each scenario under each strategy, as many at a time as there are cores.
@@ -151,7 +189,7 @@ func runAll(ctx context.Context, env *environment, list []*fleet.Scenario, strat
 					return ctx.Err()
 				}
 				began := time.Now()
-				r, err := fleet.Run(s, strategy, seed)
+				r, err := fleet.Run(ctx, s, strategy, seed)
 				if err != nil {
 					return err
 				}

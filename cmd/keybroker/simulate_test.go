@@ -1,11 +1,13 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -60,7 +62,7 @@ func TestSimulate(t *testing.T) {
 
 func TestSimulateFailsIfSomethingIsMissed(t *testing.T) {
 	env, stdout, stderr := around(nil)
-	assert.Equal(t, exitFailed, run(t.Context(), env, []string{"simulate", "--scenario", scenario(t, "1.5"), "--strategy", "broker"}))
+	assert.Equal(t, exitFailed, run(t.Context(), env, []string{"simulate", "--scenario", scenario(t, "1"), "--strategy", "broker"}))
 	assert.Contains(t, stdout.String(), "MISSED by broker")
 	assert.Contains(t, stderr.String(), "misses what is expected")
 }
@@ -82,6 +84,7 @@ func TestSimulateAConfiguration(t *testing.T) {
 	}
 	require.NoError(t, json.Unmarshal([]byte(stdout.String()), &got))
 	assert.Contains(t, stderr.String(), `note: provider "p": the limits of key "a" within its group are not simulated`)
+	assert.Contains(t, stderr.String(), `note: provider "p": the limits of "c" are not stated; simulated as rpm: 50, itpm: 40000, otpm: 8000, which the broker learns`)
 	require.Len(t, got, 2)
 	assert.Equal(t, "p", got[0].Name)
 	require.Len(t, got[0].Results[0].Accounts, 2, "none for a group without keys")
@@ -91,12 +94,31 @@ func TestSimulateAConfiguration(t *testing.T) {
 	assert.InDelta(t, 0.9, got[1].Results[0].Share, 0.1, "a hop between two calls is all that is lost")
 }
 
+func TestSimulateABuiltInScenario(t *testing.T) {
+	env, stdout, stderr := around(nil)
+	require.Equal(t, exitOK, run(t.Context(), env, []string{"simulate", "--scenario", "small-limit", "--strategy", "broker,broker"}), stderr.String())
+	assert.Contains(t, stderr.String(), "1 of 1: small-limit")
+	assert.Contains(t, stdout.String(), "small-limit")
+}
+
+// An interrupted run ends at once.
+func TestSimulateIsInterrupted(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	env, _, _ := around(nil)
+	began := time.Now()
+	assert.NotEqual(t, exitOK, run(ctx, env, []string{"simulate", "--scenario", "anthropic-saturated", "--strategy", "broker"}))
+	assert.Less(t, time.Since(began), 10*time.Second)
+}
+
 func TestSimulateUsage(t *testing.T) {
 	for args, want := range map[string]string{
 		"--strategy hope":                    `there is no "hope"`,
 		"-o xml":                             `"xml" is neither`,
 		"--config a.yaml --scenario b.yaml":  "either --scenario or --config",
 		"--scenario nowhere.yaml":            "nowhere.yaml",
+		"--services 0":                       "must be 1 at least",
+		"--html /nowhere/page.html":          "/nowhere/page.html",
 		"--scenario " + scenario(t, "a lot"): "cannot unmarshal",
 	} {
 		env, _, stderr := around(nil)

@@ -2,6 +2,7 @@ package app
 
 import (
 	"fmt"
+	"time"
 
 	"github.com/keybroker/keybroker/internal/config"
 	"github.com/keybroker/keybroker/internal/fleet"
@@ -21,15 +22,29 @@ func Scenarios(cfg *config.Config, services fleet.Service) (all []*fleet.Scenari
 		s := fleet.New()
 		s.Name, s.Provider.Type = p.Name, p.Type
 		s.About = fmt.Sprintf("%d services want all they can get of the keys of %s", services.Count, p.Name)
+		services.MaxWait = max(p.Lease.MaxWait, time.Millisecond) // 0 never waits
 		s.Services = []fleet.Service{services}
 		s.Provider.Groups = fleetGroups(&p)
-		for _, k := range p.Keys {
-			if k.Group != "" && k.Limits != (config.Limits{}) {
-				notes = append(notes, fmt.Sprintf("provider %q: the limits of key %q within its group are not simulated", p.Name, k.ID))
+		note := func(format string, args ...any) {
+			notes = append(notes, fmt.Sprintf("provider %q: ", p.Name)+fmt.Sprintf(format, args...))
+		}
+		for _, g := range s.Provider.Groups {
+			if g.Unknown {
+				note("the limits of %q are not stated; simulated as %s, which the broker learns", g.Name, g.Limits)
 			}
 		}
+		even := p.IsPoolingEnabled()
+		for _, k := range p.Keys {
+			if k.Group != "" && k.Limits != (config.Limits{}) {
+				note("the limits of key %q within its group are not simulated", k.ID)
+			}
+			even = even && k.GetPriority() == p.Keys[0].GetPriority()
+		}
 		if len(p.ModelClasses) > 0 {
-			notes = append(notes, fmt.Sprintf("provider %q: limits of model classes are not simulated", p.Name))
+			note("limits of model classes are not simulated")
+		}
+		if !even {
+			note("all keys are used alike: priorities, and pooling that is disabled, are not simulated")
 		}
 		if err := s.Complete(); err != nil {
 			return nil, nil, fmt.Errorf("provider %q: %w", p.Name, err)

@@ -29,7 +29,7 @@ func (r *run) retry(s Strategy, q *request, a *answer) {
 
 func (r *run) retryAfter(s Strategy, q *request, pause time.Duration) {
 	if r.now+pause > q.until {
-		r.fail(q)
+		r.at(q.until, func() { r.fail(q) })
 		return
 	}
 	r.after(pause, func() { s.Begin(q) })
@@ -148,7 +148,9 @@ func (s *split) parts(p *process, k *credential) []*part {
 	for _, l := range s.upstream.dialectLimits(k.group.limits) {
 		amount := (l.amount + n - 1) / n // and the window longer, so that the rate is exact
 		window := time.Duration(float64(l.window) * float64(amount) * float64(n) / float64(l.amount))
-		all = append(all, &part{sim.NewTokenBucket(amount, window), l.dimension, amount})
+		x := &part{sim.NewTokenBucket(amount, window), l.dimension, amount}
+		x.Charge(s.now-time.Duration(s.chance.Float64()*float64(window)), amount) // processes begin at different times
+		all = append(all, x)
 	}
 	p.part[k] = all
 	return all

@@ -2,6 +2,7 @@ package fleet
 
 import (
 	"container/heap"
+	"context"
 	"math"
 	"time"
 )
@@ -32,14 +33,18 @@ func (c *clock) at(t time.Duration, do func()) {
 // after sets an event that is some time away.
 func (c *clock) after(d time.Duration, do func()) { c.at(c.now+d, do) }
 
-// run lets events happen up to the end, the end included.
-func (c *clock) run(end time.Duration) {
-	for len(c.events) > 0 && c.events[0].at <= end {
+// run lets events happen up to the end, the end included, unless the context ends.
+func (c *clock) run(ctx context.Context, end time.Duration) error {
+	for n := 0; len(c.events) > 0 && c.events[0].at <= end; n++ {
+		if n%1024 == 0 && ctx.Err() != nil {
+			return ctx.Err()
+		}
 		e := heap.Pop(&c.events).(event)
 		c.now = e.at
 		e.do()
 	}
 	c.now = end
+	return nil
 }
 
 type events []event

@@ -31,7 +31,11 @@ func (s *Scenario) Check(r *Result) (missed []string) {
 			miss("%d services got nothing", r.Starved)
 		}
 		for _, x := range r.Recoveries {
-			if e.Recovery > 0 && (x.Seconds < 0 || x.Seconds > e.Recovery.Seconds()) {
+			switch {
+			case e.Recovery == 0:
+			case x.Seconds < 0:
+				miss("%s: never used again, and not after %v", x.Event, e.Recovery)
+			case x.Seconds > e.Recovery.Seconds():
 				miss("%s: used again after %.0f s, and not %v", x.Event, x.Seconds, e.Recovery)
 			}
 		}

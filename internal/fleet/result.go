@@ -196,7 +196,7 @@ func (r *run) result(strategy string, seed uint64) *Result {
 			for _, b := range a.buckets {
 				b.allow(r)
 				res.Overrun = max(res.Overrun, b.overrun)
-				allowed := b.allowed - float64(b.foreign)
+				allowed := b.allowed - float64(b.foreign) - b.left(r)
 				share := 1.0 // there was nothing to waste
 				if allowed >= 1 {
 					share = float64(b.used) / allowed
@@ -281,10 +281,10 @@ const (
 	smooth   = 5
 )
 
-// recoveries gives one for each moment from which more or less is allowed than before:
-// an event's beginning, but not that of an overload, and its end.
+// recoveries gives one for each moment from which other is allowed than before: an
+// event's beginning, but not that of an overload or of somebody else's use, and its end.
 func (r *run) recoveries(e *Event) (all []Recovery) {
-	if e.Overload == 0 {
+	if e.Overload == 0 && e.Foreign == 0 {
 		all = append(all, Recovery{e.String(), r.recovery(e, e.At)})
 	}
 	if end := e.At + e.For; end < r.scenario.Duration {

@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"context"
 	"fmt"
 	"time"
 
@@ -69,8 +70,9 @@ var Strategies = []struct {
 	{"minute counter", "all count each key's minute in one place, as gateways do with Redis", newCounter},
 }
 
-// Run runs a scenario under one strategy.
-func Run(s *Scenario, strategy string, seed uint64) (*Result, error) {
+// Run runs a scenario under one strategy. The only errors are those of the context, and
+// that there is no such strategy.
+func Run(ctx context.Context, s *Scenario, strategy string, seed uint64) (*Result, error) {
 	r := &run{scenario: s, chance: newChance(seed, 0)}
 	r.upstream = newUpstream(r)
 	for i := range s.Services {
@@ -107,7 +109,9 @@ func Run(s *Scenario, strategy string, seed uint64) (*Result, error) {
 			b.count(r)
 		}
 	})
-	r.clock.run(s.Duration)
+	if err := r.clock.run(ctx, s.Duration); err != nil {
+		return nil, err
+	}
 	return r.result(strategy, seed), nil
 }
 

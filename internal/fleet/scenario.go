@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/bits"
 	"os"
 	"path/filepath"
 	"strings"
@@ -49,15 +50,24 @@ type Group struct {
 
 // Limits are those of a group for each model; 0 is none.
 type Limits struct {
-	RPM  int64 `yaml:"rpm"`
-	ITPM int64 `yaml:"itpm"`
-	OTPM int64 `yaml:"otpm"`
-	TPM  int64 `yaml:"tpm"`
-	RPD  int64 `yaml:"rpd"`
-	TPD  int64 `yaml:"tpd"`
-	RPH  int64 `yaml:"rph"` // in windows that begin at the hour
+	RPM  int64 `yaml:"rpm,omitempty"`
+	ITPM int64 `yaml:"itpm,omitempty"`
+	OTPM int64 `yaml:"otpm,omitempty"`
+	TPM  int64 `yaml:"tpm,omitempty"`
+	RPD  int64 `yaml:"rpd,omitempty"`
+	TPD  int64 `yaml:"tpd,omitempty"`
+	RPH  int64 `yaml:"rph,omitempty"` // in windows that begin at the hour
 	// Concurrency is how many calls there may be at one time.
-	Concurrency int64 `yaml:"concurrency"`
+	Concurrency int64 `yaml:"concurrency,omitempty"`
+}
+
+// String lists those that there are, as in a scenario.
+func (l Limits) String() string {
+	text, err := yaml.Marshal(l)
+	if err != nil {
+		return err.Error()
+	}
+	return strings.ReplaceAll(strings.TrimSpace(string(text)), "\n", ", ")
 }
 
 // Service is a service, or several alike; each is a holder.
@@ -157,6 +167,14 @@ func New() *Scenario {
 	}
 }
 
+// Bounds of what a run can be asked to do, so that a slip does not eat all memory.
+const (
+	most        = 1e9 // of anything that is drawn by chance
+	mostMembers = 10_000
+	mostKeys    = 10_000
+	mostRate    = 10_000 // requests a second of one service
+)
+
 // Complete fills in defaults, and says what is wrong.
 func (s *Scenario) Complete() error {
 	var errs []error
@@ -171,6 +189,11 @@ func (s *Scenario) Complete() error {
 		fail("provider: speed must be above 0, and late 0 or more")
 	}
 	spread := func(where string, x Spread) {
+		for _, n := range []float64{x.Mean, x.Dev, x.Min, x.Max} {
+			if !(n <= most) { // nor not a number
+				fail("%s: %v is too much: at most %v", where, n, most)
+			}
+		}
 		if x.Mean < 0 || x.Dev < 0 || x.Min < 0 || x.Max < 0 || x.Max > 0 && x.Max < max(x.Min, x.Mean) {
 			fail("%s: no number may be negative, nor max below mean or min", where)
 		}
@@ -188,6 +211,10 @@ func (s *Scenario) Complete() error {
 		l := g.Limits
 		if l == (Limits{}) {
 			fail("provider.groups: %s has no limits", g.Name)
+		}
+		if g.Count > mostKeys || g.Keys > mostKeys || g.Count*g.Keys > mostKeys {
+			fail("provider.groups: %s: at most %d keys", g.Name, mostKeys)
+			g.Count = 0
 		}
 		if min(l.RPM, l.ITPM, l.OTPM, l.TPM, l.RPD, l.TPD, l.RPH, l.Concurrency, int64(g.Count), int64(g.Keys)) < 0 {
 			fail("provider.groups: %s: no number may be negative", g.Name)
@@ -219,6 +246,9 @@ func (s *Scenario) Complete() error {
 		for what, x := range map[string]Spread{"pause": v.Pause, "input": v.Input, "guess": v.Guess, "output": v.Output, "network": v.Network} {
 			spread("services: "+v.Name+": "+what, x)
 		}
+		if v.Count > mostMembers || v.Workers > mostMembers || v.Count*v.Workers > mostMembers || v.Burst > mostMembers || !(v.Rate <= mostRate) || !(v.Rate*float64(v.Count) <= mostRate) {
+			fail("services: %s: at most %d workers or services, bursts of %d, and %d requests a second in all", v.Name, mostMembers, mostMembers, mostRate)
+		}
 		if v.Count < 0 || v.Workers < 0 || v.Rate < 0 || v.Burst < 0 || v.MaxTokens < 0 || v.MaxWait < 0 || v.Vanish < 0 || v.Vanish > 1 || v.From < 0 {
 			fail("services: %s: no number may be negative, nor vanish above 1", v.Name)
 		}
@@ -241,17 +271,36 @@ func (s *Scenario) Complete() error {
 			fail("events: the one at %v: is out of bounds", e.At)
 		}
 		fill(&e.For, s.Duration)
-		kinds := 0
-		for _, is := range []bool{e.Overload > 0, e.Cut > 0, e.Foreign > 0, e.Revoke > 0} {
-			if is {
-				kinds++
+		if bits.OnesCount8(e.kind()) != 1 {
+			fail("events: the one at %v: give one of overload, cut, foreign and revoke", e.At)
+		}
+		for _, o := range s.Events[:i] {
+			if (o.Group == e.Group || o.Group == "" || e.Group == "") && o.kind() == e.kind() && o.Revoke == e.Revoke && o.At < e.At+e.For && e.At < o.At+o.For {
+				fail("events: those at %v and %v are of one kind, and overlap", o.At, e.At)
 			}
 		}
-		if kinds != 1 {
-			fail("events: the one at %v: give one of overload, cut, foreign and revoke", e.At)
+	}
+	for _, e := range s.Expect {
+		for _, part := range []*float64{&e.Share, &e.Fairness, e.Refused, e.Overrun, e.GivenUp} {
+			if part != nil && !(*part >= 0 && *part <= 1) {
+				fail("expect: %v is not between 0 and 1", *part)
+			}
+		}
+		if e.Recovery < 0 || e.Refusals != nil && *e.Refusals < 0 {
+			fail("expect: no number may be negative")
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// kind has a bit for each thing that an event does.
+func (e *Event) kind() (is uint8) {
+	for i, n := range []float64{e.Overload, e.Cut, e.Foreign, float64(e.Revoke)} {
+		if n > 0 {
+			is |= 1 << i
+		}
+	}
+	return is
 }
 
 func fill[T comparable](field *T, value T) {

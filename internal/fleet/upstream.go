@@ -255,6 +255,15 @@ func (b *bucket) allow(r *run) {
 	b.since = r.now
 }
 
+// left is what is left at the end, and not lost: what refills too late to be used is no
+// waste. It is not counted where the run is too short to tell whether a limit binds.
+func (b *bucket) left(r *run) float64 {
+	if b.kind != provider.Refilling || 10*b.window > r.now-r.scenario.WarmUp {
+		return 0
+	}
+	return float64(max(b.Remaining(r.now), 0))
+}
+
 // cut changes a group's limits.
 func (q *quota) cut(r *run, factor float64) {
 	q.factor = factor
