@@ -28,6 +28,25 @@ func (s *story) window() int { return s.Inspect(s.now).Quotas[0].Window }
 
 func (s *story) health(key int) pool.Health { return s.Inspect(s.now).Keys[key].Health }
 
+// A header knows nothing of what answers under way will use: that it states more than we
+// have to give is no reason to doubt what we hold.
+func TestWhatIsHeldIsNotInDoubt(t *testing.T) {
+	s := begin(t, pool.Config{Keys: one(nil)})
+	told := states(provider.OutputTokens, 1000, 1000)
+	told.Windows = append(told.Windows, states(provider.Requests, 10_000, 10_000).Windows...)
+	told.Windows = append(told.Windows, states(provider.InputTokens, 10_000, 10_000).Windows...)
+	s.answers(s.lease("first", output(10)), "first", told)
+	s.now += 20 * sec
+	s.granted("others", output(100))
+	s.now += 15 * sec
+	trial := s.lease("second", output(100)) // finds out whether it is so
+	require.True(t, trial.Trial)
+	s.answers(trial, "second", told)
+	s.granted("others", output(100))
+	s.refused("third", output(100))
+	assert.EqualValues(t, 1000, s.limit(0).Held)
+}
+
 func TestLimitsAreLearned(t *testing.T) {
 	s := begin(t, pool.Config{Keys: []pool.Key{{ID: "a"}}})
 	one, two := s.lease("h1"), s.lease("h2")

@@ -132,6 +132,7 @@ type part struct {
 	*sim.TokenBucket
 	dimension provider.Dimension
 	amount    int64
+	begins    time.Duration
 }
 
 func (s *split) parts(p *process, k *credential) []*part {
@@ -148,9 +149,8 @@ func (s *split) parts(p *process, k *credential) []*part {
 	for _, l := range s.upstream.dialectLimits(k.group.limits) {
 		amount := (l.amount + n - 1) / n // and the window longer, so that the rate is exact
 		window := time.Duration(float64(l.window) * float64(amount) * float64(n) / float64(l.amount))
-		x := &part{sim.NewTokenBucket(amount, window), l.dimension, amount}
-		x.Charge(s.now-time.Duration(s.chance.Float64()*float64(window)), amount) // processes begin at different times
-		all = append(all, x)
+		begins := s.now + time.Duration(s.chance.Float64()*float64(window)) // not all at one moment
+		all = append(all, &part{sim.NewTokenBucket(amount, window), l.dimension, amount, begins})
 	}
 	p.part[k] = all
 	return all
@@ -169,7 +169,7 @@ func (s *split) Begin(q *request) {
 			if w == sim.Never { // more than its part: all of it, and some of the next
 				w = x.UntilFull(s.now)
 			}
-			wait = max(wait, w)
+			wait = max(wait, w, x.begins-s.now)
 		}
 		if wait < soonest {
 			best, soonest = k, wait

@@ -74,7 +74,7 @@ type AccountResult struct {
 	Group   string  `json:"group"`
 	Model   string  `json:"model"`
 	Binding string  `json:"binding"` // the limit of which the largest share was used
-	Allowed float64 `json:"allowed"` // what there was after the warm-up and what came, less Foreign
+	Allowed float64 `json:"allowed"` // what came after the warm-up and what was used of the stock of then, less Foreign
 	Used    float64 `json:"used"`
 	Foreign float64 `json:"foreign,omitempty"`
 	Share   float64 `json:"share"`

@@ -59,7 +59,8 @@ type bucket struct {
 	used      int64         // since the warm-up
 	foreign   int64         // by others, likewise
 	overrun   float64       // the most that was used above the limit, as a part of it
-	allowed   float64       // since the warm-up: what there was then, and what came
+	stock     float64       // that there was then
+	allowed   float64       // since then: the stock, and what came
 	since     time.Duration // allowed is counted up to then
 }
 
@@ -236,7 +237,8 @@ func (u *upstream) produce(a *account, q *request, counted provider.Amounts, fir
 // count begins to count, with what there is now.
 func (b *bucket) count(r *run) {
 	b.used, b.foreign, b.since = 0, 0, r.now+1
-	b.allowed = float64(max(b.Remaining(r.now), 0))
+	b.stock = float64(max(b.Remaining(r.now), 0))
+	b.allowed = b.stock
 }
 
 // allow counts what has come up to now, since it is counted.
@@ -255,13 +257,14 @@ func (b *bucket) allow(r *run) {
 	b.since = r.now
 }
 
-// left is what is left at the end, and not lost: what refills too late to be used is no
-// waste. It is not counted where the run is too short to tell whether a limit binds.
+// left is what of the stock at first is still there at the end: only what refilled
+// meanwhile was to be used, and the rest of the stock if it was. It is not counted where
+// the run is too short to tell whether a limit binds.
 func (b *bucket) left(r *run) float64 {
 	if b.kind != provider.Refilling || 10*b.window > r.now-r.scenario.WarmUp {
 		return 0
 	}
-	return float64(max(b.Remaining(r.now), 0))
+	return min(b.stock, float64(max(b.Remaining(r.now), 0)))
 }
 
 // cut changes a group's limits.
