@@ -42,12 +42,12 @@ func colour(strategy string) template.CSS {
 // ours is the broker.
 func ours(strategy string) bool { return strategy == fleet.Strategies[0].Name }
 
-// good tells whether a share is one to be pleased with.
-func good(share, refused float64) string {
+// good tells whether a result is one to be pleased with; the page says by what.
+func good(r *fleet.Result) string {
 	switch {
-	case share >= 0.95 && refused <= 0.001:
+	case r.Share >= 0.95 && r.RefusedRate <= 0.001 && r.Overrun <= 0.01:
 		return "good"
-	case share >= 0.9 && refused <= 0.05:
+	case r.Share >= 0.9 && r.RefusedRate <= 0.05 && r.Overrun <= 0.1:
 		return "fair"
 	}
 	return "poor"
