@@ -154,18 +154,18 @@ func (r *run) allBuckets() (all []*bucket) {
 
 // second is the part used of what refills in a second, the binding limit of each account
 // taken, and all accounts together.
-func (g *quota) second(now time.Duration, before map[*bucket]int64) (s second) {
-	for _, a := range g.order {
+func (q *quota) second(now time.Duration, before map[*bucket]int64) (s second) {
+	for _, a := range q.order {
 		most := 0.0
 		for _, b := range a.buckets {
-			rate := float64(b.limit) / b.window.Seconds() * (1 - g.foreign)
+			rate := float64(b.limit) / b.window.Seconds() * (1 - q.foreign)
 			most = max(most, float64(b.total-before[b])/rate)
 			s.debt = s.debt || b.Remaining(now) < 0
 		}
-		if n := g.limits.Concurrency; n > 0 {
+		if n := q.limits.Concurrency; n > 0 {
 			most = max(most, float64(a.open)/float64(n))
 		}
-		s.used += most / float64(len(g.order))
+		s.used += most / float64(len(q.order))
 	}
 	return s
 }
