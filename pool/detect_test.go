@@ -72,11 +72,11 @@ func TestLongOrganization(t *testing.T) {
 // A report may say anything, as often as it likes.
 func TestWarningsAndNoticesAreBounded(t *testing.T) {
 	var keys []pool.Key
-	for i := range 200 {
+	for i := range 100 {
 		keys = append(keys, pool.Key{ID: fmt.Sprint("k", i), Limits: rpm(plenty)})
 	}
 	s := begin(t, pool.Config{Keys: keys})
-	for i := range 2000 {
+	for i := range 1000 {
 		blocked := refusal(provider.QuotaExhausted, provider.GroupScope, 0)
 		blocked.Operator, blocked.Organization = true, fmt.Sprint("organisation ", i%7)
 		s.ends(s.lease("h"), "h", blocked, unknown)

@@ -75,7 +75,7 @@ func judge(t *testing.T, pkg, test string, build ...string) (output string, err 
 	defer func() { <-slots }()
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
-	args := append([]string{"test", "-count=1", "-run=^" + test + "$"}, build...)
+	args := append([]string{"test", "-count=1", "-vet=off", "-ldflags=-s -w", "-run=^" + test + "$"}, build...) // compiling is what takes long
 	args = append(args, "./"+pkg)
 	if pkg == "pool" { // elsewhere no property is to judge
 		args = append(args, flags...)
