@@ -120,7 +120,8 @@ func (s *Server) newGRPC() *grpc.Server {
 		grpc.MaxRecvMsgSize(maxMessage), grpc.MaxHeaderListSize(maxHeaderList),
 		grpc.MaxConcurrentStreams(maxStreams), grpc.ConnectionTimeout(connectTimeout),
 		grpc.ReadBufferSize(bufferSize), // each connection has one
-		grpc.NumStreamWorkers(uint32(runtime.GOMAXPROCS(0))), grpc.WaitForHandlers(true),
+		grpc.NumStreamWorkers(uint32(8*runtime.GOMAXPROCS(0))), // whose stacks are grown already
+		grpc.WaitForHandlers(true),
 	)...)
 	healthpb.RegisterHealthServer(g, s.health)
 	return g
