@@ -53,7 +53,7 @@ func BenchmarkAcquireKeyBesideEcho(b *testing.B) {
 	brokerClient := dial(b, startBroker(b, server.Options{}), insecure.NewCredentials())
 	answer, err := brokerClient.AcquireKey(b.Context(), benchAsk)
 	require.NoError(b, err)
-	bare := grpc.NewServer(grpc.NumStreamWorkers(uint32(8*runtime.GOMAXPROCS(0)))) // as ours has
+	bare := grpc.NewServer(grpc.NumStreamWorkers(uint32(8 * runtime.GOMAXPROCS(0)))) // as ours has
 	keybrokerv1.RegisterKeyBrokerServiceServer(bare, &echo{answer: proto.CloneOf(answer)})
 	echoClient := dial(b, listen(b, bare.Serve), insecure.NewCredentials())
 	b.Cleanup(bare.Stop)

@@ -119,7 +119,7 @@ func (s *Server) newGRPC() *grpc.Server {
 		grpc.KeepaliveParams(keepAlive), grpc.KeepaliveEnforcementPolicy(keepAlivePolicy),
 		grpc.MaxRecvMsgSize(maxMessage), grpc.MaxHeaderListSize(maxHeaderList),
 		grpc.MaxConcurrentStreams(maxStreams), grpc.ConnectionTimeout(connectTimeout),
-		grpc.ReadBufferSize(bufferSize), // each connection has one
+		grpc.ReadBufferSize(bufferSize),                        // each connection has one
 		grpc.NumStreamWorkers(uint32(8*runtime.GOMAXPROCS(0))), // whose stacks are grown already
 		grpc.WaitForHandlers(true),
 	)...)
