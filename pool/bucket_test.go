@@ -116,7 +116,7 @@ func TestRefilling(t *testing.T) {
 		"a refund at once is in full": {60, 2 * sec, []step{
 			{0, charge(10)}, {0, charge(20)}, {0, refund(10, 0)}, {0, used(20)},
 		}},
-		"a refund brings back no more than is still there": {60, 0, []step{ // DESIGN.md's example
+		"a refund brings back no more than is still there": {60, 0, []step{
 			{0, charge(10)}, {30 * sec, charge(10)}, {30 * sec, refund(10, 0)}, {30 * sec, used(10)},
 		}},
 		"part of a refund is still there": {60, 0, []step{

@@ -11,8 +11,8 @@ import (
 	"github.com/keybroker/keybroker/internal/sandbox"
 )
 
-const sandboxHelp = `keybroker sandbox runs a simulated provider with the Anthropic and the OpenAI
-surface. It accepts the keys of a configuration and enforces their limits, with
+const sandboxHelp = `keybroker sandbox runs a simulated provider that speaks the dialect of each
+type. It accepts the keys of a configuration and enforces their limits, with
 the real headers, 429s and streams; keys without limits get some, to be learned.
 Point base_url at it to try a configuration without spending money.
 

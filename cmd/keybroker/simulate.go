@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"io/fs"
 	"os"
@@ -66,6 +67,15 @@ func simulate(ctx context.Context, env *environment, args []string) error {
 		*strategies = strategyNames()
 	}
 	*strategies = unique(*strategies)
+	var misplaced error
+	f.Visit(func(x *flag.Flag) {
+		if strings.HasPrefix(x.Usage, "with --config") && *configPath == "" {
+			misplaced = &usageError{"--" + x.Name + " goes with --config"}
+		}
+	})
+	if misplaced != nil {
+		return misplaced
+	}
 	if services.Count < 1 || services.Workers < 1 {
 		return &usageError{"--services and --workers must be 1 at least"}
 	}
@@ -155,9 +165,12 @@ func simulated(env *environment, files []string, configPath string, services fle
 func load(path string) (*fleet.Scenario, error) {
 	s, err := fleet.Load(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		if s, inner := builtIn(path + ".yaml"); !errors.Is(inner, fs.ErrNotExist) {
+		s, inner := builtIn(path + ".yaml")
+		if !errors.Is(inner, fs.ErrNotExist) {
 			return s, inner
 		}
+		names, _ := fs.Glob(scenarios.Files, "*.yaml")
+		return nil, fmt.Errorf("%w, nor is there one built in, as are %s", err, strings.ReplaceAll(strings.Join(names, ", "), ".yaml", ""))
 	}
 	return s, err
 }

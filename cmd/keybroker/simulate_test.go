@@ -85,6 +85,8 @@ func TestSimulateAConfiguration(t *testing.T) {
 	require.NoError(t, json.Unmarshal([]byte(stdout.String()), &got))
 	assert.Contains(t, stderr.String(), `note: provider "p": the limits of key "a" within its group are not simulated`)
 	assert.Contains(t, stderr.String(), `note: provider "p": the limits of "c" are not stated; simulated as rpm: 50, itpm: 40000, otpm: 8000, which the broker learns`)
+	assert.Contains(t, stderr.String(), `note: provider "p": of "org" no limit on input tokens and output tokens is stated; simulated without one`)
+	assert.NotContains(t, stderr.String(), "pooling", "of one key")
 	require.Len(t, got, 2)
 	assert.Equal(t, "p", got[0].Name)
 	require.Len(t, got[0].Results[0].Accounts, 2, "none for a group without keys")
@@ -117,7 +119,9 @@ func TestSimulateUsage(t *testing.T) {
 		"-o xml":                             `"xml" is neither`,
 		"--config a.yaml --scenario b.yaml":  "either --scenario or --config",
 		"--scenario nowhere.yaml":            "nowhere.yaml",
-		"--services 0":                       "must be 1 at least",
+		"--services 0 --config a.yaml":       "must be 1 at least",
+		"--services 5":                       "--services goes with --config",
+		"--scenario nowhere":                 "as are anthropic-input, ",
 		"--html /nowhere/page.html":          "/nowhere/page.html",
 		"--scenario " + scenario(t, "a lot"): "cannot unmarshal",
 	} {

@@ -2,6 +2,7 @@ package app
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/keybroker/keybroker/internal/config"
@@ -29,11 +30,14 @@ func Scenarios(cfg *config.Config, services fleet.Service) (all []*fleet.Scenari
 			notes = append(notes, fmt.Sprintf("provider %q: ", p.Name)+fmt.Sprintf(format, args...))
 		}
 		for _, g := range s.Provider.Groups {
-			if g.Unknown {
+			switch missing := missing(&g.Limits, p.Type); {
+			case g.Unknown:
 				note("the limits of %q are not stated; simulated as %s, which the broker learns", g.Name, g.Limits)
+			case len(missing) > 0:
+				note("of %q no limit on %s is stated; simulated without one, so the real keys may give less", g.Name, strings.Join(missing, " and "))
 			}
 		}
-		even := p.IsPoolingEnabled()
+		even := p.IsPoolingEnabled() || len(p.Keys) < 2
 		for _, k := range p.Keys {
 			if k.Group != "" && k.Limits != (config.Limits{}) {
 				note("the limits of key %q within its group are not simulated", k.ID)
@@ -52,6 +56,21 @@ func Scenarios(cfg *config.Config, services fleet.Service) (all []*fleet.Scenari
 		all = append(all, s)
 	}
 	return all, notes, nil
+}
+
+// missing lists what the provider limits and a configuration does not state.
+func missing(l *fleet.Limits, typ string) (names []string) {
+	d, _ := provider.Lookup(typ)
+	stated := map[provider.Dimension]int64{
+		provider.Requests: l.RPM + l.RPD + l.RPH, provider.InputTokens: l.ITPM, provider.OutputTokens: l.OTPM,
+		provider.Tokens: l.TPM + l.TPD, provider.Concurrency: l.Concurrency,
+	}
+	for _, x := range d.Limited {
+		if stated[x] == 0 {
+			names = append(names, x.String())
+		}
+	}
+	return names
 }
 
 // fleetGroups are the quota groups that have keys.

@@ -24,7 +24,8 @@ Written by %s, which measures it all in one run; not to be edited.
 | Go | %s |
 
 Rates and times are this machine's. Where two things were measured in turns, their ratio says
-more: whatever else the machine did, both had of it.
+more: whatever else the machine did, both had of it. Such a ratio is the median of those of all
+turns, the rates beside it are medians by themselves.
 
 `, "`make bench`", m.Date.Format("2006-01-02"), cmp.Or(o.CPU, "unknown"), m.Cores, m.OS, m.Go)
 	if err := o.ratios(&d); err != nil {

@@ -160,6 +160,7 @@ func TestScenariosThatAreWrong(t *testing.T) {
 		strings.Replace(good, "workers: 1", "rate: .inf", 1):                                       "10000 requests a second",
 		strings.Replace(good, "workers: 1", "rate: .nan", 1):                                       "10000 requests a second",
 		strings.Replace(good, "workers: 1", "workers: 1, input: {mean: .nan}", 1):                  "NaN is too much",
+		strings.Replace(good, "workers: 1", "workers: 1, input: {mean: 500, dev: 200}", 1):         "a dev of 200 is too much",
 		strings.Replace(good, "workers: 1", "workers: 1, input: {mean: 1e30}", 1):                  "1e+30 is too much",
 		strings.Replace(good, "{limits:", "{count: 2000000000, limits:", 1):                        "at most 10000 keys",
 		good + "expect: [{share: 99}]":                                                             "expect: 99 is not between 0 and 1",

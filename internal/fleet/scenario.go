@@ -194,6 +194,9 @@ func (s *Scenario) Complete() error {
 				fail("%s: %v is too much: at most %v", where, n, most)
 			}
 		}
+		if x.Dev > 10 {
+			fail("%s: a dev of %v is too much: it is a part of the mean", where, x.Dev)
+		}
 		if x.Mean < 0 || x.Dev < 0 || x.Min < 0 || x.Max < 0 || x.Max > 0 && x.Max < max(x.Min, x.Mean) {
 			fail("%s: no number may be negative, nor max below mean or min", where)
 		}
