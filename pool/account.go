@@ -365,7 +365,7 @@ func (a *account) learnWindow(now Time, p *Pool, l *lease, w *provider.Window, d
 	if w.Limit > 0 && b.capped(w.Limit) == b.limit {
 		b.unsure.settled(l)
 	}
-	if w.Remaining >= 0 && min(w.Remaining, b.limit)-(b.limit-b.used(now)) <= b.limit/8 { // it knows nothing of what we hold
+	if w.Remaining >= 0 && min(w.Remaining, b.limit)-max(0, b.limit-b.used(now)) <= b.limit/8 { // it knows nothing of what we hold
 		b.unseen.settled(l)
 	}
 	if b.limit < limit {

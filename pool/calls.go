@@ -337,8 +337,7 @@ func (p *Pool) report(now Time, id LeaseID, holder string, s provider.Signal, us
 	over := l.over()
 	freed = l.report(now, used, final) || freed
 	if over = l.over() - over; over > 0 {
-		a.class.queue.charge(holder, over)
-		a.class.queue.due = true // another may be the first
+		a.class.queue.owes(l, over)
 	}
 	p.dirty = p.dirty || !l.reserved.Covers(&l.used) // debt
 	freed = a.learn(now, p, l, &s) || freed

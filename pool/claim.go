@@ -2,6 +2,7 @@ package pool
 
 import (
 	"slices"
+	"time"
 
 	"github.com/keybroker/keybroker/internal/provider"
 )
@@ -11,6 +12,8 @@ import (
 const (
 	maxClaims = 8
 	maxChoice = 64
+
+	longBefore = time.Minute
 )
 
 // claim is what one of the first in line waits for. Those behind it may take from
@@ -23,15 +26,22 @@ type claim struct {
 	holder  string // whose it is
 }
 
-// claim gives one of the first in line the account, of those not claimed yet,
-// where it will fit first. A holder has one, however many it has in line. What a search remembers of smaller asks is too rough for
-// that: a large ask would go from one group to the next, and each be spent before
-// its turn. Where some are level, it stays with the one it had. found is where the
-// search would have it.
+// claim gives one of the first in line the account, of those not claimed yet, where
+// it will fit first. A holder has one, however many it has in line; and one more that
+// ends long before, if the first waits for what rests. What a search remembers of
+// smaller asks is too rough for that: a large ask would go from one group to the next,
+// and each be spent before its turn. Where some are level, it stays with the one it
+// had. found is where the search would have it.
 func (p *Pool) claim(now Time, c *class, w *Waiter, had []claim, found *account) {
 	q := &c.queue
-	if slices.ContainsFunc(q.claims, func(o claim) bool { return o.holder == w.Ask.Holder }) {
-		return
+	before := Never // the holder's own claim, if there is one
+	for i := range q.claims {
+		if o := &q.claims[i]; o.holder == w.Ask.Holder {
+			if before < Never || o.until <= now.Add(longBefore) {
+				return
+			}
+			before = o.until.Add(-longBefore)
+		}
 	}
 	s := p.search(now, c, &w.Ask)
 	best := claim{ask: s.ask, holder: s.holder, until: Never}
@@ -55,7 +65,7 @@ func (p *Pool) claim(now Time, c *class, w *Waiter, had []claim, found *account)
 	for _, g := range p.groups[:min(len(p.groups), maxChoice)] {
 		look(g.accounts[c.index])
 	}
-	if best.account != nil { // else there is nothing to wait for
+	if best.account != nil && (best.until < before || before == Never) { // else there is nothing to wait for
 		q.claims = append(q.claims, best)
 	}
 }

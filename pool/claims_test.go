@@ -7,6 +7,7 @@ package pool_test
 import (
 	"fmt"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -209,6 +210,22 @@ func TestOneHolderHasOneClaim(t *testing.T) {
 	}
 	served, _ := s.serves()
 	assert.Len(t, served, 6, "two in each of the others")
+}
+
+// But a holder whose oldest call waits for what rests has its other calls protected, too.
+func TestALongWaitCostsNotTheHoldersOtherCalls(t *testing.T) {
+	s := begin(t, pool.Config{Keys: []pool.Key{
+		{ID: "x", Limits: limits(plenty, 600, plenty)}, {ID: "y", Limits: limits(plenty, 600, plenty)},
+	}})
+	for _, g := range []pool.Grant{s.lease("a", without("y")), s.lease("b", without("y"))} {
+		s.ends(g, map[pool.LeaseID]string{1: "a", 2: "b"}[g.Lease], limited(10*time.Minute), provider.Amounts{provider.Requests: 1})
+	}
+	s.lease("a", input(600), without("x"))
+	s.waits("h", input(10), without("y"))
+	w := s.waits("h", input(500))
+	s.serves()
+	at, _ := s.polled(w, 9*minute, input(10))
+	assert.Equal(t, 50*sec, at, "as if it were alone")
 }
 
 // The only group that is large enough stands at the end of a long list.

@@ -164,6 +164,27 @@ func TestOldWordsSettleNothing(t *testing.T) {
 	assert.EqualValues(t, truth, s.limit(3).Limit)
 }
 
+// A debt that two have confirmed is in no doubt, though it is more than what is left.
+func TestNobodyTriesInSpiteOfADebt(t *testing.T) {
+	s := begin(t, pool.Config{Keys: one(limits(plenty, plenty, 1000))})
+	says := func(remaining int64) provider.Signal {
+		a := states(provider.OutputTokens, 1000, remaining)
+		a.Windows[0].Kind, a.Windows[0].Reset = provider.Refilling, provider.Unknown
+		return a
+	}
+	x, a := s.lease("x", output(10)), s.lease("a", output(10))
+	s.now = sec
+	s.answers(a, "a", says(400))
+	b := s.lease("b", output(10))
+	s.now = 2 * sec
+	s.ends(x, "x", fine, provider.Amounts{1, 0, 1010, 1010, 1})
+	s.now = 3 * sec
+	s.answers(b, "b", says(0))
+	s.now = 32 * sec
+	s.refused("b", output(10))
+	s.refused("c", output(10))
+}
+
 // Those who wait are woken for it, though nobody calls in between.
 func TestWaitersAreWokenToSee(t *testing.T) {
 	for name, lies := range shut {

@@ -108,6 +108,9 @@ func (p *Pool) expects(c *class, ask *Ask) {
 // nothing: whoever says so of each would have nothing set aside.
 func (p *Pool) learnOutput(l *lease, s *provider.Signal, used *provider.Amounts) {
 	n := used[provider.OutputTokens]
+	if n >= 0 { // earlier reports may have said more
+		n = max(n, l.used[provider.OutputTokens])
+	}
 	if l.size == 0 || n <= 0 || s.Class != provider.OK || l.refused != provider.OK { // an error is no answer
 		return
 	}
@@ -119,7 +122,7 @@ func (p *Pool) learnOutput(l *lease, s *provider.Signal, used *provider.Amounts)
 	}
 	t := topic{l.holder.name, l.account.class.index, l.size}
 	before := p.experience.of(t).expect(math.MaxInt64)
-	after := p.experience.note(t, mulDivUp(n, 1, min(sent, int64(l.count)))).expect(math.MaxInt64)
+	after := p.experience.note(t, mulDivUp(n, 1, max(1, min(sent, int64(l.count))))).expect(math.MaxInt64)
 	if after < before-before/4 {
 		p.reconsider(l.account.class, t.holder)
 	}

@@ -1,7 +1,10 @@
 package pool_test
 
 import (
+	"fmt"
+	"slices"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 
@@ -232,4 +235,55 @@ func TestMoreThanExpectedIsPaidForInLine(t *testing.T) {
 	assert.LessOrEqual(t, used["a"], used["b"]*11/10)
 	assert.InEpsilon(t, used["b"], used["c"], 0.1)
 	assert.Greater(t, used["a"]+used["b"]+used["c"], int64(300*8000*9/10))
+}
+
+// It is no turn of the others': those who come back after each call are served as often
+// as those who always have some in line.
+func TestOverUseOfOneIsPaidForByNobodyElse(t *testing.T) {
+	var keys []pool.Key
+	for i := range 4 {
+		keys = append(keys, pool.Key{ID: fmt.Sprint(i), Limits: limits(plenty, plenty, 8000)})
+	}
+	s := begin(t, pool.Config{Keys: keys})
+	var held []pool.Grant
+	for range 2 {
+		held = append(held, s.lease("far back", output(100), without("1", "2", "3"), func(a *pool.Ask) { a.TTL = 3 * time.Hour }))
+	}
+	s.now = 59 * minute
+	for i := range keys { // room comes in one of them after the other
+		others := slices.Delete([]string{"0", "1", "2", "3"}, i, i+1)
+		s.lease("x", output(7000), without(others...), func(a *pool.Ask) { a.TTL = 1 })
+		s.now += 1875 * sec / 1000
+		s.serves()
+	}
+	got := map[string]int{}
+	serve := func(w *pool.Waiter) {
+		h, n := w.Ask.Holder, w.Grant.Reserved[provider.OutputTokens]
+		got[h]++
+		s.ends(w.Grant, h, fine, provider.Amounts{1, 0, n, n, 1})
+		s.waits(h, output(1000))
+	}
+	s.waits("far back", output(8000))
+	for range 100 {
+		s.waits("many", output(1000))
+	}
+	s.waits("one by one", output(1000))
+	s.until(s.now, serve)
+	for _, g := range held {
+		s.ends(g, "far back", fine, provider.Amounts{1, 0, 1 << 40, 1 << 40, 1})
+	}
+	s.until(s.now+60*minute, serve)
+	assert.InEpsilon(t, got["many"], got["one by one"], 0.05)
+}
+
+// Reports are cumulative: a last one that says less than one before is not the truth.
+func TestAllReportsTeach(t *testing.T) {
+	s := begin(t, pool.Config{Keys: one(limits(plenty, plenty, plenty))})
+	for range 4 {
+		g := s.lease("h", output(4000))
+		_, err := s.Report(s.now, g.Lease, "h", fine, provider.Amounts{1, 0, 1500, 1500, 1}, false)
+		assert.NoError(t, err)
+		s.ends(g, "h", fine, provider.Amounts{1, 0, 1, 1, 1})
+	}
+	assert.EqualValues(t, 3000, s.setsAside("h", output(4000)))
 }

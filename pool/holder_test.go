@@ -157,3 +157,20 @@ func TestCapsAreExact(t *testing.T) {
 		}
 	})
 }
+
+// A lease that has run out counts no more; a late word of what was sent of it takes off
+// nothing again.
+func TestLateWordsOfLapsedLeasesTakeOffNothing(t *testing.T) {
+	s := begin(t, pool.Config{Keys: one(limits(plenty, plenty, plenty))})
+	capped := func(n int64) func(*pool.Ask) {
+		return func(a *pool.Ask) { a.TTL, a.Caps.Tokens = time.Minute, n }
+	}
+	for range 5 {
+		g := s.lease("h", input(100), several(10), capped(1000))
+		s.now += 90 * sec
+		_, err := s.ReportLast(s.now, g.Lease, "h", fine, provider.Amounts{1, -1, -1, -1, 1}, false)
+		require.NoError(t, err)
+	}
+	s.lease("h", input(1000), capped(1000))
+	s.overCap(1000, "h", input(1), capped(1000))
+}

@@ -122,11 +122,13 @@ func (l *lease) trim(now Time, sent int64) (freed bool) {
 		}
 		freed = freed || after < before
 	})
-	l.holder.tokens -= tokens(&l.reserved)
+	before := tokens(&l.reserved)
 	for d, n := range l.reserved {
 		l.reserved[d] = max(mulDivUp(n, sent, int64(l.count)), min(l.used[d], n))
 	}
-	l.holder.tokens += tokens(&l.reserved)
+	if !l.lapsed { // else they have been taken off
+		l.holder.tokens += tokens(&l.reserved) - before
+	}
 	l.count = int(sent)
 	return freed
 }

@@ -277,26 +277,44 @@ func (p *Pool) dequeue(w *Waiter) {
 	p.letGo(h)
 }
 
-// charge moves back in line who is given a part of a limit, or uses it beyond
-// what it was given. Virtual time goes on by its share of a turn, so that whoever
-// has waited for all the others' turns is level with a newcomer.
+// charge moves back in line who is given a part of a limit. Virtual time goes on by
+// its share of a turn, so that whoever has waited for all the others' turns is level
+// with a newcomer.
 func (q *queue) charge(holder string, part float64) {
 	if q.len == 0 && len(q.byHolder) == 0 {
 		return
 	}
-	cost := int64(part * virtual)
-	line := q.byHolder[holder]
-	if line != nil {
-		if line.first == nil { // it does not wait
-			line.pass = max(line.pass, q.now)
-		}
-		q.now = max(q.now, line.pass)
-		line.pass += cost
-		if line.index >= 0 {
-			q.lines.update(line, line.pass)
-		}
+	if line := q.byHolder[holder]; line != nil {
+		q.now = max(q.now, q.moveBack(line, part))
 	}
-	q.now += cost / int64(max(q.holders, 1))
+	q.passed(part)
+}
+
+// owes moves back in line who has used a part of a limit beyond what it was given. It
+// may be far back already, so that is nobody's turn; and no more virtual time goes by
+// than if twice as much had been given, as is usual where all guess.
+func (q *queue) owes(l *lease, part float64) {
+	if line := q.byHolder[l.holder.name]; line != nil {
+		q.moveBack(line, part)
+		q.passed(min(part, l.cost()))
+		q.due = true // another may be the first
+	}
+}
+
+// passed lets virtual time go on by a share of a part of a limit.
+func (q *queue) passed(part float64) { q.now += int64(part*virtual) / int64(max(q.holders, 1)) }
+
+// moveBack gives the place that the line had.
+func (q *queue) moveBack(l *line, part float64) (from int64) {
+	if l.first == nil { // it does not wait
+		l.pass = max(l.pass, q.now)
+	}
+	from = l.pass
+	l.pass += int64(part * virtual)
+	if l.index >= 0 {
+		q.lines.update(l, l.pass)
+	}
+	return from
 }
 
 // prune forgets holders who do not wait and whom virtual time has caught up

@@ -200,7 +200,7 @@ func (a *account) cast(now Time, d *doubt, holder string) {
 			now = min(now, o.since)
 		}
 	})
-	*d = doubt{by: holder, since: now}
+	*d = doubt{by: holder, since: now, open: d.open && d.by == holder}
 	a.doubted = true
 }
 
@@ -210,8 +210,9 @@ func (a *account) opens(now Time, d *doubt, holder string) Time {
 	case !d.of(holder):
 		return Never
 	case a.trial != 0:
-		return max(now, a.tried.Add(patience))
-	case d.open:
+		now = max(now, a.tried.Add(patience))
+	}
+	if d.open {
 		return now
 	}
 	return max(now, d.since.Add(secondOpinion))

@@ -177,8 +177,8 @@ var plants = []plant{
 	{
 		name: "a claim on everything", rule: "a holder has one claim, however many it has in line",
 		file: "claim.go", test: "TestOneHolderHasOneClaim", says: "two in each of the others",
-		old: "return o.holder == w.Ask.Holder",
-		new: "return false",
+		old: "if before < Never || o.until <= now.Add(longBefore) {\n\t\t\t\treturn\n\t\t\t}\n\t\t\tbefore = o.until.Add(-longBefore)",
+		new: "_ = o",
 	},
 	{
 		name: "short answers speak for long ones", rule: "answers teach something of asks of their size",
@@ -191,6 +191,12 @@ var plants = []plant{
 		file: "calls.go", test: "TestMoreThanExpectedIsPaidForInLine", says: "is not less than or equal to",
 		old: "if over = l.over() - over; over > 0 {",
 		new: "if over = 0; over > 0 {",
+	},
+	{
+		name: "over-use is a turn", rule: "what one owes costs nobody else a place",
+		file: "queue.go", test: "TestOverUseOfOneIsPaidForByNobodyElse", says: "Relative error is too high",
+		old: "\t\tq.moveBack(line, part)\n",
+		new: "\t\tq.now = max(q.now, q.moveBack(line, part))\n",
 	},
 	{
 		name: "old words settle doubts", rule: "only what was granted since doubts a word, or confirms it",
