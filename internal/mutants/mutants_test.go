@@ -34,7 +34,7 @@ func TestPlantedBugsAreCaught(t *testing.T) {
 	for _, p := range plants {
 		t.Run(p.name, func(t *testing.T) {
 			t.Parallel()
-			out, err := judge(t, p.home(), p.test, "-overlay="+overlay(t, p))
+			out, err := judge(t, p.home(), p.test, "-overlay="+overlay(t, p), "-gcflags=-N -l") // which compiles faster
 			require.NotContains(t, out, "[build failed]", "the planted code does not compile")
 			require.Error(t, err, "not caught: %s (%s)", p.name, p.rule)
 			reason, checks := refusal, "1"
