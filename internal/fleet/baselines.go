@@ -159,7 +159,7 @@ func (s *split) parts(p *process, k *credential) []*part {
 func (s *split) Begin(q *request) {
 	p := s.all.of(q.service)
 	need := s.reserved(q)
-	best, soonest := (*credential)(nil), time.Duration(sim.Never)
+	best, soonest := (*credential)(nil), sim.Never
 	keys := s.alive(p)
 	for i := range keys {
 		k := keys[(p.next+i)%len(keys)]
@@ -213,7 +213,7 @@ func newHeaders(r *run) (Strategy, error) { return &headers{random{r, processes{
 func (s *headers) Begin(q *request) {
 	p := s.all.of(q.service)
 	var best []*credential
-	most, soonest := -1.0, time.Duration(sim.Never)
+	most, soonest := -1.0, sim.Never
 	for _, k := range s.alive(p) {
 		if p.rest[k] > s.now {
 			soonest = min(soonest, p.rest[k]-s.now)
@@ -315,7 +315,7 @@ func (s *counter) Begin(q *request) {
 			s.fail(q)
 			return
 		}
-		from, next := s.chance.IntN(len(keys)), time.Duration(sim.Never)
+		from, next := s.chance.IntN(len(keys)), sim.Never
 		for i := range keys {
 			k := keys[(from+i)%len(keys)]
 			counts := s.of(k.group, q.service.Model)

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/keybroker/keybroker/internal/provider"
+	"github.com/keybroker/keybroker/internal/sim"
 	"github.com/keybroker/keybroker/pool"
 )
 
@@ -51,7 +52,7 @@ func newBrokered(r *run) (Strategy, error) {
 		}
 	}
 	engine, err := pool.New(cfg)
-	return &brokered{run: r, engine: engine, waits: map[*pool.Waiter]*request{}, wake: never}, err
+	return &brokered{run: r, engine: engine, waits: map[*pool.Waiter]*request{}, wake: sim.Never}, err
 }
 
 // engineTime is virtual time as the engine has it.
@@ -174,17 +175,17 @@ func (b *brokered) next() {
 	}
 	at := time.Duration(wake)
 	if wake == pool.Never || at >= b.scenario.Duration {
-		at = never
+		at = sim.Never
 	}
 	if at == b.wake && at > b.now {
 		return
 	}
 	b.wake = at
 	b.set++
-	if mine := b.set; at < never {
+	if mine := b.set; at < sim.Never {
 		b.at(at, func() {
 			if b.set == mine {
-				b.wake = never
+				b.wake = sim.Never
 				b.next()
 			}
 		})

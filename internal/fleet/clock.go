@@ -3,12 +3,8 @@ package fleet
 import (
 	"container/heap"
 	"context"
-	"math"
 	"time"
 )
-
-// never is later than any run lasts.
-const never = time.Duration(math.MaxInt64)
 
 // clock is virtual time: events in the order of their moments, and of those at one
 // moment in the order in which they were set.

@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -197,22 +198,17 @@ func TestEventsHappenInOrder(t *testing.T) {
 
 // What is reserved of a provider that counts what is really used is not what is counted.
 func TestProviderCountsAsItsDialectSays(t *testing.T) {
-	for typ, want := range map[string]int64{"anthropic": 0, "openai": 0} {
+	for typ, want := range map[string][2]int64{"anthropic": {0, 150}, "openai": {5000, 5000}} { // at first, and at the end
 		r := &run{scenario: parse(t, "provider: {type: "+typ+", groups: [{limits: {rpm: 10, tpm: 100000}}]}\nservices: [{workers: 1, max_tokens: 5000}]"), chance: newChance(1, 0), trail: make([]point, 1)}
 		r.upstream = newUpstream(r)
 		m := &member{Service: &r.scenario.Services[0]}
 		a := r.upstream.arrive(&request{service: m, key: r.upstream.keys[0], input: 100, output: 50})
 		assert.Equal(t, 200, a.status)
-		tokens := int64(0)
-		for _, b := range r.upstream.groups[0].models["m"].buckets {
-			if b.dimension == provider.Tokens {
-				tokens = b.total
-			}
-		}
-		if typ == "openai" {
-			want = 5000 // the larger of max_tokens and the estimate, kept
-		}
-		assert.Equal(t, want, tokens, typ)
+		buckets := r.upstream.groups[0].models["m"].buckets
+		tokens := buckets[slices.IndexFunc(buckets, func(b *bucket) bool { return b.dimension == provider.Tokens })]
+		assert.Equal(t, want[0], tokens.total, typ)
+		require.NoError(t, r.clock.run(t.Context(), time.Minute))
+		assert.Equal(t, want[1], tokens.total, typ)
 	}
 }
 

@@ -59,15 +59,15 @@ type Strategy interface {
 
 // Strategies makes them, by name. The first is ours.
 var Strategies = []struct {
-	Name, About string
-	make        func(r *run) (Strategy, error)
+	Name string
+	make func(r *run) (Strategy, error)
 }{
-	{"broker", "keybroker's engine leases each request", newBrokered},
-	{"random", "any key; after a 429, another one after a growing pause", newRandom},
-	{"round robin", "each process takes the keys in turn, and backs off after a 429", newRoundRobin},
-	{"static split", "each process has its part of every key's limits", newSplit},
-	{"headers", "each process takes the key that its own last headers say is freest", newHeaders},
-	{"minute counter", "all count each key's minute in one place, as gateways do with Redis", newCounter},
+	{"broker", newBrokered},
+	{"random", newRandom},
+	{"round robin", newRoundRobin},
+	{"static split", newSplit},
+	{"headers", newHeaders},
+	{"minute counter", newCounter},
 }
 
 // Run runs a scenario under one strategy. The only errors are those of the context, and
