@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -79,8 +78,12 @@ func simulate(ctx context.Context, env *environment, args []string) error {
 	if services.Count < 1 || services.Workers < 1 {
 		return &usageError{"--services and --workers must be 1 at least"}
 	}
-	if *page != "" { // rather now than after minutes
-		if err := os.WriteFile(*page, nil, 0o600); err != nil {
+	if *page != "" { // rather now than after minutes; what is there stays until then
+		w, err := os.OpenFile(*page, os.O_CREATE|os.O_WRONLY, 0o600)
+		if err != nil {
+			return err
+		}
+		if err := w.Close(); err != nil {
 			return err
 		}
 	}
@@ -238,7 +241,7 @@ func tell(env *environment, all []report.Scenario, output, page string) error {
 	}
 	var out []scenario
 	for _, s := range all {
-		out = append(out, scenario{cmp.Or(s.Name, "-"), s.About, s.Results})
+		out = append(out, scenario{s.Name, s.About, s.Results})
 	}
 	e := json.NewEncoder(env.stdout)
 	e.SetIndent("", "  ")

@@ -103,14 +103,19 @@ func TestSimulateABuiltInScenario(t *testing.T) {
 	assert.Contains(t, stdout.String(), "small-limit")
 }
 
-// An interrupted run ends at once.
+// An interrupted run ends at once, and leaves the page that there was.
 func TestSimulateIsInterrupted(t *testing.T) {
+	page := filepath.Join(t.TempDir(), "page.html")
+	require.NoError(t, os.WriteFile(page, []byte("of yesterday"), 0o600))
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
 	env, _, _ := around(nil)
 	began := time.Now()
-	assert.NotEqual(t, exitOK, run(ctx, env, []string{"simulate", "--scenario", "anthropic-saturated", "--strategy", "broker"}))
+	assert.NotEqual(t, exitOK, run(ctx, env, []string{"simulate", "--scenario", "anthropic-saturated", "--strategy", "broker", "--html", page}))
 	assert.Less(t, time.Since(began), 10*time.Second)
+	kept, err := os.ReadFile(page)
+	require.NoError(t, err)
+	assert.Equal(t, "of yesterday", string(kept), "what an interrupted run would replace")
 }
 
 func TestSimulateUsage(t *testing.T) {
