@@ -1,5 +1,8 @@
 package pool
 
+// Claims: what the first in line wait for, and nobody behind them may take. They are
+// made anew with each pass over the line; queue.go says when, class.go asks them.
+
 import (
 	"slices"
 	"time"
@@ -7,12 +10,12 @@ import (
 	"github.com/keybroker/keybroker/internal/provider"
 )
 
-// Bounds of how many in line have claims, and of the groups among which each
-// chooses.
 const (
+	// maxClaims and maxChoice bound how many in line have claims, and the groups among
+	// which each chooses.
 	maxClaims = 8
 	maxChoice = 64
-
+	// longBefore is by how much a holder's second claim must end before its first.
 	longBefore = time.Minute
 )
 

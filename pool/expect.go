@@ -1,18 +1,18 @@
 package pool
 
+// What to set aside for answers. An ask says the most that its answer can use, and few
+// answers come near that. Where the provider counts what is really used, to set all of it
+// aside for each would leave most of a limit idle. So it is what the holder's answers to
+// asks of that size have used of late, and some more; and never more than the limit, since
+// the provider does not refuse an ask that allows more. Who uses more than that owes it:
+// the next grants wait.
+
 import (
 	"math"
 	"math/bits"
 
 	"github.com/keybroker/keybroker/internal/provider"
 )
-
-// An ask says the most that its answer can use, and few answers come near that. Where
-// the provider counts what is really used, to set all of it aside for each would leave
-// most of a limit idle. So it is what the holder's answers have
-// used of late, and some more; and never more than the limit, since the provider does
-// not refuse an ask that allows more. Who uses more than that owes it: the next grants
-// wait.
 
 const (
 	// learnedFrom is how many answers are looked at, the latest. Of the largest of them,
