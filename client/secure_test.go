@@ -24,6 +24,21 @@ import (
 	"github.com/keybroker/keybroker/internal/config"
 )
 
+// serve runs a whole broker until the test ends.
+func serve(t *testing.T, cfg *config.Config) *app.App {
+	t.Helper()
+	a, err := app.New(t.Context(), cfg, app.Options{Logger: slog.New(slog.DiscardHandler)})
+	require.NoError(t, err)
+	ctx, stop := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- a.Run(ctx) }()
+	t.Cleanup(func() {
+		stop()
+		require.NoError(t, <-done)
+	})
+	return a
+}
+
 func TestClientsProveWhoTheyAre(t *testing.T) {
 	const key = "sk-cnry7f3a-secure"
 	provider := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -49,15 +64,7 @@ store: {type: memory}
 providers: [{name: p, type: anthropic, base_url: %q, keys: [{id: k, key: %s, rpm_limit: 1000}]}]
 `, hash, provider.URL, key), app.ConfigOptions())
 	require.NoError(t, err)
-	a, err := app.New(t.Context(), cfg, app.Options{Logger: slog.New(slog.DiscardHandler)})
-	require.NoError(t, err)
-	ctx, stop := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- a.Run(ctx) }()
-	t.Cleanup(func() {
-		stop()
-		require.NoError(t, <-done)
-	})
+	a := serve(t, cfg)
 
 	require.NoError(t, os.WriteFile(at("token"), []byte(token+"\n"), 0o600))
 	for _, c := range []struct {
@@ -132,15 +139,7 @@ store: {type: memory}
 providers: [{name: p, type: anthropic, base_url: "http://127.0.0.1", keys: [{id: k, key: sk-cnry7f3a-gap, rpm_limit: 1000000}]}]
 `), app.ConfigOptions())
 	require.NoError(t, err)
-	a, err := app.New(t.Context(), cfg, app.Options{Logger: slog.New(slog.DiscardHandler)})
-	require.NoError(t, err)
-	ctx, stop := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- a.Run(ctx) }()
-	t.Cleanup(func() {
-		stop()
-		require.NoError(t, <-done)
-	})
+	a := serve(t, cfg)
 	k, err := client.New(a.Addr().String(), client.WithTLSFiles(at("ca.crt"), at("invoices.crt"), at("invoices.key")))
 	require.NoError(t, err)
 	defer k.Close()
