@@ -67,7 +67,7 @@ test-sdks: ## official SDKs and a Node client against the broker
 
 .PHONY: mutants
 mutants: ## plant bugs in the engine and see each one caught
-	go test -count=1 -v ./internal/mutants
+	go test -count=1 -v ./internal/testing/mutants
 
 .PHONY: bench
 bench: ## speed, beside a bare grpc-go echo and Redis, to docs/benchmarks.md
@@ -96,11 +96,11 @@ soak: ## the property that judges the engine, SOAK times (default 1000000)
 
 .PHONY: siege
 siege: ## honest clients while a broker is attacked, with SIEGE (default 10000) connections
-	SIEGE=$${SIEGE:-10000} go test -count=1 -timeout 1h -run "^TestHonestClients" -v ./internal/siege
+	SIEGE=$${SIEGE:-10000} go test -count=1 -timeout 1h -run "^TestHonestClients" -v ./internal/testing/siege
 
 .PHONY: kill
 kill: ## a real broker, killed 200 times (or KILLS)
-	KILLS=$${KILLS:-200} go test -race -count=1 -timeout 1h -run '^TestKill$$' -v ./internal/killtest
+	KILLS=$${KILLS:-200} go test -race -count=1 -timeout 1h -run '^TestKill$$' -v ./internal/testing/killtest
 
 .PHONY: generate
 generate: $(BUF) ## gen/ from proto/

@@ -13,7 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/keybroker/keybroker/client"
-	"github.com/keybroker/keybroker/internal/canary"
+	"github.com/keybroker/keybroker/internal/testing/canary"
 )
 
 // Hooks hear of every lease, attempt and end, in order, and never of a key.

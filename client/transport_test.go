@@ -27,7 +27,7 @@ import (
 
 	"github.com/keybroker/keybroker/client"
 	keybrokerv1 "github.com/keybroker/keybroker/gen/keybroker/v1"
-	"github.com/keybroker/keybroker/internal/canary"
+	"github.com/keybroker/keybroker/internal/testing/canary"
 )
 
 const (

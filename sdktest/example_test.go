@@ -14,9 +14,9 @@ import (
 
 	"github.com/keybroker/keybroker/client"
 	"github.com/keybroker/keybroker/internal/app"
-	"github.com/keybroker/keybroker/internal/canary"
 	"github.com/keybroker/keybroker/internal/config"
 	"github.com/keybroker/keybroker/internal/sandbox"
+	"github.com/keybroker/keybroker/internal/testing/canary"
 )
 
 // Anthropic's SDK with leased keys. Without a BaseURL it calls Anthropic itself.

@@ -15,7 +15,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/keybroker/keybroker/client"
-	"github.com/keybroker/keybroker/internal/canary"
+	"github.com/keybroker/keybroker/internal/testing/canary"
 )
 
 // OpenTelemetry's own handler traces calls to the broker as parts of the request

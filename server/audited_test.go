@@ -21,7 +21,7 @@ import (
 	keybrokerv1 "github.com/keybroker/keybroker/gen/keybroker/v1"
 	"github.com/keybroker/keybroker/internal/access"
 	"github.com/keybroker/keybroker/internal/audit"
-	"github.com/keybroker/keybroker/internal/canary"
+	"github.com/keybroker/keybroker/internal/testing/canary"
 	"github.com/keybroker/keybroker/pool"
 	"github.com/keybroker/keybroker/server"
 )

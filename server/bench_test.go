@@ -27,10 +27,10 @@ import (
 	"github.com/keybroker/keybroker/internal/access"
 	"github.com/keybroker/keybroker/internal/audit"
 	"github.com/keybroker/keybroker/internal/broker"
-	"github.com/keybroker/keybroker/internal/canary"
 	"github.com/keybroker/keybroker/internal/certs"
 	"github.com/keybroker/keybroker/internal/provider"
 	"github.com/keybroker/keybroker/internal/secret"
+	"github.com/keybroker/keybroker/internal/testing/canary"
 	"github.com/keybroker/keybroker/pool"
 	"github.com/keybroker/keybroker/server"
 )

@@ -41,10 +41,10 @@ import (
 	"github.com/keybroker/keybroker/internal/app"
 	"github.com/keybroker/keybroker/internal/audit"
 	"github.com/keybroker/keybroker/internal/broker"
-	"github.com/keybroker/keybroker/internal/canary"
 	"github.com/keybroker/keybroker/internal/config"
 	"github.com/keybroker/keybroker/internal/secret"
-	"github.com/keybroker/keybroker/internal/wiretap"
+	"github.com/keybroker/keybroker/internal/testing/canary"
+	"github.com/keybroker/keybroker/internal/testing/wiretap"
 	"github.com/keybroker/keybroker/pool"
 	"github.com/keybroker/keybroker/server"
 )

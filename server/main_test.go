@@ -6,7 +6,7 @@ import (
 
 	"google.golang.org/grpc/grpclog"
 
-	"github.com/keybroker/keybroker/internal/canary"
+	"github.com/keybroker/keybroker/internal/testing/canary"
 )
 
 func TestMain(m *testing.M) {

@@ -11,8 +11,8 @@ import (
 	"google.golang.org/grpc/status"
 
 	keybrokerv1 "github.com/keybroker/keybroker/gen/keybroker/v1"
-	"github.com/keybroker/keybroker/internal/canary"
 	"github.com/keybroker/keybroker/internal/secret"
+	"github.com/keybroker/keybroker/internal/testing/canary"
 	"github.com/keybroker/keybroker/server"
 )
 

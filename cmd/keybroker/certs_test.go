@@ -12,8 +12,8 @@ import (
 	"github.com/stretchr/testify/require"
 	"gopkg.in/yaml.v3"
 
-	"github.com/keybroker/keybroker/internal/canary"
 	"github.com/keybroker/keybroker/internal/certs"
+	"github.com/keybroker/keybroker/internal/testing/canary"
 )
 
 func TestCertsTellsPeopleWhatToDo(t *testing.T) {

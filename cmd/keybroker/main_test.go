@@ -19,7 +19,7 @@ import (
 	"gopkg.in/yaml.v3"
 
 	"github.com/keybroker/keybroker/internal/access"
-	"github.com/keybroker/keybroker/internal/canary"
+	"github.com/keybroker/keybroker/internal/testing/canary"
 )
 
 // TestMain lets a test run the whole program as a child: see signal_test.go.

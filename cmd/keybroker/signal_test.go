@@ -25,8 +25,8 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	keybrokerv1 "github.com/keybroker/keybroker/gen/keybroker/v1"
-	"github.com/keybroker/keybroker/internal/canary"
-	"github.com/keybroker/keybroker/internal/wiretap"
+	"github.com/keybroker/keybroker/internal/testing/canary"
+	"github.com/keybroker/keybroker/internal/testing/wiretap"
 )
 
 // address waits for the line that says where the broker listens.

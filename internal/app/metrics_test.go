@@ -16,9 +16,9 @@ import (
 
 	keybrokerv1 "github.com/keybroker/keybroker/gen/keybroker/v1"
 	"github.com/keybroker/keybroker/internal/app"
-	"github.com/keybroker/keybroker/internal/canary"
 	"github.com/keybroker/keybroker/internal/config"
-	"github.com/keybroker/keybroker/internal/wiretap"
+	"github.com/keybroker/keybroker/internal/testing/canary"
+	"github.com/keybroker/keybroker/internal/testing/wiretap"
 )
 
 func TestMetricsAreServed(t *testing.T) {

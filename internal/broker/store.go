@@ -9,7 +9,7 @@ import (
 
 // Store keeps, under a name, who owns it and one small record. Owners are ordered
 // by their epochs: what an earlier one still tries is refused. Implementations are
-// safe for concurrent use; internal/store/storetest says in full how they behave.
+// safe for concurrent use; internal/testing/storetest says in full how they behave.
 //
 // Other errors than ErrFenced, the context's among them, leave open whether the
 // call had its effect, at once or later. A call returns when its context ends. No

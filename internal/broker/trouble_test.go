@@ -14,7 +14,7 @@ import (
 
 	"github.com/keybroker/keybroker/internal/broker"
 	"github.com/keybroker/keybroker/internal/provider"
-	"github.com/keybroker/keybroker/internal/store/storetest"
+	"github.com/keybroker/keybroker/internal/testing/storetest"
 	"github.com/keybroker/keybroker/pool"
 )
 

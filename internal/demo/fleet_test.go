@@ -17,10 +17,10 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/keybroker/keybroker/internal/app"
-	"github.com/keybroker/keybroker/internal/canary"
 	"github.com/keybroker/keybroker/internal/config"
 	"github.com/keybroker/keybroker/internal/demo"
 	"github.com/keybroker/keybroker/internal/sandbox"
+	"github.com/keybroker/keybroker/internal/testing/canary"
 )
 
 func TestFleetIsNeverToldToSlowDown(t *testing.T) {

@@ -4,7 +4,7 @@ import (
 	"os"
 	"testing"
 
-	"github.com/keybroker/keybroker/internal/canary"
+	"github.com/keybroker/keybroker/internal/testing/canary"
 )
 
 func TestMain(m *testing.M) { os.Exit(canary.Main(m, nil)) }

@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/keybroker/keybroker/internal/broker"
-	"github.com/keybroker/keybroker/internal/store/storetest"
+	"github.com/keybroker/keybroker/internal/testing/storetest"
 )
 
 const patience = 20 * time.Second

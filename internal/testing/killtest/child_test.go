@@ -19,8 +19,8 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	keybrokerv1 "github.com/keybroker/keybroker/gen/keybroker/v1"
-	"github.com/keybroker/keybroker/internal/canary"
-	"github.com/keybroker/keybroker/internal/wiretap"
+	"github.com/keybroker/keybroker/internal/testing/canary"
+	"github.com/keybroker/keybroker/internal/testing/wiretap"
 )
 
 // binary is the program, built once.
@@ -39,7 +39,7 @@ func build() {
 	}
 	binary = filepath.Join(dir, "keybroker")
 	cmd := exec.Command("go", "build", "-race", "-tags", "failpoints", "-o", binary, "./cmd/keybroker")
-	cmd.Dir = filepath.Join("..", "..")
+	cmd.Dir = filepath.Join("..", "..", "..")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		panic(fmt.Sprintf("go build: %v\n%s", err, out))
 	}

@@ -12,7 +12,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	keybrokerv1 "github.com/keybroker/keybroker/gen/keybroker/v1"
-	"github.com/keybroker/keybroker/internal/canary"
+	"github.com/keybroker/keybroker/internal/testing/canary"
 )
 
 // Options are those of a connection that is overheard. The one thing that is left out is

@@ -17,7 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-const root = "../.."
+const root = "../../.."
 
 // Always the same cases, so that a bug caught today is caught tomorrow.
 var flags = []string{"-rapid.checks=20000", "-rapid.seed=1", "-rapid.nofailfile", "-rapid.shrinktime=1ms"}

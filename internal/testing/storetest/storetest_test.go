@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/keybroker/keybroker/internal/broker"
-	"github.com/keybroker/keybroker/internal/store/storetest"
+	"github.com/keybroker/keybroker/internal/testing/storetest"
 )
 
 func TestMemory(t *testing.T) {

@@ -11,7 +11,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/keybroker/keybroker/internal/canary"
+	"github.com/keybroker/keybroker/internal/testing/canary"
 )
 
 // The times of a lease. They are short, since after a crash a slot, and output that

@@ -26,9 +26,9 @@ import (
 
 	keybrokerv1 "github.com/keybroker/keybroker/gen/keybroker/v1"
 	"github.com/keybroker/keybroker/internal/access"
-	"github.com/keybroker/keybroker/internal/canary"
 	"github.com/keybroker/keybroker/internal/certs"
-	"github.com/keybroker/keybroker/internal/wiretap"
+	"github.com/keybroker/keybroker/internal/testing/canary"
+	"github.com/keybroker/keybroker/internal/testing/wiretap"
 )
 
 var binary string
@@ -78,7 +78,7 @@ func compile() {
 	}
 	binary = filepath.Join(dir, "keybroker")
 	cmd := exec.Command("go", "build", "-o", binary, "./cmd/keybroker") // as it is shipped: it is its memory that counts
-	cmd.Dir = filepath.Join("..", "..")
+	cmd.Dir = filepath.Join("..", "..", "..")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		panic(fmt.Sprintf("go build: %v\n%s", err, out))
 	}

@@ -12,7 +12,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	keybrokerv1 "github.com/keybroker/keybroker/gen/keybroker/v1"
-	"github.com/keybroker/keybroker/internal/canary"
+	"github.com/keybroker/keybroker/internal/testing/canary"
 )
 
 func TestMain(m *testing.M) { os.Exit(canary.Main(m, nil)) }

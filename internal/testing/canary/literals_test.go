@@ -32,7 +32,7 @@ var (
 
 // exceptions are keys without the mark, by file and by how the key begins.
 var exceptions = []struct{ file, key, why string }{
-	{"internal/canary/", "", "it plants keys, and says what they look like"},
+	{"internal/testing/canary/", "", "it plants keys, and says what they look like"},
 	{"internal/config/config_test.go", " \t", "a key that is blank"},
 	{"internal/config/config_test.go", "sk\n", "no key, for its white space"},
 	{"cmd/keybroker/audit_test.go", "flags", "a part of an error about --key"},
@@ -49,7 +49,7 @@ var exceptions = []struct{ file, key, why string }{
 // counts where it stands: in secret.New("…"), in a field ApiKey, in a list Keys, and
 // behind the name of a header.
 func TestKeysHaveTheMark(t *testing.T) {
-	root, err := filepath.Abs("../..")
+	root, err := filepath.Abs("../../..")
 	require.NoError(t, err)
 	read, used := 0, map[int]bool{}
 	var bad []string
