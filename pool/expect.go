@@ -1,23 +1,24 @@
 package pool
 
 // What to set aside for answers. An ask says the most that its answer can use, and few
-// answers come near that. Where the provider counts what is really used, to set all of it
-// aside for each would leave most of a limit idle. So it is what the holder's answers to
-// asks of that size have used of late, and some more; and never more than the limit, since
-// the provider does not refuse an ask that allows more. Who uses more than that owes it:
-// the next grants wait.
+// answers come near that. Where the provider counts what is really used, setting aside
+// the most for each ask would leave most of a limit idle. So we set aside what the
+// holder's answers to asks of that size have used of late, and some more; but never more
+// than the limit, since the provider does not refuse an ask that allows more. Whoever
+// uses more than that owes it: the next grants wait.
 
 import (
 	"math"
 	"math/bits"
 
 	"github.com/keybroker/keybroker/internal/provider"
+	"github.com/keybroker/keybroker/pool/limit"
 )
 
 const (
-	// learnedFrom is how many answers are looked at, the latest. Of the largest of them,
-	// 5/4 is set aside; twice as much while there are fewer, and all while there are
-	// fewer than learnedLeast.
+	// learnedFrom is how many of the latest answers are looked at. 5/4 of the largest of
+	// them is set aside; with fewer answers twice the largest; with fewer than
+	// learnedLeast the most that the ask allows.
 	learnedFrom  = 32
 	learnedLeast = 4
 	// maxLearned bounds what is remembered, in a pool.
@@ -25,19 +26,19 @@ const (
 )
 
 // topic is what answers teach something about: asks of one holder, of one class of
-// models, for answers of one size. A short answer to one who wants no long one says
-// nothing of those who do.
+// models, for answers of one size. A short answer to an ask that wants no long one says
+// nothing of asks that do.
 type topic struct {
 	holder string
 	class  int
 	size   uint8
 }
 
-// sizeOf puts those answers together whose most is less than twice that of another.
+// sizeOf gives asks one size whose most lies between the same two powers of two.
 func sizeOf(most int64) uint8 { return uint8(bits.Len64(uint64(max(most, 0)))) } // #nosec G115 -- 64 at most
 
-// experience is what is known. When half of maxLearned topics have had an answer, those
-// that had none meanwhile are forgotten: who still calls stays known.
+// experience is what answers have taught. When half of maxLearned topics have had an
+// answer, those that had none meanwhile are forgotten: whoever still calls stays known.
 type experience struct{ recent, older map[topic]*outputs }
 
 func (k *experience) of(t topic) *outputs {
@@ -62,7 +63,7 @@ func (k *experience) note(t topic, n int64) (o *outputs) {
 	return o
 }
 
-// outputs are the latest that a holder's answers have used.
+// outputs are what a holder's latest answers have used.
 type outputs struct {
 	last [learnedFrom]int64
 	n    uint64
@@ -73,7 +74,7 @@ func (o *outputs) note(n int64) {
 	o.n++
 }
 
-// expect gives what to set aside for the next; no more than the most.
+// expect returns what to set aside for the next answer, and at most most.
 func (o *outputs) expect(most int64) int64 {
 	if o == nil || o.n < learnedLeast {
 		return most
@@ -83,13 +84,13 @@ func (o *outputs) expect(most int64) int64 {
 		top = max(top, n)
 	}
 	if o.n < learnedFrom {
-		return min(most, mulDivUp(top, 2, 1))
+		return min(most, limit.MulDivUp(top, 2, 1))
 	}
-	return min(most, mulDivUp(top, 5, 4))
+	return min(most, limit.MulDivUp(top, 5, 4))
 }
 
-// expects puts what is likely in the place of the most that an ask's answer can use.
-// Asked again, it only takes away more.
+// expects puts what an ask's answer will likely use in the place of the most that it can
+// use. Called again for the same ask, it only lowers that further.
 func (p *Pool) expects(c *class, ask *Ask) {
 	out := &ask.Amounts[provider.OutputTokens]
 	if !p.cfg.Dialect.Counts || *out <= 0 {
@@ -104,11 +105,11 @@ func (p *Pool) expects(c *class, ask *Ask) {
 	ask.Amounts[provider.Tokens] = max(0, ask.Amounts[provider.Tokens]-less)
 }
 
-// learnOutput takes note of what an answer has used. One without output teaches
-// nothing: whoever says so of each would have nothing set aside.
+// learnOutput takes note of what an answer has used. An answer without output is ignored,
+// or a client that reports 0 each time would reserve nothing.
 func (p *Pool) learnOutput(l *lease, s *provider.Signal, used *provider.Amounts) {
 	n := used[provider.OutputTokens]
-	if n >= 0 { // earlier reports may have said more
+	if n >= 0 { // earlier reports may have stated more
 		n = max(n, l.used[provider.OutputTokens])
 	}
 	if l.size == 0 || n <= 0 || s.Class != provider.OK || l.refused != provider.OK { // an error is no answer
@@ -116,13 +117,13 @@ func (p *Pool) learnOutput(l *lease, s *provider.Signal, used *provider.Amounts)
 	}
 	sent := int64(1)
 	if l.count > 1 {
-		if sent = used[provider.Requests]; sent <= 0 { // of how many answers it is nobody knows
+		if sent = used[provider.Requests]; sent <= 0 { // nobody knows of how many answers it is
 			return
 		}
 	}
 	t := topic{l.holder.name, l.account.class.index, l.size}
 	before := p.experience.of(t).expect(math.MaxInt64)
-	after := p.experience.note(t, mulDivUp(n, 1, max(1, min(sent, int64(l.count))))).expect(math.MaxInt64)
+	after := p.experience.note(t, limit.MulDivUp(n, 1, max(1, min(sent, int64(l.count))))).expect(math.MaxInt64)
 	if after < before-before/4 {
 		p.reconsider(l.account.class, t.holder)
 	}
@@ -131,17 +132,15 @@ func (p *Pool) learnOutput(l *lease, s *provider.Signal, used *provider.Amounts)
 // reconsider has a holder's waiters ask for no more than is likely now.
 func (p *Pool) reconsider(c *class, holder string) {
 	q := &c.queue
-	line := q.byHolder[holder]
-	if line == nil {
+	t := q.byHolder[holder]
+	if t == nil {
 		return
 	}
-	for w := line.first; w != nil; w = w.next {
+	for w := t.first; w != nil; w = w.next {
 		before := tokens(&w.Ask.Amounts)
 		p.expects(c, &w.Ask)
 		p.holders[holder].tokens += tokens(&w.Ask.Amounts) - before
-		for d, n := range w.Ask.Amounts {
-			q.least[d] = min(q.least[d], n)
-		}
+		q.lower(&w.Ask.Amounts)
 		q.due = true
 	}
 }

@@ -2,9 +2,9 @@ package pool
 
 import "github.com/keybroker/keybroker/internal/provider"
 
-// Caps bound what one holder may have of a pool at one time. 0 is no bound. They
-// are looked at when somebody asks, and who waits counts as if it had been served:
-// so nobody reaches the head of a line who may not have what it waits for.
+// Caps bound what one holder may have of a pool at one time. 0 is no bound. They are
+// looked at when somebody asks, and an ask that waits counts as if it had been served: so
+// nobody reaches the head of a line who may not have what it waits for.
 type Caps struct {
 	Leases  int   // open, or waited for
 	Waiters int   // calls in line
@@ -36,8 +36,8 @@ func (p *Pool) letGo(h *holder) {
 	}
 }
 
-// capped reports whether an ask is more than its holder may have.
-func (p *Pool) capped(ask *Ask) error {
+// overCaps returns an error if an ask is more than its holder may have.
+func (p *Pool) overCaps(ask *Ask) error {
 	c := &ask.Caps
 	var none holder
 	h := p.holders[ask.Holder]
@@ -65,6 +65,6 @@ func tokens(a *provider.Amounts) int64 {
 	return min(a[provider.InputTokens], mostTokens) + min(a[provider.OutputTokens], mostTokens)
 }
 
-// mostTokens of a kind are counted of one lease, so that the sum over a million of
-// them stays within an int64.
+// mostTokens of a kind are counted of one lease, so that the sum over a million leases
+// fits an int64.
 const mostTokens = 1 << 40

@@ -2,7 +2,6 @@ package pool
 
 import (
 	"slices"
-	"time"
 
 	"github.com/keybroker/keybroker/internal/provider"
 )
@@ -36,7 +35,7 @@ type KeyMetadata struct {
 	Health        Health
 	LastError     string // the last reason why it was not healthy
 	LastErrorAt   Time
-	CooldownUntil Time     // rests until then; in the past if it does not
+	CooldownUntil Time     // out of use before; in the past if it is not
 	Open          int      // leases
 	Organization  string   // as answers name it
 	Forbidden     []string // classes of models that it may not use, for now
@@ -47,12 +46,12 @@ type KeyMetadata struct {
 	probe bool // the one lease that finds out whether it works is out
 }
 
-// IsAvailable reports whether the key could be leased, were there capacity: it
-// works, as far as is known, and does not rest.
+// IsAvailable reports whether the key could be leased, were there capacity: it works, as
+// far as is known, and is not out of use.
 func (k *KeyMetadata) IsAvailable() bool { return !k.probe && k.CooldownUntil <= k.at }
 
-// GetCapacityScore is what is left of the key's tightest limit, 0 to 1. A key
-// without limits scores 1, one that is not available 0.
+// GetCapacityScore returns what is left of the key's tightest limit, 0 to 1. A key without
+// limits scores 1, one that is not available 0.
 func (k *KeyMetadata) GetCapacityScore() float64 {
 	if !k.IsAvailable() {
 		return 0
@@ -74,29 +73,9 @@ type QuotaState struct {
 	Key           string // if the limits are of one key within the group
 	Limits        []LimitState
 	CooldownUntil Time
-	Reason        string // why, if it rests
+	Reason        string // why, if it is cooling down
 	Open          int
-	Window        int // leases at once while some limit is unknown; 0 when all are known
-}
-
-// LimitState is one bucket.
-type LimitState struct {
-	Dimension  provider.Dimension
-	Window     time.Duration // 0 for concurrency
-	Kind       provider.Kind
-	Limit      int64 // in force
-	Configured int64 // its ceiling; 0 if it was learned
-	Used       int64 // over Limit: debt
-	Held       int64
-	Remaining  int64
-	ResetAt    Time // when all that is used will have refilled
-	Name       string
-	Headroom   int64 // of Remaining, what is kept unused since the provider refused where we saw room
-	// Drift is what the provider's last headers said is used, less what we
-	// thought; ReadAt is when that was, 0 if never. Foreign is what others seem to
-	// have used in all.
-	Drift, Foreign int64
-	ReadAt         Time
+	Window        int // leases that may be open at once in slow start; 0 when all limits are known
 }
 
 // QueueState is one line of waiters.
@@ -150,19 +129,19 @@ func (p *Pool) Inspect(now Time) Snapshot {
 
 func (k *key) inspect(now Time) KeyMetadata {
 	m := KeyMetadata{
-		ID: k.id, Group: k.group.name, Priority: k.seat.tier, Weight: int(k.weight),
+		ID: k.id, Group: k.group.name, Priority: k.seat.priority, Weight: int(k.weight),
 		Health: k.health, LastError: k.lastErr, LastErrorAt: k.errAt, Open: k.open,
 		at: now, probe: k.probe != nil, Organization: k.organization,
 	}
-	for c, r := range k.barred {
-		if r.on && r.until > now {
-			m.Forbidden = append(m.Forbidden, c.name)
+	for class, c := range k.barred {
+		if c.active(now) {
+			m.Forbidden = append(m.Forbidden, class.name)
 		}
 	}
 	slices.Sort(m.Forbidden)
 	m.CooldownUntil = k.coolUntil()
 	for _, a := range k.group.accounts {
-		all := append(limits(now, a.buckets), limits(now, k.own[a.class])...)
+		all := limits(now, k.charges(a))
 		if m.Limits == nil || left(all) < left(m.Limits) {
 			m.Limits = all
 		}
@@ -180,7 +159,7 @@ func (k *key) coolUntil() Time {
 		until = 0
 	}
 	if k.index >= 0 {
-		until = max(until, k.restedAt)
+		until = max(until, k.restsUntil)
 	}
 	return until
 }
@@ -190,17 +169,17 @@ func (a *account) inspect(now Time) []QuotaState {
 		Group: a.group.name, Class: a.class.name, Limits: limits(now, a.buckets),
 		CooldownUntil: a.coolUntil(), Open: a.open,
 	}
-	for _, r := range a.rests() {
-		if r.on && r.until > now && r.until == q.CooldownUntil {
-			q.Reason = r.class.String()
+	for _, c := range a.cooldowns() {
+		if c.active(now) && c.until == q.CooldownUntil {
+			q.Reason = c.class.String()
 		}
 	}
-	if a.felt() {
-		q.Window = a.window
+	if a.slowStart.active() {
+		q.Window = a.slowStart.window
 	}
 	all := []QuotaState{q}
 	for _, k := range a.group.keys {
-		if own := k.own[a.class]; len(own) > 0 {
+		if own := k.own(a.class); len(own) > 0 {
 			all = append(all, QuotaState{
 				Group: q.Group, Class: q.Class, Key: k.id, Limits: limits(now, own), Open: k.open,
 			})
@@ -212,28 +191,14 @@ func (a *account) inspect(now Time) []QuotaState {
 func limits(now Time, buckets []*bucket) []LimitState {
 	var out []LimitState
 	for _, b := range buckets {
-		out = append(out, LimitState{
-			Dimension: b.dimension, Window: b.window, Kind: b.kind(), Limit: b.limit, Configured: b.ceiling,
-			Used: b.used(now), Held: b.held, Remaining: b.remaining(now), ResetAt: b.resetAt(now),
-			Name: b.name, Headroom: b.headroom(now), Drift: b.drift, Foreign: b.foreign, ReadAt: b.readAt,
-		})
+		out = append(out, b.Status(now))
 	}
 	return out
 }
 
-func (b *bucket) kind() provider.Kind {
-	switch b.meter.(type) {
-	case *refilling:
-		return provider.Refilling
-	case *fixed:
-		return provider.Fixed
-	}
-	return provider.Sliding
-}
-
 func (q *queue) inspect(class string, now Time) QueueState {
-	s := QueueState{Class: class, Waiters: q.len, Holders: q.lines.len(), OldestSince: now}
-	for _, e := range q.lines.items {
+	s := QueueState{Class: class, Waiters: q.len, Holders: q.turns.len(), OldestSince: now}
+	for _, e := range q.turns.items {
 		s.OldestSince = min(s.OldestSince, e.v.first.Since)
 	}
 	return s

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/keybroker/keybroker/internal/provider"
+	"github.com/keybroker/keybroker/pool/limit"
 )
 
 // LeaseID numbers the leases of a pool in the order of their grants, from 1.
@@ -12,24 +13,24 @@ type LeaseID uint64
 // Grant is a lease as its holder gets it.
 type Grant struct {
 	Lease   LeaseID
-	Key     int // its place in Config.Keys
-	Count   int // requests it is good for
+	Key     string // the id of the key
+	Count   int    // requests it is good for
 	Granted Time
 	StartBy Time // the request must be sent before
-	Expires Time // ends then, unless a report renews it
-	// Trial marks a lease beyond what the buckets allow: it finds out whether what
-	// one holder has said of the limits is so.
-	Trial bool
-	// Covered is whether nothing that it was charged need be written down before it
-	// is given out. Else that is so after the next State that is saved. It is always
-	// so while nobody keeps states.
-	Covered  bool
+	Expires Time // the lease ends then, unless a report renews it
+	// Probe marks a lease beyond what the buckets allow: it finds out whether what one
+	// holder has stated about the limits is so.
+	Probe bool
+	// Durable is true if the lease may be given out at once. If it is false, it may be
+	// given out when the next State has been saved. It is always true while nobody saves
+	// states.
+	Durable  bool
 	Class    string           // of models
 	Reserved provider.Amounts // for all its requests
 }
 
-// lease is one key in somebody's hands. There may be a million of them, so it
-// keeps only what cannot be derived.
+// lease is one key in somebody's hands. There may be a million of them, so it keeps
+// only what cannot be derived.
 type lease struct {
 	id       LeaseID
 	holder   *holder
@@ -44,196 +45,200 @@ type lease struct {
 	count    int              // requests it is good for
 	request  string
 
-	// Bits by the place of a bucket in account.buckets, then, from ownBit, in
-	// the key's own. A limit that was learned later has no bit.
-	charged, holding uint32
+	charged []*bucket // that it was charged to; shared with others, and never changed
+	holding places    // those of charged that hold an amount of it
 
 	size       uint8          // of the answer that was asked for; see sizeOf
 	refused    provider.Class // the provider's answer, if that was a refusal; else OK
-	trial      bool           // granted in spite of the buckets
-	covered    bool           // as in Grant
+	probe      bool           // granted in spite of the buckets
+	durable    bool           // as in Grant
 	lapsed     bool           // its time has run out; it is kept for late reports
 	last       bool           // it is not renewed any more
-	given      int32          // how many calls have got it
+	given      int32          // how many calls were answered with it
 	index      int32          // in the pool's heap of leases
 	prev, next *lease         // in the order of their grants
 }
 
 func (l *lease) place() *int32 { return &l.index }
 
-const ownBit = 16
+// places is a set of places in a list of at most maxBuckets.
+type places uint64
 
-// buckets calls f for each bucket that the lease was charged to.
-func (l *lease) buckets(f func(bit uint32, b *bucket)) {
-	l.list(0, l.account.buckets, f)
-	if l.key.own != nil {
-		l.list(ownBit, l.key.own[l.account.class], f)
-	}
-}
+const maxBuckets = 64
 
-func (l *lease) list(from int, bs []*bucket, f func(uint32, *bucket)) {
-	for i, b := range bs {
-		if bit := uint32(1) << (from + i); l.charged&bit != 0 {
-			f(bit, b)
-		}
-	}
-}
+func (s places) has(i int) bool { return s&(1<<i) != 0 }
+func (s *places) add(i int)     { *s |= 1 << i }
+func (s *places) drop(i int)    { *s &^= 1 << i }
 
-// take charges the reservation. An ask above a limit that was learned, or
-// lowered, reserves the limit: more would be debt for longer than a window, on
-// nobody's word but the holder's.
-func (l *lease) take(now Time) (covered bool) {
-	uncovered := false
-	l.charged = 1<<len(l.account.buckets) - 1
-	if l.key.own != nil {
-		l.charged |= (1<<len(l.key.own[l.account.class]) - 1) << ownBit
+// take charges the reservation. An ask above a limit that was learned or lowered
+// reserves the limit: more would be debt for longer than a window, on nobody's word but
+// the holder's. It returns whether all that it charged is durable.
+func (l *lease) take(now Time) (durable bool) {
+	l.charged = l.key.charges(l.account)
+	for _, b := range l.charged { // in all buckets, before anything is charged
+		d := b.Dimension()
+		l.reserved[d] = min(l.reserved[d], b.Limit())
 	}
-	l.buckets(func(_ uint32, b *bucket) { // of all, before any is charged
-		l.reserved[b.dimension] = min(l.reserved[b.dimension], b.limit)
-	})
-	l.buckets(func(bit uint32, b *bucket) {
-		n := l.reserved[b.dimension]
+	durable = true
+	for i, b := range l.charged {
+		n := l.reserved[b.Dimension()]
 		if n == 0 {
-			return
+			continue
 		}
-		if b.holds {
-			l.holding |= bit
+		if b.Holds() {
+			l.holding.add(i)
 		}
-		b.take(now, n)
-		uncovered = uncovered || !b.covered()
-	})
-	return !uncovered
+		b.Take(now, n)
+		durable = durable && b.Durable()
+	}
+	return durable
 }
 
-// trim gives back what was reserved for requests beyond so many that were sent. It
-// reports whether room came free.
+// part returns the largest part of any limit that amounts are, of those that the lease
+// is charged to; at least least.
+func (l *lease) part(least float64, amounts *provider.Amounts) float64 {
+	for _, b := range l.charged {
+		least = max(least, float64(amounts[b.Dimension()])/float64(b.Limit()))
+	}
+	return least
+}
+
+// cost is the part of a limit that a lease takes. Where nothing is limited, all cost
+// the same.
+func (l *lease) cost() float64 { return l.part(1.0/1024, &l.reserved) }
+
+// overuse is the part of a limit that was used beyond the reservation.
+func (l *lease) overuse() float64 {
+	over := l.used
+	for d, n := range l.reserved {
+		over[d] -= n
+	}
+	return l.part(0, &over)
+}
+
+// trim returns what was reserved for requests beyond so many that were sent. It returns
+// whether room came free.
 func (l *lease) trim(now Time, sent int64) (freed bool) {
 	if sent < 0 || sent >= int64(l.count) {
 		return false
 	}
-	l.buckets(func(bit uint32, b *bucket) {
-		d := b.dimension
-		before := l.reserved[d]
-		after := max(mulDivUp(before, sent, int64(l.count)), min(l.used[d], before))
-		if l.holding&bit != 0 {
-			b.hold(after - before)
-		} else {
-			b.refund(now, l.granted, before-after)
-		}
-		freed = freed || after < before
-	})
-	before := tokens(&l.reserved)
+	after := l.reserved
 	for d, n := range l.reserved {
-		l.reserved[d] = max(mulDivUp(n, sent, int64(l.count)), min(l.used[d], n))
+		after[d] = max(limit.MulDivUp(n, sent, int64(l.count)), min(l.used[d], n))
+	}
+	for i, b := range l.charged {
+		less := l.reserved[b.Dimension()] - after[b.Dimension()]
+		if l.holding.has(i) {
+			b.Hold(-less)
+		} else {
+			b.Refund(now, l.granted, less)
+		}
+		freed = freed || less > 0
 	}
 	if !l.lapsed { // else they have been taken off
-		l.holder.tokens += tokens(&l.reserved) - before
+		l.holder.tokens += tokens(&after) - tokens(&l.reserved)
 	}
-	l.count = int(sent)
+	l.reserved, l.count = after, int(sent)
 	return freed
 }
 
-// reservedFor is what was reserved for so many requests, or for all if that is
+// reservedFor is what was reserved for so many requests, or for all if that number is
 // not known.
 func (l *lease) reservedFor(d int, requests int64) int64 {
 	if requests < 0 || requests >= int64(l.count) {
 		return l.reserved[d]
 	}
-	return mulDivUp(l.reserved[d], requests, int64(l.count))
+	return limit.MulDivUp(l.reserved[d], requests, int64(l.count))
 }
 
 // left is what of the reservation has not been reported as used.
 func (l *lease) left(d provider.Dimension) int64 { return max(0, l.reserved[d]-l.used[d]) }
 
-// nextEvent is when the lease needs attention: a hold becomes a charge, or the
-// lease ends.
+// nextEvent is when the lease needs attention: a hold becomes a charge, or the lease
+// ends.
 func (l *lease) nextEvent() Time {
 	at := l.expires
-	if l.holding != 0 {
-		l.buckets(func(bit uint32, b *bucket) {
-			if l.holding&bit != 0 && b.window > 0 {
-				at = min(at, l.heldFrom.Add(b.holdFor()))
-			}
-		})
+	if l.holding == 0 {
+		return at
+	}
+	for i, b := range l.charged {
+		if l.holding.has(i) && !b.Slots() {
+			at = min(at, l.heldFrom.Add(b.HoldFor()))
+		}
 	}
 	return at
 }
 
-// charge turns holds that have lasted long enough into charges, or all of them,
-// but for slots. It reports whether there were any: what was held begins to
-// refill then.
-func (l *lease) charge(now Time, all bool) (charged bool) {
-	l.buckets(func(bit uint32, b *bucket) {
-		if l.holding&bit == 0 || b.window == 0 || !all && l.heldFrom.Add(b.holdFor()) > now {
-			return
+// chargeHeld turns holds that have lasted long enough into charges, or all of them; but
+// not slots. It returns whether there were any: what was held begins to refill then.
+func (l *lease) chargeHeld(now Time, all bool) (charged bool) {
+	for i, b := range l.charged {
+		if !l.holding.has(i) || b.Slots() || !all && l.heldFrom.Add(b.HoldFor()) > now {
+			continue
 		}
-		n := l.left(b.dimension)
-		l.holding &^= bit
-		b.charge(now, n)
-		b.hold(-n)
+		n := l.left(b.Dimension())
+		l.holding.drop(i)
+		b.Charge(now, n)
+		b.Hold(-n)
 		charged = charged || n > 0
-	})
+	}
 	return charged
 }
 
-// report replaces what was reserved by what was used, as far as it is known:
-// used is cumulative, and Unknown where the report does not say. What is over
-// the reservation is charged, as debt if need be; what is under it comes back
-// with the final report, as far as it is still there. It reports whether room
-// came free.
-func (l *lease) report(now Time, used provider.Amounts, final bool) (freed bool) {
-	l.bound(now, &used)
-	l.buckets(func(bit uint32, b *bucket) {
-		d := b.dimension
+// settle replaces what was reserved by what was used, as far as that is known: used is
+// cumulative, and Unknown where the report does not say. What exceeds the reservation is
+// charged, as debt if need be. What falls short of it comes back with the final report,
+// as far as it still counts. It returns whether room came free.
+func (l *lease) settle(now Time, used provider.Amounts, final bool) (freed bool) {
+	l.bound(now, l.charged, &used)
+	for i, b := range l.charged {
+		d := b.Dimension()
 		known, before, after := used[d] >= 0, l.used[d], max(l.used[d], used[d])
 		reserved := l.reserved[d]
 		switch {
-		case b.window == 0: // a slot is free when the lease ends, not before
-		case l.holding&bit != 0:
+		case b.Slots(): // a slot is free when the lease ends, not before
+		case l.holding.has(i):
 			kept := max(0, reserved-after)
 			if final && known {
-				l.holding &^= bit
+				l.holding.drop(i)
 				freed = freed || kept > 0
 				kept = 0
 			}
-			b.charge(now, after-before)
-			b.hold(kept - max(0, reserved-before))
+			b.Charge(now, after-before)
+			b.Hold(kept - max(0, reserved-before))
 			freed = freed || after > before // it refills from now on
 		case after > reserved:
-			b.charge(now, after-max(before, reserved))
+			b.Charge(now, after-max(before, reserved))
 		case final && known:
-			b.refund(now, l.granted, reserved-after)
+			b.Refund(now, l.granted, reserved-after)
 			freed = freed || after < reserved
 		}
-	})
+	}
 	l.used.Raise(&used)
 	return freed
 }
 
-// bound cuts reported amounts to what the provider can have let through since
-// the grant, over and above the reservation. A client that reports more is
-// mistaken or lies, and must not put the others in debt for ever.
-func (l *lease) bound(now Time, used *provider.Amounts) {
-	l.buckets(func(_ uint32, b *bucket) {
-		if b.window == 0 {
-			return
+// bound cuts reported amounts to the reservation and what the provider can have let
+// through beside it.
+func (l *lease) bound(now Time, buckets []*bucket, used *provider.Amounts) {
+	for _, b := range buckets {
+		if !b.Slots() {
+			d := b.Dimension()
+			used[d] = min(used[d], l.reserved[d]+b.Bound(now, l.granted))
 		}
-		d := b.dimension
-		refilled := mulDiv(b.limit, int64(now.Sub(l.granted)), int64(b.window))
-		used[d] = min(used[d], l.reserved[d]+b.limit+refilled)
-	})
+	}
 }
 
-// end settles what is left: holds become charges, slots come free. It reports
-// whether room came free.
+// end settles what is left: holds become charges, slots come free. It returns whether
+// room came free.
 func (l *lease) end(now Time) (freed bool) {
-	freed = l.charge(now, true)
-	l.buckets(func(bit uint32, b *bucket) {
-		if l.holding&bit != 0 { // a slot
-			b.hold(-l.reserved[b.dimension])
+	freed = l.chargeHeld(now, true)
+	for i, b := range l.charged {
+		if l.holding.has(i) { // a slot
+			b.Hold(-l.reserved[b.Dimension()])
 			freed = true
 		}
-	})
+	}
 	l.holding = 0
-	return freed || l.account.felt()
+	return freed || l.account.slowStart.active()
 }

@@ -78,7 +78,7 @@ func TestWaitersOfAnExhaustedPoolCostLittle(t *testing.T) {
 		p.Next(0)
 		assert.Equal(t, oldest, tier.oldest, "nothing is learned anew, so nothing was searched")
 		visited := 0
-		for _, e := range q.lines.items {
+		for _, e := range q.turns.items {
 			if e.v.cursor != e.v.first {
 				visited++
 			}

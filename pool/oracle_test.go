@@ -106,14 +106,14 @@ func (o *oracle) leasable(c *class, ask *Ask) (keys []*key) {
 // fits looks everywhere whether there is room, for somebody who is first.
 func (o *oracle) fits(c *class, ask *Ask) bool {
 	return slices.ContainsFunc(o.leasable(c, ask), func(k *key) bool {
-		return k.group.accounts[c.index].room(o.pool.now, &ask.Amounts, ask.Holder) && fits(o.pool.now, k.own[c], &ask.Amounts)
+		return k.group.accounts[c.index].room(o.pool.now, &ask.Amounts, ask.Holder) && fits(o.pool.now, k.own(c), &ask.Amounts)
 	})
 }
 
 // alive looks everywhere for a key that works and is not excluded.
 func (o *oracle) alive(c *class, ask *Ask) bool {
 	return slices.ContainsFunc(o.pool.keys, func(k *key) bool {
-		for _, r := range []*rest{k.barred[c], &k.group.rest, &k.group.accounts[c.index].rest} {
+		for _, r := range []*cooldown{k.barred[c], &k.group.cooldown, &k.group.accounts[c.index].cooldown} {
 			if r != nil && r.blocked(o.pool.now, ask.Holder) {
 				return false
 			}
@@ -253,12 +253,12 @@ func TestFirstInLineIsServedWhenItFits(t *testing.T) {
 // heads looks at the first of each queue, where it is known who that is.
 func (o *oracle) heads() {
 	for _, c := range o.pool.inOrder {
-		if c.queue.lines.len() == 0 {
+		if c.queue.turns.len() == 0 {
 			continue
 		}
-		first, pass := c.queue.lines.min()
+		first, pass := c.queue.turns.min()
 		ties := 0
-		for _, e := range c.queue.lines.items {
+		for _, e := range c.queue.turns.items {
 			if e.v.pass == pass {
 				ties++
 			}

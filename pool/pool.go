@@ -52,20 +52,6 @@ type Key struct {
 	Limits   []Limit
 }
 
-// Ask is what a holder asks for.
-type Ask struct {
-	Holder  string
-	Model   string
-	Amounts provider.Amounts // of one request; 0 or more in each dimension
-	Count   int              // requests; fewer may be granted. 0 is taken as 1
-	TTL     time.Duration
-	Exclude []string // keys, by id
-	Request string   // if not empty, the same ask again gets the same lease
-	Caps    Caps     // of the holder
-
-	most int64 // output tokens, as Amounts said before
-}
-
 // Counters count what happened since the pool was made.
 type Counters struct {
 	Granted, Released, Expired, RateLimited, AuthFailed int64
@@ -110,13 +96,11 @@ type Pool struct {
 	warnings   map[Notice]*Warning
 	keeps      bool // states are written down
 	dirty      bool // something has changed that is to outlive us
-	ghosts     heap[*ghost]
+	orphans    heap[*orphan]
 	before     *recovery // from which we began
-	hashed     map[uint64]*key
-	old        map[oldID]*oldLease
-	oldSince   Time // no earlier, as far as we know, was any of them granted
-	oldUntil   Time // then none is heard of for the first time
-	oldEnd     Time // then all have ended
+	known      []stated  // scratch of learn
+
+	predecessors predecessors
 }
 
 type requestKey struct{ holder, request string }
@@ -165,8 +149,8 @@ func (p *Pool) addKeys() error {
 	for _, g := range p.cfg.Groups {
 		byName[g.Name] = add(g.Name, g.Limits)
 	}
-	for i, c := range p.cfg.Keys {
-		k := &key{id: c.ID, number: i, weight: int64(max(c.Weight, 1)), index: -1}
+	for _, c := range p.cfg.Keys {
+		k := &key{id: c.ID, weight: int64(max(c.Weight, 1)), index: -1}
 		switch g, ok := byName[c.Group]; {
 		case c.Group == "":
 			k.group = add(c.ID, c.Limits)
@@ -175,7 +159,7 @@ func (p *Pool) addKeys() error {
 		default:
 			k.group = g
 			if len(c.Limits) > 0 {
-				k.own = map[*class][]*bucket{}
+				k.limited = map[*class]*keyLimits{}
 				k.limits, k.shared = p.share(c.Limits)
 				g.shares = g.shares || len(k.shared) > 0
 			}
@@ -204,11 +188,11 @@ func (p *Pool) share(limits []Limit) (each []Limit, shared []*bucket) {
 
 func (g *group) seat(priority int) *seat {
 	for _, s := range g.seats {
-		if s.tier == priority {
+		if s.priority == priority {
 			return s
 		}
 	}
-	s := &seat{tier: priority}
+	s := &seat{priority: priority}
 	g.seats = append(g.seats, s)
 	return s
 }
@@ -231,11 +215,11 @@ func (p *Pool) addClass(cfg Class) *class {
 		}
 		c.raise(a)
 		for _, s := range g.seats {
-			t := tiers[s.tier]
+			t := tiers[s.priority]
 			if t == nil {
 				sel, _ := NewSelector(p.cfg.Strategy, p.random.Uint64) // New has checked it
-				t = &tier{priority: s.tier, ready: sel}
-				tiers[s.tier] = t
+				t = &tier{priority: s.priority, ready: sel}
+				tiers[s.priority] = t
 				c.tiers = append(c.tiers, t)
 			}
 			cand := &Candidate{account: a, seat: s, tier: t, index: -1}

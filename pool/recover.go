@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/keybroker/keybroker/internal/provider"
+	"github.com/keybroker/keybroker/pool/limit"
 )
 
 // Recovery is what is known of the owner before.
@@ -24,7 +25,7 @@ type Recovery struct {
 // and long windows stand as far ahead as may have been granted.
 func (p *Pool) Recover(now Time, s *State, r Recovery) {
 	now = p.tick(now)
-	p.oldSince, p.oldUntil = now.Add(-r.TTL), now.Add(r.Overlap+r.TTL)
+	p.predecessors.since, p.predecessors.until = now.Add(-r.TTL), now.Add(r.Overlap+r.TTL)
 	if s == nil {
 		return
 	}
@@ -33,7 +34,7 @@ func (p *Pool) Recover(now Time, s *State, r Recovery) {
 		groups: map[string]*GroupState{}, keys: map[string]*KeyState{}, classes: map[string]bool{}, models: map[string]string{}, strange: map[*group]bool{},
 	}
 	if s.Stopped { // nobody grants any more
-		x.until, p.oldUntil = now, now.Add(r.TTL)
+		x.until, p.predecessors.until = now, now.Add(r.TTL)
 	}
 	for i := range s.Groups {
 		x.groups[s.Groups[i].Name] = &s.Groups[i]
@@ -60,10 +61,12 @@ func (p *Pool) Recover(now Time, s *State, r Recovery) {
 // State is lost.
 func (p *Pool) Forget(now Time, r Recovery) {
 	now = p.tick(now)
-	p.oldSince, p.oldUntil = now.Add(-r.TTL), now.Add(r.Overlap+r.TTL)
+	p.predecessors.since, p.predecessors.until = now.Add(-r.TTL), now.Add(r.Overlap+r.TTL)
 	p.before = &recovery{p: p, now: now, until: now.Add(r.Overlap), ttl: r.TTL, lost: true}
 	for _, g := range p.groups {
-		p.groupBuckets(g, func(b *bucket) { p.before.unknown(g, b) })
+		for b := range g.buckets {
+			p.before.unknown(g, b)
+		}
 	}
 }
 
@@ -97,14 +100,14 @@ func (x *recovery) class(s *ClassState) {
 			return // it is not served any more, or in another class
 		}
 	}
-	x.rest(&c.rest, s.Rest)
+	x.cooldown(&c.cooldown, s.Rest)
 }
 
-func (x *recovery) rest(r *rest, s *RestState) {
+func (x *recovery) cooldown(c *cooldown, s *RestState) {
 	if s != nil {
-		*r = rest{
+		*c = cooldown{
 			on: true, until: x.now.Add(s.Left), only: s.Only, class: s.Class, operator: s.Operator, backoff: s.Backoff,
-			by: s.By, alone: x.now,
+			by: s.By, since: x.now,
 		}
 	}
 }
@@ -112,8 +115,8 @@ func (x *recovery) rest(r *rest, s *RestState) {
 func (x *recovery) key(k *key, s *KeyState) {
 	k.organization = s.Organization
 	if s.Health != Healthy {
-		k.health, k.backoff, k.until, k.accuser = s.Health, s.Backoff, x.now.Add(s.Rest), s.By
-		until := k.until
+		k.health, k.backoff, k.accusedUntil, k.accuser = s.Health, s.Backoff, x.now.Add(s.Rest), s.By
+		until := k.accusedUntil
 		if k.accuser != "" {
 			until = min(until, x.now.Add(secondOpinion))
 		}
@@ -121,19 +124,15 @@ func (x *recovery) key(k *key, s *KeyState) {
 	}
 	for name, r := range s.Barred {
 		if c := x.p.classes[name]; c != nil {
-			if k.barred == nil {
-				k.barred = map[*class]*rest{}
-			}
-			k.barred[c] = &rest{}
-			x.rest(k.barred[c], &r)
+			x.cooldown(k.barredFor(c), &r)
 		}
 	}
 	x.buckets(k.group, k.shared, s.Shared)
-	for c, own := range k.own {
-		if own = own[:len(own)-len(k.shared)]; x.moved(c) {
-			x.forget(k.group, own)
+	for c, l := range k.limited {
+		if x.moved(c) {
+			x.forget(k.group, l.each)
 		} else {
-			x.buckets(k.group, own, s.Own[c.name])
+			x.buckets(k.group, l.each, s.Own[c.name])
 		}
 	}
 }
@@ -151,7 +150,9 @@ func (x *recovery) group(g *group) {
 	}
 	strange, s := x.strange[g], x.groups[g.name]
 	if strange {
-		x.p.groupBuckets(g, func(b *bucket) { x.unknown(g, b) })
+		for b := range g.buckets {
+			x.unknown(g, b)
+		}
 	}
 	if s == nil { // it is new
 		return
@@ -159,7 +160,7 @@ func (x *recovery) group(g *group) {
 	if !strange {
 		x.buckets(g, g.shared, s.Shared)
 	}
-	x.rest(&g.rest, s.Rest)
+	x.cooldown(&g.cooldown, s.Rest)
 	accounts := make(map[string]*AccountState, len(s.Accounts))
 	for i := range s.Accounts {
 		accounts[s.Accounts[i].Class] = &s.Accounts[i]
@@ -172,30 +173,29 @@ func (x *recovery) group(g *group) {
 func (x *recovery) account(a *account, s *AccountState, strange bool) {
 	if s == nil { // nothing was granted in the class, unless its models were in another
 		if !strange && x.moved(a.class) {
-			x.forget(a.group, a.notShared())
+			x.forget(a.group, a.own)
 		}
 		return
 	}
-	x.rest(&a.rest, s.Rest)
-	if s.Window > 0 {
-		a.window, a.capped, a.steady = s.Window, s.Capped, s.Steady
+	x.cooldown(&a.cooldown, s.Rest)
+	if slow := &a.slowStart; s.Window > 0 {
+		slow.window, slow.capped, slow.steady = s.Window, s.Capped, s.Steady
 	}
 	for i := range s.Buckets {
-		if b := &s.Buckets[i]; b.Learned && !slices.ContainsFunc(a.buckets, b.is) && len(a.buckets) < ownBit-1 {
-			a.buckets = append(a.buckets, x.learned(b))
+		if b := &s.Buckets[i]; b.Learned && !slices.ContainsFunc(a.buckets, b.is) && len(a.buckets) < maxAccountBuckets {
+			a.add(x.learned(b))
 		}
 	}
-	a.missing = slices.DeleteFunc(a.missing, a.knows)
 	if strange {
 		return
 	}
 	if x.moved(a.class) { // some of its models were in another
-		x.forget(a.group, a.notShared())
+		x.forget(a.group, a.own)
 		return
 	}
-	x.buckets(a.group, a.notShared(), s.Buckets)
+	x.buckets(a.group, a.own, s.Buckets)
 	for _, b := range a.buckets {
-		a.hint(x.now, b, x.wall)
+		a.probeRecorded(x.now, b, x.wall)
 	}
 }
 
@@ -227,24 +227,20 @@ func (x *recovery) created(g *group, a *account) {
 	if !x.lost && (x.groups[g.name] == nil && !x.strange[g] || !x.moved(a.class)) {
 		return
 	}
-	x.forget(g, a.notShared())
+	x.forget(g, a.own)
 	for _, k := range g.keys {
-		if own := k.own[a.class]; own != nil && (x.lost || x.keys[k.id] != nil) {
-			x.forget(g, own[:len(own)-len(k.shared)])
+		if l := k.limited[a.class]; l != nil && (x.lost || x.keys[k.id] != nil) {
+			x.forget(g, l.each)
 		}
 	}
 }
 
 func (x *recovery) learned(s *BucketState) *bucket {
-	b := x.p.newBuckets(x.now, Limit{Dimension: s.Dimension, Name: s.Name, Window: s.Window, Kind: s.Kind, Amount: max(s.Limit, 1)})[0]
-	b.ceiling = 0
-	return b
+	return x.p.newLearned(x.now, Limit{Dimension: s.Dimension, Name: s.Name, Window: s.Window, Kind: s.Kind, Amount: max(s.Limit, 1)}, 0)
 }
 
 // is reports whether a bucket is the one that a state is of.
-func (s *BucketState) is(b *bucket) bool {
-	return b.dimension == s.Dimension && b.name == s.Name && b.window == s.Window
-}
+func (s *BucketState) is(b *bucket) bool { return b.Is(s.Dimension, s.Name, s.Window) }
 
 // buckets restores buckets. One that the record does not have is of a new limit: of
 // what counts against it nothing is known.
@@ -254,8 +250,8 @@ func (x *recovery) buckets(g *group, bs []*bucket, states []BucketState) {
 		switch {
 		case i >= 0:
 			x.bucket(g, b, &states[i])
-		case x.stopped && !long(b.window):
-			x.bucket(g, b, &BucketState{Limit: b.limit})
+		case x.stopped && !limit.Long(b.Window()):
+			x.bucket(g, b, &BucketState{Limit: b.Limit()})
 		default:
 			x.unknown(g, b)
 		}
@@ -263,19 +259,20 @@ func (x *recovery) buckets(g *group, bs []*bucket, states []BucketState) {
 }
 
 func (x *recovery) bucket(g *group, b *bucket, s *BucketState) {
-	if s.Lowered && s.Limit > 0 && s.Limit < b.limit {
-		b.setLimit(x.now, s.Limit)
+	if s.Lowered && s.Limit > 0 && s.Limit < b.Limit() {
+		b.SetLimit(x.now, s.Limit)
 	}
 	held, ahead := s.Held, s.Ahead
-	if b.holds { // they may be used any moment until the last of them has ended
+	if b.Holds() { // they may be used at any moment until the last of them has ended
 		held, ahead = held+ahead, 0
 	}
+	was := max(s.Limit, 1)
 	switch {
-	case x.stopped || long(b.window):
-		b.restore(x.now, x.until, &s.Amounts, max(s.Limit, 1), ahead)
-		x.haunt(g, b, held)
+	case x.stopped || limit.Long(b.Window()):
+		b.Restore(x.now, x.until, &s.Snapshot, was, ahead)
+		x.hold(g, b, held)
 	default:
-		b.restore(x.now, x.now, &s.Amounts, max(s.Limit, 1), 0)
+		b.Restore(x.now, x.now, &s.Snapshot, was, 0)
 		x.unknown(g, b)
 	}
 }
@@ -286,18 +283,19 @@ func (x *recovery) forget(g *group, bs []*bucket) {
 	}
 }
 
-// unknown takes a limit for used up: at once, or if amounts of it are held, at any
-// moment until the last of them has ended.
+// unknown takes a limit for used up: at once, or if amounts of it are held, at any moment
+// until the last of them has ended.
 func (x *recovery) unknown(g *group, b *bucket) {
-	if b.holds {
-		x.haunt(g, b, b.limit)
+	if b.Holds() {
+		x.hold(g, b, b.Limit())
 	} else {
-		b.meter.empty(x.until)
+		b.Exhaust(x.until)
 	}
 }
 
-func (x *recovery) haunt(g *group, b *bucket, n int64) {
+// hold holds n for leases of before, until the last of them has ended.
+func (x *recovery) hold(g *group, b *bucket, n int64) {
 	if n > 0 {
-		x.p.haunt(g, b, n, x.until.Add(b.mostHeld(x.ttl)))
+		x.p.holdOrphaned(g, b, n, x.until.Add(b.HeldAtMost(x.ttl)))
 	}
 }

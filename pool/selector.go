@@ -14,18 +14,17 @@ const (
 	Weighted    = "weighted"     // in proportion to the weights of the keys
 )
 
-// Candidate is a quota group's account for one class of models, together with
-// the group's keys of one priority: what a strategy chooses among. Keys of one
-// group share its limits, so it does not matter to capacity which of them is
-// taken; they take turns.
+// Candidate is what a strategy chooses among: a quota group's account for one class of
+// models, together with the group's keys of one priority. Keys of one group share its
+// limits, so it does not matter to capacity which of them is taken; they take turns.
 type Candidate struct {
 	account *account
 	seat    *seat
 	tier    *tier
-	index   int32 // in the selector's heap or in that of resting candidates
+	index   int32 // in the selector's heap, or in that of candidates that wait
 
-	// A resting candidate had no room when it was last asked.
-	resting bool
+	// A candidate that waits had no room when it was last asked.
+	waits   bool
 	blocked provider.Amounts // for this ask
 	why     fit              // because of this
 
@@ -35,13 +34,13 @@ type Candidate struct {
 
 func (c *Candidate) place() *int32 { return &c.index }
 
-// KeySelector is a pluggable strategy over the candidates that are not known to
-// be out of room. All methods cost O(log n) at most.
+// KeySelector is a pluggable strategy over the candidates that may have room. All methods
+// cost O(log n) at most.
 type KeySelector interface {
 	// Add and Remove keep the set.
 	Add(now Time, c *Candidate)
 	Remove(c *Candidate)
-	// Select names the next choice, nil if there is none.
+	// Select returns the next choice, nil if there is none.
 	Select() *Candidate
 	// Served tells that a lease was granted from c, which is in the set.
 	Served(now Time, c *Candidate)
@@ -155,9 +154,9 @@ func (s *RandomSelector) Served(Time, *Candidate) {}
 // Changed implements KeySelector.
 func (s *RandomSelector) Changed(Time, *Candidate) {}
 
-// WeightedSelector serves candidates in proportion to the summed weights of
-// their usable keys; keys of one group share its limits and take even turns. Each service advances a candidate's pass by the inverse of
-// its weight, and the lowest pass is next.
+// WeightedSelector serves candidates in proportion to the summed weights of their usable
+// keys. Keys of one group share its limits and take even turns. Each service advances a
+// candidate's pass by the inverse of its weight, and the lowest pass is next.
 type WeightedSelector struct {
 	heap heap[*Candidate]
 	pass int64 // of whoever was served last; nobody starts behind it

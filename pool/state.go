@@ -1,10 +1,10 @@
 package pool
 
 import (
-	"slices"
 	"time"
 
 	"github.com/keybroker/keybroker/internal/provider"
+	"github.com/keybroker/keybroker/pool/limit"
 )
 
 // State is what outlives the owner of a pool, as plain data. Moments are told as
@@ -82,105 +82,110 @@ type BucketState struct {
 	Limit     int64              `json:"limit"`
 	Learned   bool               `json:"learned,omitempty"` // and not configured
 	Lowered   bool               `json:"lowered,omitempty"` // below what is configured
-	Amounts
+	limit.Snapshot
 	Held  int64 `json:"held,omitempty"`
 	Ahead int64 `json:"ahead,omitempty"` // that may have been charged since
 }
 
-// State gives what is to be written down. From the first time on, leases tell by
-// Covered whether they may be given out before the next one is, which Saved says.
-// It is also when the pool is to be asked again for the sake of time alone: what is
-// used of long windows is less by then. Never means that it is not.
+// State returns what is to be saved. From the first time on, leases tell by Durable
+// whether they may be given out before the next State is saved, which Saved says. again
+// is when the pool wants to be asked for the sake of time alone: what is used of long
+// windows is less by then. Never means that it is not.
 func (p *Pool) State(now Time, stopped bool) (s *State, again Time) {
 	now = p.tick(now)
 	p.keeps, p.dirty = true, false
-	k := keeper{p: p, now: now, stopped: stopped, again: Never}
+	r := recorder{p: p, now: now, stopped: stopped, again: Never}
 	s = &State{Stopped: stopped}
 	for _, key := range p.keys {
-		s.Keys = append(s.Keys, k.key(key))
+		s.Keys = append(s.Keys, r.key(key))
 	}
 	for _, g := range p.groups {
-		s.Groups = append(s.Groups, k.group(g))
+		s.Groups = append(s.Groups, r.group(g))
 	}
 	for _, c := range p.inOrder {
-		cs := ClassState{Name: c.name, Rest: k.rest(&c.rest)}
+		cs := ClassState{Name: c.name, Rest: r.cooldown(&c.cooldown)}
 		if len(c.models) != 1 || c.models[0] != c.name {
 			cs.Models = c.models
 		}
 		s.Classes = append(s.Classes, cs)
 		c.stated = true
 	}
-	return s, k.again
+	return s, r.again
 }
 
-// Saved says that the last State has been written down. There is no other one in
-// between: one is written after the other.
+// Saved says that the last State has been saved. There is no other one in between: one
+// is saved after the other.
 func (p *Pool) Saved() {
-	p.buckets(func(b *bucket) { b.saved() })
-	for _, c := range p.inOrder {
-		c.kept = c.stated
-	}
-}
-
-// Dirty reports whether something has changed since the last State that is to
-// outlive the owner.
-func (p *Pool) Dirty() bool { return p.dirty }
-
-// buckets calls f for each bucket.
-func (p *Pool) buckets(f func(*bucket)) {
 	for _, g := range p.groups {
-		p.groupBuckets(g, f)
-	}
-}
-
-func (*Pool) groupBuckets(g *group, f func(*bucket)) {
-	each := func(bs []*bucket) {
-		for _, b := range bs {
-			f(b)
+		for b := range g.buckets {
+			b.Saved()
 		}
 	}
-	each(g.shared)
+	for _, c := range p.inOrder {
+		c.saved = c.stated
+	}
+}
+
+// Dirty reports whether something has changed since the last State that must outlive the
+// owner.
+func (p *Pool) Dirty() bool { return p.dirty }
+
+// buckets iterates over all buckets of a group and its keys, each once.
+func (g *group) buckets(yield func(*bucket) bool) {
+	each := func(lists ...[]*bucket) bool {
+		for _, bs := range lists {
+			for _, b := range bs {
+				if !yield(b) {
+					return false
+				}
+			}
+		}
+		return true
+	}
+	if !each(g.shared) {
+		return
+	}
 	for _, k := range g.keys {
-		each(k.shared)
-		for _, own := range k.own {
-			each(own[:len(own)-len(k.shared)])
+		if !each(k.shared) {
+			return
+		}
+		for _, l := range k.limited {
+			if !each(l.each) {
+				return
+			}
 		}
 	}
 	for _, a := range g.accounts {
-		each(a.notShared())
+		if !each(a.own) {
+			return
+		}
 	}
 }
 
-// notShared are the buckets of an account alone. Those of its group stand behind
-// the configured ones, and before those that were learned.
-func (a *account) notShared() []*bucket {
-	return slices.DeleteFunc(slices.Clone(a.buckets), func(b *bucket) bool { return slices.Contains(a.group.shared, b) })
-}
-
-// keeper collects a State.
-type keeper struct {
+// recorder collects a State.
+type recorder struct {
 	p       *Pool
 	now     Time
 	stopped bool
 	again   Time
 }
 
-func (k *keeper) key(key *key) KeyState {
-	s := KeyState{ID: key.id, Health: key.health, Organization: key.organization, Shared: k.buckets(key.shared)}
-	if key.group.name != key.id {
-		s.Group = key.group.name
+func (r *recorder) key(k *key) KeyState {
+	s := KeyState{ID: k.id, Health: k.health, Organization: k.organization, Shared: r.buckets(k.shared)}
+	if k.group.name != k.id {
+		s.Group = k.group.name
 	}
-	if key.health != Healthy {
-		s.Rest, s.Backoff, s.By = max(0, max(key.restedAt, key.until).Sub(k.now)), key.backoff, key.accuser
+	if k.health != Healthy {
+		s.Rest, s.Backoff, s.By = max(0, max(k.restsUntil, k.accusedUntil).Sub(r.now)), k.backoff, k.accuser
 	}
-	for c, r := range key.barred {
-		if r := k.rest(r); r != nil {
-			put(&s.Barred, c.name, *r)
+	for class, c := range k.barred {
+		if c := r.cooldown(c); c != nil {
+			put(&s.Barred, class.name, *c)
 		}
 	}
-	for c, own := range key.own {
-		if bs := k.buckets(own[:len(own)-len(key.shared)]); len(bs) > 0 {
-			put(&s.Own, c.name, OwnBuckets(bs))
+	for class, l := range k.limited {
+		if bs := r.buckets(l.each); len(bs) > 0 {
+			put(&s.Own, class.name, OwnBuckets(bs))
 		}
 	}
 	return s
@@ -193,52 +198,54 @@ func put[V any](m *map[string]V, name string, v V) {
 	(*m)[name] = v
 }
 
-func (k *keeper) group(g *group) GroupState {
-	s := GroupState{Name: g.name, Rest: k.rest(&g.rest), Shared: k.buckets(g.shared)}
+func (r *recorder) group(g *group) GroupState {
+	s := GroupState{Name: g.name, Rest: r.cooldown(&g.cooldown), Shared: r.buckets(g.shared)}
 	for _, a := range g.accounts {
-		as := AccountState{Class: a.class.name, Rest: k.rest(&a.rest), Buckets: k.buckets(a.notShared())}
-		if a.felt() {
-			as.Window, as.Capped, as.Steady = a.window, a.capped, a.steady
+		as := AccountState{Class: a.class.name, Rest: r.cooldown(&a.cooldown), Buckets: r.buckets(a.own)}
+		if slow := &a.slowStart; slow.active() {
+			as.Window, as.Capped, as.Steady = slow.window, slow.capped, slow.steady
 		}
 		s.Accounts = append(s.Accounts, as)
 	}
 	return s
 }
 
-func (k *keeper) rest(r *rest) *RestState {
-	if !r.on || r.back > 0 || r.until <= k.now {
+func (r *recorder) cooldown(c *cooldown) *RestState {
+	if !c.on || c.returnAt > 0 || c.until <= r.now {
 		return nil
 	}
-	return &RestState{r.until.Sub(k.now), r.by, r.only, r.class, r.operator, r.backoff}
+	return &RestState{c.until.Sub(r.now), c.by, c.only, c.class, c.operator, c.backoff}
 }
 
-func (k *keeper) buckets(bs []*bucket) (out []BucketState) {
+func (r *recorder) buckets(bs []*bucket) (out []BucketState) {
 	for _, b := range bs {
-		if s, ok := k.bucket(b); ok {
+		if s, ok := r.bucket(b); ok {
 			out = append(out, s)
 		}
 	}
 	return out
 }
 
-// bucket gives the state of one that must be remembered.
-func (k *keeper) bucket(b *bucket) (s BucketState, ok bool) {
+// bucket returns the state of a bucket, and whether it has to be remembered.
+func (r *recorder) bucket(b *bucket) (s BucketState, ok bool) {
+	status := b.Status(r.now)
 	s = BucketState{
-		Dimension: b.dimension, Name: b.name, Window: b.window, Kind: b.meter.kind(), Limit: b.limit,
-		Learned: b.ceiling == 0, Lowered: b.limit < b.ceiling,
+		Dimension: status.Dimension, Name: status.Name, Window: status.Window, Kind: status.Kind, Limit: status.Limit,
+		Learned: status.Configured == 0, Lowered: status.Limit < status.Configured,
 	}
-	used := b.meter.used(k.now)
-	if long(b.window) {
-		s.Ahead = b.ahead(&k.p.dirty)
-		if used > 0 {
-			k.again = min(k.again, k.now.Add(b.window/(2*escrowPart)))
+	long := limit.Long(b.Window())
+	if long {
+		b.KeepAhead(&r.p.dirty)
+		s.Ahead = b.Ahead()
+		if status.Used > 0 {
+			r.again = min(r.again, r.now.Add(b.Window()/(2*limit.AheadPart)))
 		}
 	}
-	if k.stopped { // nobody grants any more
+	if r.stopped { // nobody grants any more
 		s.Ahead = 0
 	}
-	if long(b.window) || k.stopped || used > b.limit {
-		s.Amounts, s.Held = b.amounts(k.now), b.held
+	if long || r.stopped || status.Used > status.Limit {
+		s.Snapshot, s.Held = b.Snapshot(r.now), status.Held
 	}
-	return s, long(b.window) || s.Used > 0 || s.Held > 0 || s.Learned || s.Lowered
+	return s, long || s.Used > 0 || s.Held > 0 || s.Learned || s.Lowered
 }

@@ -1,4 +1,4 @@
-package pool
+package limit
 
 // A refund is bounded by the lowest backlog since its charge, of which a bucket
 // keeps only a few. This holds the short memory against one that forgets nothing.
@@ -23,22 +23,22 @@ type spent struct {
 
 // ledger is a bucket of 60 a minute beside everything it was ever told.
 type ledger struct {
-	b   *bucket
+	b   *Bucket
 	now Time
 	all []spent
 }
 
 func newLedger() *ledger {
-	return &ledger{b: newBucket(0, Limit{Dimension: provider.InputTokens, Window: time.Minute, Amount: 60, Kind: provider.Refilling}, false, 0)}
+	return &ledger{b: newTestBucket(0, Limit{Dimension: provider.InputTokens, Window: time.Minute, Amount: 60, Kind: provider.Refilling}, false, 0)}
 }
 
 func (l *ledger) charge(n int64) {
-	l.b.charge(l.now, n)
+	l.b.Charge(l.now, n)
 	l.all = append(l.all, spent{l.now, n})
 }
 
 func (l *ledger) refund(i int, n int64) {
-	l.b.refund(l.now, l.all[i].at, n)
+	l.b.Refund(l.now, l.all[i].at, n)
 	l.all[i].n -= n
 }
 
@@ -51,7 +51,7 @@ func (l *ledger) exact() time.Duration {
 	return max(fullAt.Sub(l.now), 0)
 }
 
-func (l *ledger) kept() time.Duration { return l.b.meter.(*refilling).backlog(l.now) }
+func (l *ledger) kept() time.Duration { return l.b.tokens.backlog(l.now) }
 
 func TestRefundsNeverExceedTheExactOnes(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
@@ -84,7 +84,7 @@ func TestRefundsFallLittleShortOfTheExactOnes(t *testing.T) {
 	const rounds = 3000
 	for i := range rounds {
 		l.now += Time(r.Int64N(int64(2 * time.Second)))
-		for l.b.fits(l.now, 10) {
+		for l.b.Fits(l.now, 10) {
 			l.charge(r.Int64N(4))
 		}
 		if at := len(l.all) - 1 - r.IntN(min(40, len(l.all))); l.all[at].n > 0 {

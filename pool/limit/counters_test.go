@@ -1,4 +1,4 @@
-package pool
+package limit
 
 // Step tables for the arithmetic of each kind of bucket: what fits, from which
 // nanosecond on, and what is left after refunds and changes.
@@ -22,57 +22,76 @@ const (
 // step is done or checked at a moment.
 type step struct {
 	at time.Duration
-	do func(t assert.TestingT, b *bucket, now Time)
+	do func(t assert.TestingT, b *Bucket, now Time)
 }
 
-func charge(n int64) func(assert.TestingT, *bucket, Time) {
-	return func(_ assert.TestingT, b *bucket, now Time) { b.charge(now, n) }
+func charge(n int64) func(assert.TestingT, *Bucket, Time) {
+	return func(_ assert.TestingT, b *Bucket, now Time) { b.Charge(now, n) }
 }
 
-func refund(n int64, since time.Duration) func(assert.TestingT, *bucket, Time) {
-	return func(_ assert.TestingT, b *bucket, now Time) { b.refund(now, Time(since), n) }
+func refund(n int64, since time.Duration) func(assert.TestingT, *Bucket, Time) {
+	return func(_ assert.TestingT, b *Bucket, now Time) { b.Refund(now, Time(since), n) }
 }
 
-func limit(n int64) func(assert.TestingT, *bucket, Time) {
-	return func(_ assert.TestingT, b *bucket, now Time) { b.limit = n; b.setLimit(now, n) }
+func limit(n int64) func(assert.TestingT, *Bucket, Time) {
+	return func(_ assert.TestingT, b *Bucket, now Time) { b.SetLimit(now, n) }
 }
 
-func used(n int64) func(assert.TestingT, *bucket, Time) {
-	return func(t assert.TestingT, b *bucket, now Time) { assert.Equal(t, n, b.used(now), "used") }
+func used(n int64) func(assert.TestingT, *Bucket, Time) {
+	return func(t assert.TestingT, b *Bucket, now Time) { assert.Equal(t, n, b.Used(now), "used") }
 }
 
-func reset(at time.Duration) func(assert.TestingT, *bucket, Time) {
-	return func(t assert.TestingT, b *bucket, now Time) { assert.Equal(t, Time(at), b.resetAt(now), "resetAt") }
+func reset(at time.Duration) func(assert.TestingT, *Bucket, Time) {
+	return func(t assert.TestingT, b *Bucket, now Time) {
+		assert.Equal(t, Time(at), b.Status(now).ResetAt, "ResetAt")
+	}
 }
 
-func fitsNow(n int64) func(assert.TestingT, *bucket, Time) {
-	return func(t assert.TestingT, b *bucket, now Time) { assert.True(t, b.fits(now, n), "%d fits", n) }
+func fitsNow(n int64) func(assert.TestingT, *Bucket, Time) {
+	return func(t assert.TestingT, b *Bucket, now Time) { assert.True(t, b.Fits(now, n), "%d fits", n) }
 }
 
 // opens checks that n fits at a moment to come, and not one nanosecond before.
-func opens(n int64, at time.Duration) func(assert.TestingT, *bucket, Time) {
-	return func(t assert.TestingT, b *bucket, now Time) {
-		got, byEvent := b.fitAt(now, n)
+func opens(n int64, at time.Duration) func(assert.TestingT, *Bucket, Time) {
+	return func(t assert.TestingT, b *Bucket, now Time) {
+		got, byEvent := b.FitAt(now, n)
 		assert.Equal(t, at, time.Duration(got), "moment at which %d fits", n)
 		assert.False(t, byEvent)
-		later := *b
-		switch m := b.meter.(type) { // what lies ahead is looked at on a copy
-		case *refilling:
-			later.meter = &[]refilling{*m}[0]
-		case *sliding:
-			later.meter = &[]sliding{*m}[0]
-		case *fixed:
-			later.meter = &[]fixed{*m}[0]
-		}
-		assert.False(t, later.fits(got-1, n), "%d fits a nanosecond early", n)
-		assert.True(t, later.fits(got, n), "%d does not fit at %v", n, at)
+		later := clone(b) // looking ahead would move the bucket
+		assert.False(t, later.Fits(got-1, n), "%d fits a nanosecond early", n)
+		assert.True(t, later.Fits(got, n), "%d does not fit at %v", n, at)
 	}
+}
+
+func newTestBucket(now Time, l Limit, holds bool, delta time.Duration) *Bucket {
+	b := &Bucket{}
+	b.Init(now, l, Terms{Holds: holds, Delta: delta})
+	return b
+}
+
+func clone(b *Bucket) *Bucket {
+	c := new(Bucket)
+	*c = *b
+	switch w := b.counter.(type) {
+	case *tokenBucket:
+		c.tokens.terms = &c.terms
+		c.counter = &c.tokens
+	case *slidingWindow:
+		s := *w
+		s.terms = &c.terms
+		c.counter = &s
+	case *fixedWindow:
+		f := *w
+		f.terms = &c.terms
+		c.counter = &f
+	}
+	return c
 }
 
 func run(t *testing.T, l Limit, delta time.Duration, steps []step) {
 	t.Helper()
 	l.Dimension = provider.InputTokens
-	b := newBucket(0, l, false, delta)
+	b := newTestBucket(0, l, false, delta)
 	for i, s := range steps {
 		s.do(named{t, fmt.Sprintf("step %d at %v: ", i, s.at)}, b, Time(s.at))
 	}
@@ -89,7 +108,7 @@ func (n named) Errorf(format string, args ...any) {
 }
 
 // 60 a minute refill at one a second; with delta = 2 s the burst is 58.
-func TestRefilling(t *testing.T) {
+func TestTokenBucket(t *testing.T) {
 	for name, c := range map[string]struct {
 		limit int64
 		delta time.Duration
@@ -149,10 +168,10 @@ func TestRefilling(t *testing.T) {
 			{15 * sec, refund(500, 0)}, {15 * sec, used(250)},
 		}},
 		"the largest amount does not overflow": {60, 2 * sec, []step{
-			{0, charge(all)}, {1, charge(all)}, {2, opens(1, longest+1-57*sec)}, {2, limit(1)}, {2, limit(all)}, {3, refund(all, 0)}, {3, charge(1)},
+			{0, charge(all)}, {1, charge(all)}, {2, opens(1, Longest+1-57*sec)}, {2, limit(1)}, {2, limit(all)}, {3, refund(all, 0)}, {3, charge(1)},
 		}},
 		"the largest limit does not overflow": {all, 2 * sec, []step{
-			{0, charge(all)}, {0, used(int64(longest))}, {0, opens(all, 62*sec)}, {0, limit(1)}, {0, charge(all)}, {1, refund(all, 0)}, {1, charge(1)},
+			{0, charge(all)}, {0, used(Longest)}, {0, opens(all, 62*sec)}, {0, limit(1)}, {0, charge(all)}, {1, refund(all, 0)}, {1, charge(1)},
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -163,7 +182,7 @@ func TestRefilling(t *testing.T) {
 
 // A minute and 4 s of delta make slices of 2 s: slice i covers [2i, 2i+2) and
 // counts until 64 s after its end.
-func TestSliding(t *testing.T) {
+func TestSlidingWindow(t *testing.T) {
 	for name, c := range map[string]struct {
 		limit int64
 		steps []step
@@ -205,7 +224,7 @@ func TestSliding(t *testing.T) {
 
 // The provider resets at 30 s and then every minute, by a clock that may be a
 // second from ours; a request may arrive 2 s after its grant.
-func TestFixed(t *testing.T) {
+func TestFixedWindow(t *testing.T) {
 	for name, c := range map[string]struct {
 		limit int64
 		steps []step
@@ -247,40 +266,40 @@ func TestFixed(t *testing.T) {
 
 // What is held does not drain, and what it leaves is all that fits.
 func TestHeldAmounts(t *testing.T) {
-	b := newBucket(0, Limit{Dimension: provider.OutputTokens, Window: time.Minute, Amount: 60, Kind: provider.Refilling}, true, 2*sec)
-	b.take(0, 50)
-	assert.True(t, b.fits(0, 10))
-	assert.False(t, b.fits(0, 11))
-	assert.False(t, b.fits(Time(29*sec), 11), "held amounts do not drain")
-	at, byEvent := b.fitAt(0, 11)
+	b := newTestBucket(0, Limit{Dimension: provider.OutputTokens, Window: time.Minute, Amount: 60, Kind: provider.Refilling}, true, 2*sec)
+	b.Take(0, 50)
+	assert.True(t, b.Fits(0, 10))
+	assert.False(t, b.Fits(0, 11))
+	assert.False(t, b.Fits(Time(29*sec), 11), "held amounts do not drain")
+	at, byEvent := b.FitAt(0, 11)
 	assert.Equal(t, Time(30*sec), at, "half the window is as long as it is held")
 	assert.True(t, byEvent)
-	assert.Equal(t, int64(10), b.remaining(0))
-	assert.InDelta(t, 50.0/60, b.share(0), 1e-9)
+	assert.Equal(t, int64(10), b.Remaining(0))
+	assert.Equal(t, Time(50*sec), b.Load(0), "what is held is load, too")
 }
 
 func TestSlots(t *testing.T) {
-	b := newBucket(0, Limit{Dimension: provider.Concurrency, Amount: 2}, false, 2*sec)
-	b.take(0, 1)
-	assert.True(t, b.fits(0, 1))
-	b.take(0, 1)
-	assert.False(t, b.fits(Time(time.Hour), 1), "time frees no slot")
-	at, byEvent := b.fitAt(0, 1)
+	b := newTestBucket(0, Limit{Dimension: provider.Concurrency, Amount: 2}, false, 2*sec)
+	b.Take(0, 1)
+	assert.True(t, b.Fits(0, 1))
+	b.Take(0, 1)
+	assert.False(t, b.Fits(Time(time.Hour), 1), "time frees no slot")
+	at, byEvent := b.FitAt(0, 1)
 	assert.Equal(t, Never, at)
 	assert.True(t, byEvent)
-	b.held--
-	assert.True(t, b.fits(0, 1))
+	b.Hold(-1)
+	assert.True(t, b.Fits(0, 1))
 }
 
 // In a window shorter than delta a refilling bucket has no room for a burst, and
 // would serve one ask after another. Counted as a sliding one, it serves the limit
 // in each window and delta.
 func TestWindowShorterThanDeltaIsUsed(t *testing.T) {
-	b := newBucket(0, Limit{Window: time.Second, Amount: 10, Kind: provider.Refilling}, false, 2*time.Second)
+	b := newTestBucket(0, Limit{Window: time.Second, Amount: 10, Kind: provider.Refilling}, false, 2*time.Second)
 	served := 0
 	for now := Time(0); now < Time(60*sec); now += Time(sec / 10) {
-		for b.fits(now, 1) {
-			b.charge(now, 1)
+		for b.Fits(now, 1) {
+			b.Charge(now, 1)
 			served++
 		}
 	}

@@ -1,4 +1,4 @@
-package pool
+package limit
 
 // What a bucket remembers of its charges, against a list of all of them.
 

@@ -18,13 +18,12 @@ const (
 	Resting                              // a group, a model, or a key for a model is out of use for a time
 	SharedOrganization                   // quota groups that are one at the provider
 	SplitOrganization                    // a quota group that is several at the provider
-	MovingTogether                       // quota groups whose remaining counts move together
 	AllRateLimited                       // every quota group was answered 429 at once
 )
 
 var noticeNames = [...]string{
 	"key_suspect", "key_quarantined", "key_back", "resting",
-	"shared_organization", "split_organization", "moving_together", "all_rate_limited",
+	"shared_organization", "split_organization", "all_rate_limited",
 }
 
 // String gives a stable name, such as "key_suspect".

@@ -1,27 +1,26 @@
-package pool
+package limit
 
-// history remembers how much was charged to a bucket, and when: finer the more
-// recent it is. It is bounded; of what it has forgotten it answers on the safe
-// side.
+// history remembers how much was charged to a bucket and when, in a finer resolution
+// the more recent it is. It is bounded. Where it has forgotten, its answers are on the
+// safe side: they charge too much.
 type history struct {
 	total int64
 	n     int
-	begun Time     // nothing is known of before
+	begun Time     // nothing is known of earlier moments
 	marks [24]mark // oldest first
 }
 
-// mark stands for charges from one moment to another, before which so much had
-// been charged.
+// mark stands for the charges from one moment to another.
 type mark struct {
 	at, until Time
-	before    int64
+	before    int64 // charged before at
 }
 
 // grain is the time within which charges share a mark.
 const grain = Time(4_000_000) // 4 ms
 
 func (h *history) note(now Time, n int64) {
-	if h.total > 1<<60 { // absurd amounts: begin anew
+	if h.total > 1<<60 { // absurd amounts would overflow: begin anew
 		*h = history{begun: now}
 	}
 	if h.n == 0 || now >= h.marks[h.n-1].at+grain {
@@ -35,8 +34,8 @@ func (h *history) note(now Time, n int64) {
 	h.total += min(n, 1<<60)
 }
 
-// thin joins marks with the one before that they follow closely, for their age.
-// With too few of those, it takes closely less strictly.
+// thin joins each mark with the one before it if the two are close for their age. If
+// that makes no room, it repeats with a wider notion of close.
 func (h *history) thin(now Time) {
 	for part := Time(4); h.n == len(h.marks); part /= 2 {
 		kept := 1
@@ -53,14 +52,14 @@ func (h *history) thin(now Time) {
 	}
 }
 
-// span is a time in which so much, or more, had been charged before.
+// span is a time that ends at end, in which at least before had been charged already.
 type span struct {
 	end    Time
 	before int64
 }
 
-// spans calls f for the spans that cover all from one moment to another, the
-// newest first. It reports false if it does not reach back so far.
+// spans calls f for the spans that cover all time from one moment to another, the
+// newest first. It returns false if the history does not reach back so far.
 func (h *history) spans(from, to Time, f func(span)) bool {
 	end, before := to, h.total
 	for i := h.n - 1; i >= 0; i-- {
@@ -89,7 +88,7 @@ func (h *history) spans(from, to Time, f func(span)) bool {
 	return true
 }
 
-// since is what was charged after a moment, or a little more; false if that is
+// since returns what was charged since a moment, or slightly more; false if that is
 // not known.
 func (h *history) since(t Time) (n int64, ok bool) {
 	ok = h.spans(t, t, func(s span) { n = h.total - s.before })

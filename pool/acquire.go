@@ -1,0 +1,251 @@
+package pool
+
+import (
+	"slices"
+	"sort"
+	"time"
+
+	"github.com/keybroker/keybroker/internal/provider"
+	"github.com/keybroker/keybroker/pool/limit"
+)
+
+// Ask is what a holder asks for.
+type Ask struct {
+	Holder  string
+	Model   string
+	Amounts provider.Amounts // of one request; 0 or more in each dimension
+	Count   int              // requests; fewer may be granted. 0 is taken as 1
+	TTL     time.Duration
+	Exclude []string // keys, by id
+	Request string   // if not empty, the same ask again gets the same lease
+	Caps    Caps     // of the holder
+
+	most int64 // output tokens as Amounts said before expects put a likely amount in their place
+}
+
+// Acquire grants a lease now, or says why not: *ExhaustedError, *TooLargeError,
+// *HolderLimitError, ErrModelRequired or ErrModelNotServed. Those who wait and fit are
+// served before, and the first in line is not made to wait longer.
+func (p *Pool) Acquire(now Time, ask Ask) (Grant, error) {
+	now = p.tick(now)
+	if l := p.repeated(now, &ask); l != nil {
+		return l.grant(p), nil
+	}
+	c, err := p.admit(&ask)
+	if err != nil {
+		return Grant{}, err
+	}
+	l, err := p.acquire(now, c, &ask)
+	if err != nil {
+		return Grant{}, err
+	}
+	return l.grant(p), nil
+}
+
+// admit finds the class of an ask's model, sets aside what its answer will likely use,
+// and refuses what no waiting can cure.
+func (p *Pool) admit(ask *Ask) (*class, error) {
+	c, err := p.class(ask.Model)
+	if err != nil {
+		return nil, err
+	}
+	p.expects(c, ask)
+	if c.exceeded(&ask.Amounts) {
+		return nil, c.tooLarge(&ask.Amounts)
+	}
+	if err := p.overCaps(ask); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+func (p *Pool) acquire(now Time, c *class, ask *Ask) (*lease, error) {
+	n, full := c.knownFull(now, &ask.Amounts)
+	if full {
+		return nil, p.exhausted(c, &n, ask)
+	}
+	q := &c.queue
+	if q.len > 0 && (q.due || q.wake <= now) { // whoever waits goes before
+		p.serve(now, c)
+	}
+	s := p.search(now, c, ask)
+	n, ok := s.run(c)
+	if !ok {
+		return nil, p.exhausted(c, &n, ask)
+	}
+	if q.waits(ask.Holder) {
+		q.due = true // it moves back in line, and another may be the first
+	}
+	return p.grant(now, &s, ask), nil
+}
+
+// Repeated returns the lease that Acquire would return again for an ask that it has
+// granted before.
+func (p *Pool) Repeated(now Time, ask Ask) (Grant, bool) {
+	l := p.repeated(p.tick(now), &ask)
+	if l == nil {
+		return Grant{}, false
+	}
+	return l.grant(p), true
+}
+
+// repeated finds the lease that the same ask was given before, unless the time to use it
+// has passed: then the answer was lost, and the ask gets another. So does an ask that is
+// not the same after all.
+func (p *Pool) repeated(now Time, ask *Ask) *lease {
+	if ask.Request == "" {
+		return nil
+	}
+	k := requestKey{ask.Holder, ask.Request}
+	l := p.requests[k]
+	if l == nil {
+		return nil
+	}
+	c, err := p.class(ask.Model)
+	if err != nil || c != l.account.class || slices.Contains(ask.Exclude, l.key.id) ||
+		l.granted.Add(p.cfg.StartWithin) <= now {
+		delete(p.requests, k)
+		return nil
+	}
+	return l
+}
+
+// exhausted says why an ask has no room, and when to ask again.
+func (p *Pool) exhausted(c *class, n *negative, ask *Ask) error {
+	if n.fit.never {
+		return c.tooLarge(&ask.Amounts)
+	}
+	e := &ExhaustedError{RetryAt: n.fit.at, Dimension: provider.NumDimensions, NoUsableKey: !p.alive(c, ask)}
+	switch {
+	case e.NoUsableKey:
+		e.RetryAt = Never
+	case n.fit.byEvent: // nobody knows when; soon is likely
+		e.RetryAt = min(e.RetryAt, p.now.Add(time.Second))
+	}
+	if n.fit.by < unconditional {
+		e.Dimension = provider.Dimension(n.fit.by)
+	}
+	return e
+}
+
+// alive reports whether some key works for an ask, as far as is known.
+func (p *Pool) alive(c *class, ask *Ask) bool {
+	for _, g := range p.groups {
+		a := g.accounts[c.index]
+		if a.cooldown.blocked(p.now, ask.Holder) || g.cooldown.blocked(p.now, ask.Holder) {
+			continue
+		}
+		for _, s := range g.seats {
+			if s.alive(p.now, c, ask) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// grant leases what a search has found.
+func (p *Pool) grant(now Time, s *search, ask *Ask) *lease {
+	a, k := s.candidate.account, s.key
+	count := p.requestsFor(now, s, ask)
+	p.lastID++
+	l := &lease{
+		id: p.lastID, holder: p.hold(ask.Holder), key: k, account: a,
+		granted: now, heldFrom: now, expires: now.Add(ask.TTL), ttl: ask.TTL,
+		reserved: ask.Amounts, count: count, size: sizeOf(ask.most), request: ask.Request, index: -1,
+	}
+	if count > 1 {
+		l.reserved = times(&ask.Amounts, int64(count))
+	}
+	if a.disputed && (a.full() || !fits(now, a.buckets, &ask.Amounts)) {
+		l.probe, a.probe, a.probedAt = true, l.id, now
+	}
+	l.durable = l.take(now) && (!p.keeps || a.class.saved)
+	for _, c := range a.cooldowns() {
+		c.granted(now, l)
+	}
+	if c := k.barred[a.class]; c != nil {
+		c.granted(now, l)
+		p.usableChanged(k.group)
+	}
+	a.slowStart.note(&ask.Amounts, a.open == 0)
+	p.open++
+	a.open++
+	k.open++
+	l.holder.open++
+	l.holder.tokens += tokens(&l.reserved)
+	if k.health != Healthy {
+		p.rest(k, now.Add(patience))
+		k.probe = l
+	}
+	s.candidate.tier.ready.Served(now, s.candidate)
+	for _, c := range a.candidates { // the other priorities of the same group
+		if c != s.candidate && !c.waits {
+			c.tier.ready.Changed(now, c)
+		}
+	}
+	a.class.queue.charge(ask.Holder, l.cost())
+	p.leases[l.id] = l
+	l.prev, l.next = p.order.prev, &p.order
+	l.prev.next, l.next.prev = l, l
+	p.due.push(l, int64(l.nextEvent()))
+	if l.request != "" {
+		p.requests[requestKey{ask.Holder, l.request}] = l
+	}
+	p.counters.Granted++
+	return l
+}
+
+// requestsFor returns how many requests a lease may be good for: no more than asked for,
+// than a tenth of any limit, than the holder may have, and than leaves as much room for
+// each holder who waits. Where it is not certain that there is room for even one, it is
+// one.
+func (p *Pool) requestsFor(now Time, s *search, ask *Ask) int {
+	a := s.candidate.account
+	if ask.Count <= 1 || a.slowStart.active() || a.disputed {
+		return 1
+	}
+	for _, c := range a.cooldowns() {
+		if c.on {
+			return 1
+		}
+	}
+	buckets := s.key.charges(a)
+	most := int64(ask.Count)
+	for _, b := range buckets {
+		if n := ask.Amounts[b.Dimension()]; n > 0 {
+			most = min(most, max(1, b.Limit()/10/n))
+		}
+	}
+	if n := tokens(&ask.Amounts); n > 0 && ask.Caps.Tokens > 0 {
+		most = min(most, max(1, (ask.Caps.Tokens-p.tokensOf(ask.Holder))/n))
+	}
+	q := &a.class.queue
+	share := int64(q.holders)
+	if !q.waits(ask.Holder) {
+		share++
+	}
+	first := sort.Search(int(most), func(i int) bool { // that does not fit
+		all := times(&ask.Amounts, int64(i+1)*share)
+		return !fits(now, buckets, &all)
+	})
+	return max(1, first)
+}
+
+// times multiplies amounts.
+func times(a *provider.Amounts, n int64) (out provider.Amounts) {
+	for d, x := range a {
+		out[d] = limit.MulDiv(x, n, 1)
+	}
+	return out
+}
+
+// grant returns the lease as its holder gets it.
+func (l *lease) grant(p *Pool) Grant {
+	l.given++
+	return Grant{
+		Lease: l.id, Key: l.key.id, Count: l.count,
+		Granted: l.granted, StartBy: l.granted.Add(p.cfg.StartWithin), Expires: l.expires, Probe: l.probe,
+		Durable: l.durable, Class: l.account.class.name, Reserved: l.reserved,
+	}
+}

@@ -1,0 +1,276 @@
+package pool
+
+// What an answer means for keys, accounts and models: whom a refusal is about, and what
+// a good answer brings back.
+
+import (
+	"github.com/keybroker/keybroker/internal/provider"
+)
+
+// strained is the part of late answers of a model that may be overloads before the model
+// cools down. A model of which nothing is known stands right at it.
+const strained = 0.5
+
+// blame lays the blame for an answer where it belongs.
+func (p *Pool) blame(now Time, l *lease, s *provider.Signal, final bool) {
+	switch {
+	case s.Class == provider.OK:
+		if !s.Cached {
+			p.praise(now, l, final)
+		}
+		return
+	case !blames(s) || l.knows(s.Class):
+		return
+	case aboutKey(s) && l.granted < l.key.renewedAt: // about a value that the key had before
+		return
+	}
+	l.refused, p.dirty = s.Class, true
+	if s.Source == provider.WindowReset && p.cfg.Dialect.Kind == provider.Refilling {
+		guessed := *s // a bucket that is full then has room long before, as ours knows
+		guessed.Wait, guessed.Source = 0, provider.NotStated
+		s = &guessed
+	}
+	switch s.Class {
+	case provider.RateLimited:
+		p.rateLimited(now, l, s)
+	case provider.ConcurrencyLimited:
+		p.concurrencyLimited(now, l, s)
+	case provider.QuotaExhausted, provider.Forbidden:
+		p.cool(now, l, s, rarely)
+	case provider.AuthInvalid:
+		p.counters.AuthFailed++
+		p.cool(now, l, s, rarely)
+	case provider.Overloaded:
+		c := l.account.class
+		c.strain += (1 - c.strain) / 8
+		if c.strain > strained || s.Source != provider.NotStated {
+			p.cool(now, l, s, busily)
+		}
+	}
+}
+
+func (p *Pool) rateLimited(now Time, l *lease, s *provider.Signal) {
+	p.counters.RateLimited++
+	a := l.account
+	a.keepHeadroom(now, l, s.Refused)
+	a.limited(now, l)
+	p.freed(now, a) // for others, and soon
+	p.cool(now, l, s, briefly)
+	a.limitedAt = max(now, 1)
+	p.allLimited(now, a.class)
+}
+
+func (p *Pool) concurrencyLimited(now Time, l *lease, s *provider.Signal) {
+	p.counters.RateLimited++
+	a := l.account
+	a.crowded(now, l)
+	p.freed(now, a)
+	if s.Source != provider.NotStated || a.slowStart.window == 1 { // others have all there is
+		p.cool(now, l, s, briefly)
+	}
+}
+
+// blames reports whether an answer is a refusal that is about anything but the request.
+func blames(s *provider.Signal) bool {
+	switch s.Class {
+	case provider.OK, provider.InvalidRequest, provider.RequestTooLarge, provider.NoAnswer:
+		return false
+	}
+	return s.Scope != provider.NoScope
+}
+
+func aboutKey(s *provider.Signal) bool {
+	return s.Scope == provider.KeyScope || s.Scope == provider.KeyModelScope
+}
+
+// knows reports whether a refusal is the one that was reported before: a lease for one
+// request meets one. But what looks like a rate limit may turn out to be about money,
+// when the body comes after the headers.
+func (l *lease) knows(c provider.Class) bool {
+	return l.count <= 1 && l.refused != provider.OK && (l.refused != provider.RateLimited || c != provider.QuotaExhausted)
+}
+
+// cool puts out of use what a refusal is about.
+func (p *Pool) cool(now Time, l *lease, s *provider.Signal, g guess) {
+	a := l.account
+	if noAccess(s) {
+		s = &provider.Signal{Class: provider.Forbidden, Scope: provider.ClassScope, Operator: true}
+		g = rarely
+	}
+	switch s.Scope {
+	case provider.KeyScope:
+		if s.Class == provider.AuthInvalid {
+			p.refused(now, l.key, l, "refused by the provider (401)", 0)
+		} else {
+			p.refused(now, l.key, l, "its own quota is used up", max(s.Wait, rarely.first))
+		}
+	case provider.KeyModelScope:
+		p.bar(now, l, s, g)
+	case provider.GroupScope:
+		p.coolOne(now, l, s, g, a, &a.group.cooldown)
+	case provider.ClassScope:
+		p.coolOne(now, l, s, g, a, &a.cooldown)
+	case provider.ModelScope:
+		p.coolOne(now, l, s, g, a, &a.class.cooldown)
+	case provider.ProviderScope:
+		for _, a := range a.group.accounts {
+			p.coolOne(now, l, s, g, a, &a.class.cooldown)
+		}
+	}
+}
+
+// coolOne starts or extends one of an account's cooldowns.
+func (p *Pool) coolOne(now Time, l *lease, s *provider.Signal, g guess, a *account, c *cooldown) {
+	known := c.active(now)
+	if c.refuse(now, l, s, g) { // its time may end sooner than that of the probe would have
+		p.reopened(now, a, c)
+	}
+	if known && !s.Operator {
+		return
+	}
+	n := Notice{Kind: Resting, Wait: c.until.Sub(now), Act: s.Operator, Text: s.Class.String()}
+	if c != &a.class.cooldown {
+		n.Group = a.group.name
+	}
+	if c != &a.group.cooldown {
+		n.Class = a.class.name
+	}
+	p.notice(n)
+}
+
+// bar starts or extends the cooldown of a key for one class of models.
+func (p *Pool) bar(now Time, l *lease, s *provider.Signal, g guess) {
+	k, class := l.key, l.account.class
+	c := k.barredFor(class)
+	known := c.active(now)
+	c.refuse(now, l, s, g)
+	p.usableChanged(k.group)
+	if !known {
+		p.notice(Notice{
+			Kind: Resting, Key: k.id, Group: k.group.name, Class: class.name,
+			Wait: c.until.Sub(now), Act: s.Operator, Text: s.Class.String(),
+		})
+	}
+}
+
+// noAccess reports whether what refused is a limit of nothing: then the model is not for
+// these keys. (A limit of 0 on tokens is also how some models say that they count none.)
+func noAccess(s *provider.Signal) bool {
+	if s.Class != provider.RateLimited && s.Class != provider.Forbidden {
+		return false
+	}
+	if s.Refused != nil {
+		return s.Refused.Limit == 0
+	}
+	none := false
+	for i := range s.Windows {
+		w := &s.Windows[i]
+		if !w.Aside && w.Limit > 0 && w.Remaining == 0 {
+			return false
+		}
+		none = none || !w.Aside && w.Limit == 0
+	}
+	return none
+}
+
+// A refusal where we saw room keeps so much more of the limit unused: an eighth if there
+// is room even now, else a sixteenth once.
+const (
+	certainPart = 8
+	likelyPart  = 16
+)
+
+// keepHeadroom keeps more unused where the provider refused and we saw room: in the
+// bucket that the refusal names, or in all that have room. The named one had some when
+// the lease was granted, though under load that is taken at once. (In a sliding window
+// what is kept unused is lost, so there it must have room now.)
+func (a *account) keepHeadroom(now Time, l *lease, r *provider.Refusal) {
+	if l.probe || l.granted < a.slowStart.refusedAt { // a probe exceeded what there was room for
+		return
+	}
+	for _, b := range l.charged {
+		d := b.Dimension()
+		if r != nil && r.Dimension != d && r.Dimension < provider.NumDimensions {
+			continue
+		}
+		if b.Slots() || b.lowered.at > 0 && l.granted < b.lowered.at { // a lower limit explains the refusal
+			continue
+		}
+		switch {
+		case b.Fits(now, l.reserved[d]):
+			b.Tighten(now, b.Headroom(now), certainPart)
+		case r != nil && r.Dimension == d && b.Refills():
+			b.Tighten(now, 0, likelyPart)
+		}
+	}
+}
+
+// praise takes note of a good answer: the key works, and what was out of use comes back.
+func (p *Pool) praise(now Time, l *lease, final bool) {
+	a := l.account
+	p.accepted(now, l.key, l)
+	a.class.strain -= a.class.strain / 8
+	for _, c := range a.cooldowns() {
+		if c.answered(now, l) {
+			p.dirty = true
+			p.reopened(now, a, c)
+		}
+	}
+	if c := l.key.barred[a.class]; c != nil && c.answered(now, l) {
+		p.dirty = true
+		p.usableChanged(a.group)
+	}
+	if final {
+		a.slowStart.answered()
+	}
+}
+
+// Renewed takes note that a key has another value. What was said of the old one, also by
+// those who still hold it, is not true of the new one. The limits and cooldowns of its
+// group stay as they are. It returns whether there is such a key.
+func (p *Pool) Renewed(now Time, id string) bool {
+	now = p.tick(now)
+	for _, k := range p.keys {
+		if k.id != id {
+			continue
+		}
+		k.renewedAt, p.dirty = now, true
+		if k.health != Healthy {
+			p.revive(now, k)
+		}
+		if len(k.barred) > 0 {
+			k.barred = nil
+			p.usableChanged(k.group)
+		}
+		return true
+	}
+	return false
+}
+
+// Restore puts a key, its quota group and their models back into use, whatever refusal
+// keeps them out of it: for an operator who knows better, or has paid. With "", it
+// restores all keys. It returns whether there is such a key.
+func (p *Pool) Restore(now Time, id string) (found bool) {
+	now = p.tick(now)
+	p.dirty = true
+	for _, k := range p.keys {
+		if id != "" && k.id != id {
+			continue
+		}
+		found = true
+		if k.health != Healthy {
+			p.revive(now, k)
+		}
+		k.barred = nil
+		k.group.cooldown = cooldown{}
+		for _, a := range k.group.accounts {
+			a.cooldown, a.class.cooldown = cooldown{}, cooldown{}
+			for _, b := range k.charges(a) {
+				b.Clear(now)
+			}
+			a.disputes(func(d *dispute) { *d = dispute{} })
+			p.reopened(now, a, &a.class.cooldown)
+		}
+	}
+	return found
+}

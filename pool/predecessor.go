@@ -1,0 +1,148 @@
+package pool
+
+import (
+	"time"
+
+	"github.com/keybroker/keybroker/internal/provider"
+)
+
+// Old is a lease that a predecessor has granted, as its id tells.
+type Old struct {
+	Epoch    uint64
+	Lease    LeaseID
+	Key      uint64 // the Hash of its id
+	Class    uint64 // the Hash of its name
+	Holder   string
+	TTL      time.Duration
+	Count    int
+	Reserved provider.Amounts
+}
+
+// Hash names something in a few bytes: FNV-1a, written out because one is made for each
+// lease and hash/fnv would allocate.
+func Hash(name string) uint64 {
+	h := uint64(14695981039346656037)
+	for i := range len(name) {
+		h = (h ^ uint64(name[i])) * 1099511628211
+	}
+	return h
+}
+
+// foreignID marks the numbers of a predecessor's leases among those of ours.
+const foreignID = 1 << 63
+
+// maxPredecessorLeases bounds how many are remembered.
+const maxPredecessorLeases = 100_000
+
+// predecessors is what is known of the leases that owners before us have granted.
+type predecessors struct {
+	leases map[predecessorID]*predecessorLease
+	hashed map[uint64]*key
+	since  Time // none of them was granted earlier, as far as we know
+	until  Time // from then on, none is heard of for the first time
+	end    Time // then all that were heard of have ended
+}
+
+type predecessorID struct {
+	epoch uint64
+	lease LeaseID
+}
+
+// predecessorLease is one that has been reported here.
+type predecessorLease struct {
+	lease
+	ended   bool
+	until   Time
+	orphans map[*bucket]*orphan // what it holds, once it is known to continue
+}
+
+// ReportOld takes in what the provider answered to a lease of a predecessor. It can only
+// tighten: use beyond what was reserved is charged, and a refusal counts. What was
+// reserved counts already, as far as anybody knows, so nothing comes back, and nothing
+// that an answer says about limits is believed. expires is until when the lease is
+// remembered. The error is ErrLeaseEnded: it has ended by a final report, or long ago,
+// and nothing has changed. While the predecessor may still grant (Overlap), our owner
+// waits with this call: it would renew what the predecessor takes for ended.
+func (p *Pool) ReportOld(now Time, o *Old, s provider.Signal, used provider.Amounts, final bool) (expires Time, err error) {
+	now = p.tick(now)
+	l := p.predecessorLease(now, o)
+	if l == nil || l.ended || now >= l.until {
+		return 0, ErrLeaseEnded
+	}
+	l.until = max(l.until, now.Add(o.TTL))
+	p.predecessors.end = max(p.predecessors.end, l.until)
+	l.ended = final
+	if l.chargeOveruse(now, used) {
+		p.dirty = true
+	}
+	if s.Class != provider.OK {
+		p.blame(now, &l.lease, &s, final)
+	}
+	if !final {
+		p.continues(now, l)
+	}
+	return l.until, nil
+}
+
+// predecessorLease finds what is known of a lease, or begins with it; nil if it is too
+// late for that, or if its key or class exists no more.
+func (p *Pool) predecessorLease(now Time, o *Old) *predecessorLease {
+	d := &p.predecessors
+	id := predecessorID{o.Epoch, o.Lease}
+	if l := d.leases[id]; l != nil {
+		return l
+	}
+	if now >= d.until || len(d.leases) >= maxPredecessorLeases {
+		return nil
+	}
+	k := p.keyHashed(o.Key)
+	c := p.classHashed(o.Class)
+	if k == nil || c == nil {
+		return nil
+	}
+	if d.leases == nil {
+		d.leases = map[predecessorID]*predecessorLease{}
+	}
+	l := &predecessorLease{until: d.until, lease: lease{
+		id: o.Lease | foreignID, granted: d.since, holder: &holder{name: o.Holder}, key: k, account: k.group.accounts[c.index],
+		reserved: o.Reserved, count: o.Count, ttl: o.TTL,
+	}}
+	d.leases[id] = l
+	return l
+}
+
+func (p *Pool) keyHashed(h uint64) *key {
+	d := &p.predecessors
+	if d.hashed == nil {
+		d.hashed = make(map[uint64]*key, len(p.keys))
+		for _, k := range p.keys {
+			d.hashed[Hash(k.id)] = k
+		}
+	}
+	return d.hashed[h]
+}
+
+func (p *Pool) classHashed(h uint64) *class {
+	for _, c := range p.inOrder {
+		if Hash(c.name) == h {
+			return c
+		}
+	}
+	return nil
+}
+
+// chargeOveruse charges what was used beyond the reservation. It returns whether there
+// was any.
+func (l *predecessorLease) chargeOveruse(now Time, used provider.Amounts) (over bool) {
+	buckets := l.key.charges(l.account)
+	l.bound(now, buckets, &used)
+	for _, b := range buckets {
+		d := b.Dimension()
+		if n := used[d] - max(l.used[d], l.reserved[d]); n > 0 && !b.Slots() {
+			b.Charge(now, n)
+			over = true
+		}
+	}
+	l.used.Raise(&used)
+	return over
+}

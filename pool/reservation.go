@@ -1,0 +1,135 @@
+package pool
+
+// Reservations: what the first in line wait for, and nobody behind them may take. They
+// are made anew with each pass over the line; queue.go says when, search.go asks them.
+
+import (
+	"slices"
+	"time"
+
+	"github.com/keybroker/keybroker/internal/provider"
+)
+
+const (
+	// maxReservations and maxChoice bound how many in line have reservations, and the
+	// groups among which each chooses.
+	maxReservations = 8
+	maxChoice       = 64
+	// longBefore is by how much a holder's second reservation must end before its first.
+	longBefore = time.Minute
+)
+
+// reservation is what one of the first in line waits for. Those behind it may take of it
+// only what does not make it wait longer.
+type reservation struct {
+	account *account
+	key     *key // if it waits for the limits of one key
+	ask     *provider.Amounts
+	until   Time
+	holder  string // whose it is
+}
+
+// reserve gives one of the first in line the account, of those not reserved yet, where it
+// will fit first. There is at most one reservation a holder; a second is allowed if it
+// ends at least longBefore earlier than the first. What a search remembers of smaller
+// asks is too rough to go by: a large ask would move from one group to the next, and each
+// group would be spent before its turn. Where some are level, the ask keeps what it had.
+// found is where the search would have it.
+func (p *Pool) reserve(now Time, c *class, w *Waiter, had []reservation, found *account) {
+	q := &c.queue
+	before := Never // by which a second one must end
+	for i := range q.reservations {
+		if o := &q.reservations[i]; o.holder == w.Ask.Holder {
+			if before < Never || o.until <= now.Add(longBefore) {
+				return
+			}
+			before = o.until.Add(-longBefore)
+		}
+	}
+	s := p.search(now, c, &w.Ask)
+	best := reservation{ask: s.ask, holder: s.holder, until: Never}
+	look := func(a *account) {
+		if slices.ContainsFunc(q.reservations, func(o reservation) bool { return o.account == a }) {
+			return
+		}
+		f := s.fit(a)
+		if f.at < best.until || f.byEvent && best.account == nil {
+			best.account, best.key, best.until = a, f.key, f.at
+		}
+	}
+	for i := range had {
+		if had[i].ask == s.ask {
+			look(had[i].account)
+		}
+	}
+	if found != nil { // it may be far down the list
+		look(found)
+	}
+	for _, g := range p.groups[:min(len(p.groups), maxChoice)] {
+		look(g.accounts[c.index])
+	}
+	if best.account != nil && (best.until < before || before == Never) { // else there is nothing to wait for
+		q.reservations = append(q.reservations, best)
+	}
+}
+
+// endReservations removes all reservations, and what is known because of them. It returns
+// them; their slice is free to be used again.
+func (c *class) endReservations() (had []reservation) {
+	for _, t := range c.tiers {
+		t.forgetReserved()
+	}
+	had, c.queue.reservations = c.queue.reservations, nil
+	return had
+}
+
+// fit says when the ask will fit an account, its keys included.
+func (s *search) fit(a *account) fit {
+	f := a.fit(s.now, s.ask, s.holder)
+	keys := fit{at: Never}
+	for _, seat := range a.group.seats {
+		_, best, _ := seat.pick(s, a.class)
+		keys.sooner(&best)
+	}
+	if keys.at > f.at && !f.never {
+		return keys
+	}
+	return f
+}
+
+// reserved returns the reservation that keeps an ask from an account, nil if none does.
+func (s *search) reserved(a *account) *reservation {
+	for i := range s.reservations {
+		if r := &s.reservations[i]; r.account == a && r.delayed(s.now, a.buckets, s.ask) {
+			return r
+		}
+	}
+	return nil
+}
+
+// keyReserved reports whether a reservation keeps an ask from a key.
+func (s *search) keyReserved(k *key, class *class) bool {
+	for i := range s.reservations {
+		if r := &s.reservations[i]; r.key == k && r.delayed(s.now, k.own(class), s.ask) {
+			return true
+		}
+	}
+	return false
+}
+
+// delayed reports whether an ask would make the reservation's wait longer.
+func (r *reservation) delayed(now Time, buckets []*bucket, ask *provider.Amounts) bool {
+	for _, b := range buckets {
+		n, first := ask[b.Dimension()], r.ask[b.Dimension()]
+		if n == 0 || first == 0 || b.statedBy(r.holder) { // others do not wait for the one whose statement it is
+			continue
+		}
+		if n > b.Limit()-first {
+			return true
+		}
+		if at, byEvent := b.FitAt(now, n+first); byEvent || at > r.until {
+			return true
+		}
+	}
+	return false
+}

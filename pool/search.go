@@ -1,0 +1,174 @@
+package pool
+
+import (
+	"slices"
+
+	"github.com/keybroker/keybroker/internal/provider"
+)
+
+// search looks for a key with room for one ask.
+type search struct {
+	now          Time
+	ask          *provider.Amounts
+	holder       string
+	exclude      []string
+	only         *key // the one key that may be leased, if not nil
+	until        Time // and until then
+	reservations []reservation
+
+	candidate *Candidate // with room
+	key       *key       // of it, to be leased
+
+	result   negative // what the present tier comes to, without room
+	personal bool     // something was passed over that may be there for others
+}
+
+func (p *Pool) search(now Time, c *class, ask *Ask) search {
+	s := search{now: now, ask: &ask.Amounts, holder: ask.Holder, exclude: ask.Exclude, reservations: c.queue.reservations}
+	s.only, s.until = p.only(c, ask)
+	return s
+}
+
+// only returns the one key that may be leased without pooling: the first that is usable
+// and that this holder may have; and when a key that ranks higher may become usable.
+// With pooling it returns nil.
+func (p *Pool) only(c *class, ask *Ask) (k *key, until Time) {
+	until = Never
+	if !p.cfg.Single {
+		return nil, until
+	}
+	for _, k := range p.keys {
+		if !k.usable() || slices.Contains(ask.Exclude, k.id) {
+			continue
+		}
+		at := k.opens(p.now, c, ask.Holder)
+		if at == p.now {
+			return k, until
+		}
+		until = min(until, at)
+	}
+	return p.keys[0], until
+}
+
+// allows reports whether the caller may have a key.
+func (s *search) allows(k *key) bool {
+	return (s.only == nil || s.only == k) && !slices.Contains(s.exclude, k.id) && !k.keptFrom(s.now, s.holder)
+}
+
+// run tries the priorities from the top. It returns whether there was room; if not, when
+// there will be.
+func (s *search) run(c *class) (n negative, ok bool) {
+	for _, t := range c.tiers {
+		known := t.recall(s.now, s.ask)
+		if known == nil {
+			if s.tier(t) {
+				return n, true
+			}
+			known = &s.result
+		}
+		n.sooner(known)
+	}
+	if n.account == nil { // nobody was even asked
+		n.fit = fit{at: Never, by: unconditional}
+	}
+	if s.until < n.fit.at {
+		n.fit = fit{at: s.until, by: unconditional}
+	}
+	return n, false
+}
+
+// tier tries one priority, and remembers it if there is no room for anybody.
+func (s *search) tier(t *tier) bool {
+	t.wakeDue(s.now)
+	s.result = negative{ask: *s.ask, fit: fit{at: Never, by: unconditional, never: true}}
+	s.personal = false
+	if s.ready(t) || s.waiting(t) {
+		return true
+	}
+	if !s.personal && s.only == nil {
+		t.remember(s.result)
+	}
+	return false
+}
+
+// ready tries what the strategy offers until something has room or nothing is left. What
+// has no room waits; what is only not for this caller comes back.
+func (s *search) ready(t *tier) bool {
+	aside := t.scratch[:0]
+	for s.key == nil {
+		c := t.ready.Select()
+		if c == nil {
+			break
+		}
+		if f, passed := s.try(c); passed {
+			t.ready.Remove(c)
+			aside = append(aside, c)
+		} else if s.key == nil {
+			t.rest(c, s.ask, &f)
+		}
+	}
+	for _, c := range aside {
+		t.ready.Add(s.now, c)
+	}
+	t.scratch = aside[:0]
+	return s.key != nil
+}
+
+// waiting tries those that wait because of a larger ask, soonest first.
+func (s *search) waiting(t *tier) bool {
+	open := t.scratch[:0]
+	for _, e := range t.waiting.items {
+		if e.v.blocks(s.ask) {
+			s.consider(e.v, &e.v.why)
+		} else {
+			open = append(open, e.v)
+		}
+	}
+	t.scratch = open[:0]
+	for _, c := range open {
+		f, passed := s.try(c)
+		if s.key != nil {
+			t.wake(s.now, c)
+			return true
+		}
+		if !passed {
+			t.rest(c, s.ask, &f)
+		}
+	}
+	return false
+}
+
+// try asks one candidate. Without room there, it returns when there will be, or passed if
+// there may be room for others.
+func (s *search) try(c *Candidate) (f fit, passed bool) {
+	a := c.account
+	reservation := s.reserved(a)
+	switch {
+	case reservation != nil: // at its moment it is served, and then others may be
+		f = fit{at: reservation.until, by: unconditional, byEvent: reservation.until == Never}
+		s.result.reserved = true
+		s.consider(c, &f)
+		return f, true
+	case !a.room(s.now, s.ask, s.holder):
+		f = a.fit(s.now, s.ask, s.holder)
+		if a.suspects(s.holder) {
+			others := a.fit(s.now, s.ask, "")
+			if passed = others.at < f.at; !passed {
+				f = others // what binds them may be something else
+			}
+		}
+	default:
+		if s.key, f, passed = c.seat.pick(s, a.class); s.key != nil {
+			s.candidate = c
+			c.seat.turn = (int(s.key.turn) + 1) % len(c.seat.keys)
+			return f, false
+		}
+	}
+	s.personal = s.personal || passed
+	s.consider(c, &f)
+	return f, passed
+}
+
+func (s *search) consider(c *Candidate, f *fit) {
+	s.result.sooner(&negative{fit: *f, account: c.account})
+}

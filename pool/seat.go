@@ -1,0 +1,85 @@
+package pool
+
+import "slices"
+
+// seat is the keys of one group and one priority. They take turns.
+type seat struct {
+	priority int
+	all      []*key // in the order of the configuration
+	keys     []*key // the usable ones
+	turn     int
+	weight   int64 // of the usable ones together
+}
+
+// pick finds the next usable key that the caller may have and that, if it has limits of
+// its own, has room in them. Without one, it returns when there will be one, or passed
+// if there is one for others.
+func (s *seat) pick(q *search, c *class) (found *key, best fit, passed bool) {
+	best = fit{at: Never, by: unconditional, never: len(s.keys) == len(s.all)}
+	tried := false
+	for i := range s.keys {
+		k := s.keys[(s.turn+i)%len(s.keys)]
+		if !q.allows(k) || q.keyReserved(k, c) {
+			passed, best.never = true, false
+			if k.keptFrom(q.now, q.holder) {
+				best.sooner(&fit{at: k.accusedUntil, by: unconditional})
+			}
+			continue
+		}
+		f := fit{at: q.now, by: unconditional, key: k}
+		if r := k.barred[c]; r != nil {
+			at, byEvent := r.opens(q.now, q.holder)
+			f.later(at, unconditional, byEvent)
+			passed = passed || r.by == q.holder
+		}
+		for _, b := range k.own(c) {
+			f.within(q.now, b, q.ask, Never)
+		}
+		if f.at == q.now {
+			return k, f, false
+		}
+		tried = true
+		best.sooner(&f)
+	}
+	if len(s.keys) < len(s.all) {
+		s.resting(q, &best)
+	}
+	if len(s.all) > 1 && tried {
+		best.by = several
+	}
+	return nil, best, passed
+}
+
+// resting takes into account the keys that may be leased later.
+func (s *seat) resting(q *search, best *fit) {
+	for _, k := range s.all {
+		if !k.usable() && !slices.Contains(q.exclude, k.id) {
+			best.sooner(&fit{at: k.restsUntil, by: unconditional, byEvent: k.probe != nil})
+		}
+	}
+}
+
+// alive reports whether some key works for an ask, as far as is known.
+func (s *seat) alive(now Time, c *class, ask *Ask) bool {
+	for _, k := range s.all {
+		r := k.barred[c]
+		if (k.health != Quarantined || k.usable()) && (r == nil || !r.blocked(now, ask.Holder)) && !slices.Contains(ask.Exclude, k.id) {
+			return true
+		}
+	}
+	return false
+}
+
+func (s *seat) add(k *key) {
+	k.turn = int32(len(s.keys))
+	s.keys = append(s.keys, k)
+	s.weight += k.weight
+}
+
+func (s *seat) remove(k *key) {
+	last := s.keys[len(s.keys)-1]
+	s.keys[k.turn], last.turn = last, k.turn
+	s.keys = s.keys[:len(s.keys)-1]
+	k.turn = -1
+	s.weight -= k.weight
+}

@@ -1,0 +1,92 @@
+package pool
+
+import (
+	"github.com/keybroker/keybroker/internal/provider"
+	"github.com/keybroker/keybroker/pool/limit"
+)
+
+// While some limit of an account is not known, only so many leases may be open at once:
+// few at first, twice as many after each window of good answers, half as many after a
+// refusal, and from then on one more after each window.
+const (
+	firstWindow = 4
+	maxWindow   = 1 << 20
+)
+
+// slowStart bounds the open leases of an account while a limit is not known, or after
+// the provider has refused calls for being too many at one time.
+type slowStart struct {
+	missing   []provider.Dimension // limits that the provider has, and nobody has told us
+	window    int                  // leases that may be open at once
+	capped    bool                 // the provider has refused calls for being too many at one time
+	steady    bool                 // there was a refusal: grow by one, not twofold
+	clean     int                  // good answers since the window last changed
+	refusedAt Time                 // a refusal of an older lease says nothing new
+	narrow    dispute              // about the window
+	granted   provider.Amounts     // since no lease was open: what a header may not have counted
+}
+
+func (s *slowStart) active() bool { return len(s.missing) > 0 || s.capped }
+
+// full reports whether as many leases are open as may be.
+func (a *account) full() bool { return a.slowStart.active() && a.open >= a.slowStart.window }
+
+// limited takes note of a rate-limit refusal: fewer may be open at once. A refusal of
+// what was granted before the last one is the same piece of news.
+func (a *account) limited(now Time, l *lease) {
+	s := &a.slowStart
+	if l.granted < s.refusedAt {
+		return
+	}
+	s.window = max(1, s.window/2)
+	s.clean, s.steady, s.refusedAt = 0, true, now
+	if s.active() {
+		a.dispute(now, &s.narrow, l.holder.name)
+	}
+}
+
+// crowded takes note of a refusal for too many calls at one time: there may be one less
+// than now.
+func (a *account) crowded(now Time, l *lease) {
+	s := &a.slowStart
+	if l.granted < s.refusedAt && s.capped {
+		return
+	}
+	if !s.active() {
+		s.window = maxWindow
+	}
+	s.capped = true
+	s.window = max(1, min(s.window, a.open-1))
+	s.clean, s.steady, s.refusedAt = 0, true, now
+	a.dispute(now, &s.narrow, l.holder.name)
+}
+
+// answered takes note of a good answer.
+func (s *slowStart) answered() {
+	if !s.active() {
+		return
+	}
+	if s.clean++; s.clean < s.window {
+		return
+	}
+	s.clean = 0
+	if s.steady {
+		s.window++
+	} else {
+		s.window = min(2*s.window, maxWindow)
+	}
+}
+
+// note adds a grant of n requests of the given amounts to what a first header may not
+// have counted. idle says that no lease was open.
+func (s *slowStart) note(ask *provider.Amounts, idle bool) {
+	if len(s.missing) == 0 {
+		return
+	}
+	if idle {
+		s.granted = provider.Amounts{}
+	}
+	for d, n := range ask {
+		s.granted[d] = min(s.granted[d], limit.Longest) + min(n, limit.Longest)
+	}
+}
