@@ -151,7 +151,7 @@ func (p *Pool) repeated(now Time, ask *Ask) *lease {
 func (l *lease) grant(p *Pool) Grant {
 	l.given++
 	return Grant{
-		Lease: l.id, Key: l.key.number, Count: l.count,
+		Lease: l.id, Key: l.key.id, Count: l.count,
 		Granted: l.granted, StartBy: l.granted.Add(p.cfg.StartWithin), Expires: l.expires, Trial: l.trial,
 		Covered: l.covered, Class: l.account.class.name, Reserved: l.reserved,
 	}

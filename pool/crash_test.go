@@ -297,7 +297,7 @@ func (h *past) drain() {
 }
 
 func (h *past) granted(o *owner, g pool.Grant, ask *pool.Ask, spare bool) {
-	c := &given{owner: o, model: ask.Model, key: h.cfg.Keys[g.Key].ID, waiting: !g.Covered, needs: o.states + 1}
+	c := &given{owner: o, model: ask.Model, key: g.Key, waiting: !g.Covered, needs: o.states + 1}
 	c.call = call{grant: g, holder: ask.Holder, since: h.now, expires: o.world(g.Expires)}
 	c.grant.Granted = h.now
 	c.planned = g.Reserved

@@ -177,9 +177,9 @@ func traffic(t *testing.T, shared bool, strategy string, seed uint64, limit int6
 		Keys: []pool.Key{{ID: "a", Limits: rpm(limit)}, {ID: "b", Limits: rpm(limit)}},
 	})
 	random := rand.New(rand.NewPCG(seed, 0))
-	buckets := []*sim.TokenBucket{sim.NewTokenBucket(limit, time.Minute), sim.NewTokenBucket(limit, time.Minute)}
+	buckets := map[string]*sim.TokenBucket{"a": sim.NewTokenBucket(limit, time.Minute), "b": sim.NewTokenBucket(limit, time.Minute)}
 	if shared {
-		buckets[1] = buckets[0]
+		buckets["b"] = buckets["a"]
 	}
 	type call struct {
 		g       pool.Grant

@@ -12,8 +12,8 @@ type LeaseID uint64
 // Grant is a lease as its holder gets it.
 type Grant struct {
 	Lease   LeaseID
-	Key     int // its place in Config.Keys
-	Count   int // requests it is good for
+	Key     string // the id of the key
+	Count   int    // requests it is good for
 	Granted Time
 	StartBy Time // the request must be sent before
 	Expires Time // ends then, unless a report renews it
