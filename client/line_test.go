@@ -201,13 +201,13 @@ func bubble(t *testing.T, text string) grpc.DialOption {
 	options.Plaintext = true
 	cfg, err := config.Parse("test.yaml", []byte(text), options)
 	require.NoError(t, err)
-	pools, keys := app.Pools(cfg)
+	pools, keys := app.Pools(cfg), app.Keys(cfg)
 	b, err := broker.New(t.Context(), &broker.Memory{}, pools)
 	require.NoError(t, err)
 	log, err := audit.Open(filepath.Join(canary.Dir(t), "audit.jsonl"))
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = log.Close() })
-	at := func(pool string, key int) secret.Value { return keys[pool][key] }
+	at := func(pool, key string) secret.Value { return keys[app.KeyName{Pool: pool, ID: key}] }
 	s := server.New(server.Options{Broker: b, Keys: at, Logger: canary.Logger("the server's log"), Audit: server.Audit{Log: log}})
 	l := bufconn.Listen(1 << 16)
 	done := make(chan error, 1)

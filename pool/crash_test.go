@@ -297,7 +297,7 @@ func (h *past) drain() {
 }
 
 func (h *past) granted(o *owner, g pool.Grant, ask *pool.Ask, spare bool) {
-	c := &given{owner: o, model: ask.Model, key: h.cfg.Keys[g.Key].ID, waiting: !g.Covered, needs: o.states + 1}
+	c := &given{owner: o, model: ask.Model, key: g.Key, waiting: !g.Durable, needs: o.states + 1}
 	c.call = call{grant: g, holder: ask.Holder, since: h.now, expires: o.world(g.Expires)}
 	c.grant.Granted = h.now
 	c.planned = g.Reserved
@@ -494,7 +494,7 @@ func (h *past) tell(c *given, used provider.Amounts, final bool) (expires pool.T
 
 // answer says when it was given, and when fixed windows end.
 func (h *past) answer(c *given) (s provider.Signal) {
-	if c.grant.Trial {
+	if c.grant.Probe {
 		s.Class = provider.NoAnswer
 	}
 	if !h.fixed || rapid.Bool().Draw(h.T, "undated") {
@@ -584,7 +584,7 @@ func (h *past) settle(c *given, now pool.Time, used provider.Amounts) {
 			}
 		}
 		if n > reported[d] {
-			a.uses = append(a.uses, use{lo, hi, n - reported[d], c.grant.Trial})
+			a.uses = append(a.uses, use{lo, hi, n - reported[d], c.grant.Probe})
 		}
 		c.reported[d] = max(c.reported[d], n)
 	})

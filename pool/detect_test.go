@@ -5,7 +5,6 @@ package pool_test
 
 import (
 	"fmt"
-	"math/rand/v2"
 	"strings"
 	"testing"
 	"time"
@@ -14,7 +13,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/keybroker/keybroker/internal/provider"
-	"github.com/keybroker/keybroker/internal/sim"
 	"github.com/keybroker/keybroker/pool"
 )
 
@@ -165,79 +163,5 @@ func TestAllGroupsRefusedAtOnce(t *testing.T) {
 			}
 			assert.Equal(t, c.want, s.warnings()[pool.AllRateLimited])
 		})
-	}
-}
-
-// traffic runs two quota groups against the provider's buckets for a while, one a
-// group or one for both. A call is counted some time after its grant and answered
-// some time after that; burst calls come together.
-func traffic(t *testing.T, shared bool, strategy string, seed uint64, limit int64, burst int, latency time.Duration) map[pool.NoticeKind]int {
-	s := begin(t, pool.Config{
-		Strategy: strategy, StartWithin: 2 * time.Second,
-		Keys: []pool.Key{{ID: "a", Limits: rpm(limit)}, {ID: "b", Limits: rpm(limit)}},
-	})
-	random := rand.New(rand.NewPCG(seed, 0))
-	buckets := []*sim.TokenBucket{sim.NewTokenBucket(limit, time.Minute), sim.NewTokenBucket(limit, time.Minute)}
-	if shared {
-		buckets[1] = buckets[0]
-	}
-	type call struct {
-		g       pool.Grant
-		at      pool.Time
-		counted bool
-		headers provider.Signal
-	}
-	var calls []*call
-	later := func(d time.Duration) pool.Time { return s.now + pool.Time(random.Int64N(int64(d)+1)) }
-	for s.now < 20*minute {
-		if random.IntN(burst) == 0 {
-			for range burst {
-				if g, err := s.Acquire(s.now, ask("h", lasting(time.Minute))); err == nil {
-					calls = append(calls, &call{g: g, at: later(min(latency, 2*time.Second))})
-				}
-			}
-		}
-		s.now += pool.Time(random.Int64N(int64(2*time.Minute) / limit))
-		var left []*call
-		for _, c := range calls {
-			switch {
-			case c.at > s.now:
-			case !c.counted:
-				b := buckets[c.g.Key]
-				ok := b.Take(time.Duration(s.now), 1)
-				c.headers = states(provider.Requests, limit, b.Remaining(time.Duration(s.now)))
-				if !ok {
-					c.headers.Class, c.headers.Scope = provider.RateLimited, provider.ClassScope
-				}
-				c.counted, c.at = true, later(latency)
-			default:
-				s.ends(c.g, "h", c.headers, unknown)
-				continue
-			}
-			left = append(left, c)
-		}
-		calls = left
-	}
-	return s.warnings()
-}
-
-func TestOneLimitConfiguredAsTwoIsSeen(t *testing.T) {
-	for _, strategy := range strategies {
-		for _, limit := range []int64{100, 600} {
-			assert.NotZero(t, traffic(t, true, strategy, 1, limit, 1, 500*time.Millisecond)[pool.MovingTogether], "%s, %d", strategy, limit)
-		}
-	}
-}
-
-func TestTwoLimitsAreNotTakenForOne(t *testing.T) {
-	for _, strategy := range []string{pool.LeastLoaded, pool.Random} {
-		for _, limit := range []int64{20, 100, 600} {
-			for _, burst := range []int{1, 10, 60} {
-				for _, latency := range []time.Duration{50 * time.Millisecond, 2 * time.Second, 20 * time.Second} {
-					require.Zero(t, traffic(t, false, strategy, 1, limit, burst, latency)[pool.MovingTogether],
-						"%s, limit %d, burst %d, latency %v", strategy, limit, burst, latency)
-				}
-			}
-		}
 	}
 }

@@ -95,11 +95,11 @@ func TestOneWordBindsAtOnce(t *testing.T) {
 	assert.Equal(t, provider.Requests, e.Dimension)
 	s.now += 30 * sec
 	trial := s.lease("honest")
-	assert.True(t, trial.Trial)
+	assert.True(t, trial.Probe)
 	s.refused("third")
 	s.refused("liar")
 	s.now += 5 * sec
-	assert.True(t, s.lease("third").Trial, "patience ends")
+	assert.True(t, s.lease("third").Probe, "patience ends")
 }
 
 // A late word of a lower limit, after the limit was raised again: others who were
@@ -132,7 +132,7 @@ func TestLateWordOfALowerLimitIsTriedAtOnce(t *testing.T) {
 				return
 			}
 			require.Equal(t, []string{"third"}, served)
-			assert.True(t, w.Grant.Trial)
+			assert.True(t, w.Grant.Probe)
 			s.refused("fourth") // one is enough
 			s.now += sec
 			s.ends(w.Grant, "third", statesDaily(truth, provider.Unknown), unknown)
@@ -157,7 +157,7 @@ func TestOldWordsSettleNothing(t *testing.T) {
 	s.ends(c, "c", statesDaily(lower, provider.Unknown), unknown)
 	for _, h := range []string{"d", "e"} { // who agree
 		trial := s.lease(h)
-		assert.True(t, trial.Trial)
+		assert.True(t, trial.Probe)
 		s.now += sec
 		s.ends(trial, h, statesDaily(truth, provider.Unknown), unknown)
 	}
@@ -215,7 +215,7 @@ func TestSecondOpinionConfirms(t *testing.T) {
 			s.ends(s.lease("two"), "two", answer, unknown)
 			s.now += minute
 			if g, err := s.Acquire(s.now, ask("three")); err == nil {
-				assert.False(t, g.Trial, "only what has refilled meanwhile")
+				assert.False(t, g.Probe, "only what has refilled meanwhile")
 			}
 			s.now += sec
 			for _, h := range []string{"one", "two", "three"} {
@@ -243,7 +243,7 @@ func TestDoubtOutlivesATrialWithoutAVerdict(t *testing.T) {
 			s.lies("one", shut["the limit is one"])
 			s.now += 30 * sec
 			end(s, s.lease("two"))
-			assert.True(t, s.lease("three").Trial)
+			assert.True(t, s.lease("three").Probe)
 		})
 	}
 }

@@ -18,7 +18,7 @@ import (
 // covered counts the leases that may be given out at once.
 func (s *story) covered() (n int) {
 	s.Helper()
-	for s.lease("h").Covered {
+	for s.lease("h").Durable {
 		n++
 	}
 	return n
@@ -27,7 +27,7 @@ func (s *story) covered() (n int) {
 func TestNobodyWritesNothingWaits(t *testing.T) {
 	s := begin(t, pool.Config{Keys: one(perDay(1000, provider.Refilling))})
 	for range 900 {
-		require.True(t, s.lease("h").Covered)
+		require.True(t, s.lease("h").Durable)
 	}
 }
 
@@ -46,7 +46,7 @@ func TestGrantsWhileAStateIsBeingWritten(t *testing.T) {
 	s.lease("h")
 	s.state(false)
 	for range 5 {
-		require.True(t, s.lease("h").Covered)
+		require.True(t, s.lease("h").Durable)
 	}
 	s.Saved()
 	assert.Equal(t, 5, s.covered(), "not in the state")
@@ -58,7 +58,7 @@ func TestGrantsHoldForBothStates(t *testing.T) {
 	s := kept(t, cfg)
 	first := s.save()
 	for range 6 {
-		require.True(t, s.lease("h").Covered)
+		require.True(t, s.lease("h").Durable)
 	}
 	second := s.state(false)
 	given := int64(6 + s.covered())
@@ -72,7 +72,7 @@ func TestGrantsHoldForBothStates(t *testing.T) {
 func TestLowLimitsLoseNothing(t *testing.T) {
 	cfg := pool.Config{Keys: one(perDay(10, provider.Sliding))}
 	s := kept(t, cfg)
-	assert.False(t, s.lease("h").Covered)
+	assert.False(t, s.lease("h").Durable)
 	s = succeeds(t, cfg, s.save(), after)
 	assert.EqualValues(t, 1, s.limit(3).Used)
 }
@@ -99,7 +99,7 @@ func TestRefundsCoverWhatCameBack(t *testing.T) {
 	g := s.lease("h", input(8))
 	s.now += minute
 	require.NoError(t, s.Release(s.now, g.Lease, "h", true))
-	assert.False(t, s.lease("h", input(3)).Covered, "the record does not know that it has")
+	assert.False(t, s.lease("h", input(3)).Durable, "the record does not know that it has")
 }
 
 func TestHeldAmountsAreWrittenAheadToo(t *testing.T) {
@@ -107,8 +107,8 @@ func TestHeldAmountsAreWrittenAheadToo(t *testing.T) {
 		Dimension: provider.OutputTokens, Window: 24 * time.Hour, Amount: 1000, Kind: provider.Refilling,
 	}))}
 	s := kept(t, cfg)
-	assert.True(t, s.lease("h", output(10)).Covered)
-	assert.False(t, s.lease("h", output(1)).Covered, "what is held counts")
+	assert.True(t, s.lease("h", output(10)).Durable)
+	assert.False(t, s.lease("h", output(1)).Durable, "what is held counts")
 	s = succeeds(t, cfg, s.save(), after)
 	assert.EqualValues(t, 21, s.limit(3).Held)
 	s.now += 2*sec + pool.Time(after.TTL) - 1
@@ -158,7 +158,7 @@ func TestWhatACrashLoses(t *testing.T) {
 			if err != nil {
 				continue
 			}
-			if !g.Covered {
+			if !g.Durable {
 				save()
 			}
 		}

@@ -152,7 +152,7 @@ func (u *upstream) call() {
 	})
 	holder := rapid.SampledFrom([]string{"h1", "h2", "h3"}).Draw(u.T, "holder")
 	g, err := u.pool.Acquire(u.now, pool.Ask{Holder: holder, TTL: 2 * time.Minute, Amounts: amounts})
-	if err != nil || g.Trial { // which may cost a refusal, its own or another's
+	if err != nil || g.Probe { // which may cost a refusal, its own or another's
 		return
 	}
 	used := amounts

@@ -191,7 +191,7 @@ func (s *script) granted(holder string, g pool.Grant, err error) {
 	}
 	if err == nil {
 		s.leases = append(s.leases, &named{g, holder})
-		s.print("%s has lease %d: key %s", holder, len(s.leases), s.cfg.Keys[g.Key].ID)
+		s.print("%s has lease %d: key %s", holder, len(s.leases), g.Key)
 		return
 	}
 	s.outcome(err)
@@ -255,7 +255,7 @@ func (s *script) serve() (n int, wake pool.Time) {
 	served, wake := s.pool.Next(s.now)
 	for _, w := range served {
 		s.leases = append(s.leases, &named{w.Grant, w.Ask.Holder})
-		s.print("at %v %s has lease %d: key %s", time.Duration(s.now), w.Ask.Holder, len(s.leases), s.cfg.Keys[w.Grant.Key].ID)
+		s.print("at %v %s has lease %d: key %s", time.Duration(s.now), w.Ask.Holder, len(s.leases), w.Grant.Key)
 	}
 	return len(served), wake
 }

@@ -157,7 +157,7 @@ func TestRefusedTrialsKeepNothing(t *testing.T) {
 	s.lies("one", shut["nothing remains"])
 	s.now += 30 * sec
 	g := s.lease("two")
-	require.True(t, g.Trial)
+	require.True(t, g.Probe)
 	s.ends(g, "two", about(busy, provider.Requests), unknown)
 	assert.Zero(t, s.limit(3).Headroom)
 }

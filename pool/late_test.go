@@ -175,7 +175,7 @@ func TestRepeatedRequestIsTheSameAsk(t *testing.T) {
 		Keys: []pool.Key{{ID: "a", Limits: rpm(60)}, {ID: "b", Limits: rpm(60)}},
 	})
 	g := s.lease("h", request("r"), model("opus"))
-	key := s.keys[g.Key].ID
+	key := g.Key
 	assert.Equal(t, g, s.lease("h", request("r"), model("opus")))
 	assert.Equal(t, g, s.lease("h", request("r"), model("opus"), without("c")))
 	other := s.lease("h", request("r"), model("opus"), without(key))

@@ -40,7 +40,7 @@ func TestWhatIsHeldIsNotInDoubt(t *testing.T) {
 	s.granted("others", output(100))
 	s.now += 15 * sec
 	trial := s.lease("second", output(100)) // finds out whether it is so
-	require.True(t, trial.Trial)
+	require.True(t, trial.Probe)
 	s.answers(trial, "second", told)
 	s.granted("others", output(100))
 	s.refused("third", output(100))
@@ -215,7 +215,7 @@ func TestRefusedKeyIsProvenByOneLease(t *testing.T) {
 	assert.Equal(t, "b", s.key("h1"))
 	s.now = sec + 10*minute
 	probe := s.lease("h1")
-	assert.Equal(t, 0, probe.Key)
+	assert.Equal(t, "a", probe.Key)
 	assert.Equal(t, "b", s.key("h2"), "one at a time")
 	s.ends(probe, "h1", fine, unknown)
 	assert.Equal(t, pool.Healthy, s.health(0))

@@ -234,7 +234,7 @@ func (w *world) report(final bool) {
 // answer is what comes back, of which only the use is of interest here. To a
 // trial a provider says more than this one can.
 func (c *call) answer() provider.Signal {
-	if c.grant.Trial {
+	if c.grant.Probe {
 		return provider.Signal{Class: provider.NoAnswer}
 	}
 	return provider.Signal{}
@@ -278,7 +278,7 @@ func (w *world) settle(c *call, now pool.Time, used provider.Amounts) {
 			}
 		}
 		if n := used[d] - c.reported[d]; n > 0 {
-			a.uses = append(a.uses, use{lo, hi, n, c.grant.Trial})
+			a.uses = append(a.uses, use{lo, hi, n, c.grant.Probe})
 		}
 	}
 	c.reported.Raise(&used)

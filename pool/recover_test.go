@@ -136,9 +136,9 @@ func TestLongWindowsComeBackAheadOfWhatIsWritten(t *testing.T) {
 		}
 		record := s.save()
 		for range 10 {
-			assert.True(t, s.lease("h").Covered)
+			assert.True(t, s.lease("h").Durable)
 		}
-		assert.False(t, s.lease("h").Covered, "beyond it somebody has to write first")
+		assert.False(t, s.lease("h").Durable, "beyond it somebody has to write first")
 		s = succeeds(t, cfg, record, after)
 		assert.EqualValues(t, 60, s.limit(3).Used)
 	}
@@ -207,16 +207,16 @@ func TestKeysThatMovedTakeTheirUseAlong(t *testing.T) {
 // Of a class that is not in the record nothing was given out.
 func TestANewClassIsWrittenDownBeforeItIsUsed(t *testing.T) {
 	cfg := pool.Config{Models: []string{"opus"}, Keys: one(rpm(60))}
-	assert.True(t, kept(t, cfg).lease("h", model("opus")).Covered)
+	assert.True(t, kept(t, cfg).lease("h", model("opus")).Durable)
 	cfg = pool.Config{Classes: []pool.Class{{Name: "known", Models: []string{"known"}}}, Keys: one(rpm(60))}
 	s := kept(t, cfg)
 	record := s.state(false)
-	assert.False(t, s.lease("h", model("unheard of")).Covered)
+	assert.False(t, s.lease("h", model("unheard of")).Durable)
 	s = succeeds(t, cfg, record, after)
 	s.refused("h", model("known"))
 	s.lease("h", model("unheard of"))
 	s.save()
-	assert.True(t, s.lease("h", model("unheard of")).Covered)
+	assert.True(t, s.lease("h", model("unheard of")).Durable)
 }
 
 func TestModelsThatMovedTakeTheirUseAlong(t *testing.T) {

@@ -45,7 +45,7 @@ func usedUp(t *testing.T, down, wrong time.Duration) *story {
 func TestAWindowThatHasEndedOpensOnTheProvidersWord(t *testing.T) {
 	s := usedUp(t, time.Hour, 0)
 	g := s.lease("h")
-	assert.True(t, g.Trial)
+	assert.True(t, g.Probe)
 	s.refused("h")
 	s.answers(g, "h", dated(noon.Add(90*time.Minute), 200))
 	assert.LessOrEqual(t, s.limit(0).Used, int64(5), "and what was written ahead")
@@ -59,7 +59,7 @@ func TestAWallClockOpensNothing(t *testing.T) {
 	for _, wrong := range []time.Duration{time.Hour, 24 * time.Hour} {
 		s := usedUp(t, 0, wrong)
 		g := s.lease("h")
-		assert.True(t, g.Trial, "only to try")
+		assert.True(t, g.Probe, "only to try")
 		s.refused("h")
 		refusal := dated(noon.Add(30*time.Minute), 200)
 		refusal.Class, refusal.Scope, refusal.Wait, refusal.Source = provider.RateLimited, provider.ClassScope, time.Second, provider.RetryAfter
@@ -83,7 +83,7 @@ func TestWithoutADateOneLeaseTriesAtATime(t *testing.T) {
 	s := usedUp(t, time.Hour, 0)
 	for range 5 {
 		g := s.lease("h")
-		assert.True(t, g.Trial)
+		assert.True(t, g.Probe)
 		s.refused("h")
 		s.ends(g, "h", provider.Signal{}, unknown)
 	}

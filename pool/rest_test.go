@@ -404,7 +404,7 @@ func TestPriorityFallsBackWhileTheHigherRests(t *testing.T) {
 	assert.Equal(t, "low", s.key("h"))
 	s.now = 20 * sec
 	trial := s.lease("h")
-	assert.Equal(t, "high", s.keys[trial.Key].ID)
+	assert.Equal(t, "high", trial.Key)
 	assert.Equal(t, "low", s.key("h"), "while it is tried")
 	s.answers(trial, "h", fine)
 	assert.Equal(t, map[string]int{"high": 4, "low": 6}, s.tally(10), "a slow start")
@@ -425,7 +425,7 @@ func TestWithoutPoolingARestIsWaitedFor(t *testing.T) {
 	assert.Equal(t, "b", s.key("h"))
 	s.now = 20 * sec
 	trial := s.lease("h")
-	assert.Equal(t, "a", s.keys[trial.Key].ID)
+	assert.Equal(t, "a", trial.Key)
 	assert.Equal(t, "b", s.key("h"))
 	s.answers(trial, "h", fine)
 	assert.Equal(t, "a", s.key("h"))

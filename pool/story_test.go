@@ -93,7 +93,7 @@ func (s *story) lease(holder string, more ...func(*pool.Ask)) pool.Grant {
 // key gets a lease and gives the name of its key.
 func (s *story) key(holder string, more ...func(*pool.Ask)) string {
 	s.Helper()
-	return s.keys[s.lease(holder, more...).Key].ID
+	return s.lease(holder, more...).Key
 }
 
 // refused asks in vain.

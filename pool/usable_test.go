@@ -135,7 +135,7 @@ func TestWithoutPoolingAProbeLeavesTheNextKey(t *testing.T) {
 				}
 				s.now = 6 * sec
 				probe := s.lease("h")
-				require.Equal(t, "a", s.keys[probe.Key].ID)
+				require.Equal(t, "a", probe.Key)
 				assert.Equal(t, "b", s.key("h"), "while it is not known whether a works")
 				s.answers(probe, "h", fine)
 				assert.Equal(t, "a", s.key("h"))

@@ -22,7 +22,7 @@ func TestAcquireReportReleaseHappyPath(t *testing.T) {
 		alice := begin(t, onePool("a", key("k", limits(100, 10_000, 5_000)))).as("alice")
 
 		one := alice.lease(&keybrokerv1.AcquireKeyRequest{Pool: "a", InputTokens: 1000, MaxOutputTokens: 500})
-		assert.Equal(t, keyValue("a", 0), one.GetApiKey())
+		assert.Equal(t, keyValue("a", "k"), one.GetApiKey())
 		assert.Equal(t, "k", one.GetKeyId())
 		assert.Equal(t, "a", one.GetPool())
 		assert.Equal(t, 2*time.Second, one.GetStartWithin().AsDuration())
@@ -170,7 +170,7 @@ func TestExcludedKeysAreNotLeased(t *testing.T) {
 		for range 4 {
 			l := alice.lease(&keybrokerv1.AcquireKeyRequest{Pool: "a", ExcludeKeyIds: []string{"one", "unheard-of"}})
 			assert.Equal(t, "two", l.GetKeyId())
-			assert.Equal(t, keyValue("a", 1), l.GetApiKey())
+			assert.Equal(t, keyValue("a", "two"), l.GetApiKey())
 		}
 	})
 }

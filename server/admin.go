@@ -194,7 +194,6 @@ func poolToProto(v *broker.View) *keybrokerv1.Pool {
 var warningToProto = map[pool.NoticeKind]keybrokerv1.WarningKind{
 	pool.SharedOrganization: keybrokerv1.WarningKind_WARNING_KIND_SHARED_ORGANIZATION,
 	pool.SplitOrganization:  keybrokerv1.WarningKind_WARNING_KIND_SPLIT_ORGANIZATION,
-	pool.MovingTogether:     keybrokerv1.WarningKind_WARNING_KIND_MOVING_TOGETHER,
 	pool.AllRateLimited:     keybrokerv1.WarningKind_WARNING_KIND_ALL_RATE_LIMITED,
 }
 

@@ -38,7 +38,7 @@ func (o *Options) granted(ctx context.Context, l *broker.Lease) error {
 		return nil
 	}
 	e := entry(ctx, audit.Granted, methodOf(ctx))
-	e.Pool, e.Key, e.Lease = l.Pool.Name, l.Pool.Keys[l.Key].ID, audit.Fingerprint(l.ID)
+	e.Pool, e.Key, e.Lease = l.Pool.Name, l.Key, audit.Fingerprint(l.ID)
 	e.Requests, e.Expires = l.Requests, time.Now().Add(l.TTL)
 	return o.write(ctx, e)
 }

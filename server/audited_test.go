@@ -264,7 +264,7 @@ func TestFailOpenGivesKeysUnseen(t *testing.T) {
 		chief, orders := a.be("chief")
 		l, err := buyer.AcquireKey(ctx, &keybrokerv1.AcquireKeyRequest{Pool: "a"})
 		require.NoError(t, err)
-		assert.Equal(t, keyValue("a", 0), l.GetApiKey())
+		assert.Equal(t, keyValue("a", "k"), l.GetApiKey())
 		require.NoError(t, chief.do(orders, "RestoreKey/a"))
 		assert.EqualValues(t, 2, a.log.Failures())
 		mend()

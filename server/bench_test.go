@@ -154,7 +154,7 @@ func startBroker(b *testing.B, o server.Options) string {
 	br, err := broker.New(b.Context(), &broker.Memory{}, []broker.PoolConfig{cfg})
 	require.NoError(b, err)
 	o.Broker, o.Logger = br, slog.New(slog.DiscardHandler)
-	o.Keys = func(string, int) secret.Value {
+	o.Keys = func(string, string) secret.Value {
 		return secret.New(canary.Key("bench-0123456789012345678901234567890123456789"))
 	}
 	s := server.New(o)

@@ -64,7 +64,7 @@ func TestKeysLeaveOnlyInAcquireKey(t *testing.T) {
 		var panics []any // in turn
 		options := server.Options{
 			Policy: always(rules), Certificates: source, Audit: server.Audit{Log: log},
-			Keys: func(pool string, key int) secret.Value {
+			Keys: func(pool, key string) secret.Value {
 				if len(panics) > 0 {
 					p := panics[0]
 					panics = panics[1:]
@@ -96,7 +96,7 @@ func TestKeysLeaveOnlyInAcquireKey(t *testing.T) {
 		report := func(id string, code int32, headers map[string]string) {
 			_, _ = svc.ReportUsage(t.Context(), &keybrokerv1.ReportUsageRequest{
 				LeaseId: id, StatusCode: code, Headers: headers, Final: true,
-				ErrorBody: fmt.Appendf(nil, `{"error":{"message":"Incorrect API key provided: %s"}}`, keyValue("a", 0)), // as some do
+				ErrorBody: fmt.Appendf(nil, `{"error":{"message":"Incorrect API key provided: %s"}}`, keyValue("a", "one")), // as some do
 			})
 		}
 		release := func(id string) {
@@ -105,7 +105,7 @@ func TestKeysLeaveOnlyInAcquireKey(t *testing.T) {
 		operators := func() {
 			_, err := ops.operator.ListPools(opsCtx, &keybrokerv1.ListPoolsRequest{})
 			require.NoError(t, err)
-			for _, p := range []string{"a", "b", "none", keyValue("a", 0)} {
+			for _, p := range []string{"a", "b", "none", keyValue("a", "one")} {
 				_, _ = ops.operator.GetPool(opsCtx, &keybrokerv1.GetPoolRequest{Pool: p})
 				_, _ = ops.operator.ListLeases(opsCtx, &keybrokerv1.ListLeasesRequest{Pool: p})
 				_, _ = ops.operator.RestoreKey(opsCtx, &keybrokerv1.RestoreKeyRequest{Pool: p, KeyId: "one"})
@@ -127,14 +127,14 @@ func TestKeysLeaveOnlyInAcquireKey(t *testing.T) {
 		// Errors of every kind.
 		for want, r := range map[codes.Code]*keybrokerv1.AcquireKeyRequest{
 			codes.FailedPrecondition: {Pool: "b", InputTokens: 1e9}, codes.InvalidArgument: {Pool: "a", InputTokens: -1},
-			codes.PermissionDenied: {Pool: keyValue("a", 0)}, codes.ResourceExhausted: {Pool: "a"},
+			codes.PermissionDenied: {Pool: keyValue("a", "one")}, codes.ResourceExhausted: {Pool: "a"},
 		} {
 			_, err := acquireAs(svc, t.Context(), r)
 			assert.Equal(t, want, status.Code(err))
 		}
 		_, err = acquireAs(ops, bearer(t.Context(), "Bearer "+token+"x"), waitFor("a", 0))
 		assert.Equal(t, codes.Unauthenticated, status.Code(err))
-		_, err = acquireAs(ops, bearer(t.Context(), "Basic "+keyValue("a", 0)), waitFor("a", 0))
+		_, err = acquireAs(ops, bearer(t.Context(), "Basic "+keyValue("a", "one")), waitFor("a", 0))
 		assert.Equal(t, codes.Unauthenticated, status.Code(err))
 		_, err = acquireAs(svc, t.Context(), &keybrokerv1.AcquireKeyRequest{Pool: "a", Model: strings.Repeat("m", 2<<20)})
 		assert.Error(t, err)
@@ -144,11 +144,11 @@ func TestKeysLeaveOnlyInAcquireKey(t *testing.T) {
 		cancel()
 		_, err = acquireAs(svc, short, waitFor("a", 20*time.Second))
 		assert.Error(t, err)
-		require.Error(t, svc.conn.Invoke(t.Context(), "/keybroker.v1.KeyBrokerService/Steal", &keybrokerv1.AcquireKeyRequest{Pool: keyValue("a", 0)}, &keybrokerv1.AcquireKeyResponse{}))
+		require.Error(t, svc.conn.Invoke(t.Context(), "/keybroker.v1.KeyBrokerService/Steal", &keybrokerv1.AcquireKeyRequest{Pool: keyValue("a", "one")}, &keybrokerv1.AcquireKeyResponse{}))
 		_, err = ops.ReleaseKey(opsCtx, &keybrokerv1.ReleaseKeyRequest{LeaseId: ids[0]})
 		assert.Equal(t, codes.NotFound, status.Code(err), "another's")
 
-		echo := map[string]string{"Retry-After": "5", "X-Api-Key": keyValue("a", 0), "Authorization": "Bearer " + keyValue("a", 0)}
+		echo := map[string]string{"Retry-After": "5", "X-Api-Key": keyValue("a", "one"), "Authorization": "Bearer " + keyValue("a", "one")}
 		report(ids[0], 401, echo)
 		report(ids[1], 429, echo)
 		report(ids[2], 529, echo)
@@ -156,14 +156,14 @@ func TestKeysLeaveOnlyInAcquireKey(t *testing.T) {
 		report("garbage", 200, nil)
 		release(ids[4])
 		release("garbage")
-		release(keyValue("a", 0))
+		release(keyValue("a", "one"))
 		operators()
 		_, _ = svc.services()
 		_, err = watch.Recv()
 		require.NoError(t, err)
 		time.Sleep(time.Minute)
 
-		panics = []any{keyValue("b", 0), errors.New(keyValue("b", 0)), struct{ Key string }{keyValue("b", 0)}}
+		panics = []any{keyValue("b", "k"), errors.New(keyValue("b", "k")), struct{ Key string }{keyValue("b", "k")}}
 		for range 3 {
 			_, err = acquireAs(svc, t.Context(), &keybrokerv1.AcquireKeyRequest{Pool: "b"})
 			assert.Equal(t, codes.Internal, status.Code(err))
@@ -187,7 +187,7 @@ func TestKeysLeaveOnlyInAcquireKey(t *testing.T) {
 		synctest.Wait()
 		for name, x := range map[string]any{
 			"the broker": w.broker, "the server": w.server, "its options": options, "a pool's configuration": pools[0], "a pool's view": view,
-			"the policy": rules, "a key": secret.New(keyValue("a", 0)), "the certificates": source, "the audit log": log,
+			"the policy": rules, "a key": secret.New(keyValue("a", "one")), "the certificates": source, "the audit log": log,
 		} {
 			dump(name, x)
 		}
@@ -348,7 +348,7 @@ providers:
 	require.NoError(t, conn.Close())
 	stop()
 	require.NoError(t, <-done)
-	pools, keys := app.Pools(cfg)
+	pools, keys := app.Pools(cfg), app.Keys(cfg)
 	for name, x := range map[string]any{
 		"the configuration": cfg, "the configuration, by value": *cfg, "what is in force": cfg.Effective(), "a provider": cfg.Providers[0],
 		"a key's configuration": cfg.Providers[0].Keys[0], "a pool": pools[0], "the keys": keys, "the program": a,

@@ -31,7 +31,7 @@ func TestFallbacksAreTriedAtOnceAndInOrder(t *testing.T) {
 			got := <-alice.ask(t.Context(), waitFor("first", 30*time.Second))
 			require.NoError(t, got.err)
 			assert.Equal(t, want, got.lease.GetPool())
-			assert.Equal(t, keyValue(want, 0), got.lease.GetApiKey())
+			assert.Equal(t, keyValue(want, "k"), got.lease.GetApiKey())
 			assert.Zero(t, got.after)
 		}
 		_, err := alice.AcquireKey(alice.ctx(), &keybrokerv1.AcquireKeyRequest{Pool: "first"})

@@ -29,7 +29,7 @@ func (s *keyService) AcquireKey(ctx context.Context, req *keybrokerv1.AcquireKey
 	}
 	p := l.Pool
 	resp := &keybrokerv1.AcquireKeyResponse{
-		LeaseId: l.ID, KeyId: p.Keys[l.Key].ID, Pool: p.Name,
+		LeaseId: l.ID, KeyId: l.Key, Pool: p.Name,
 		ProviderType: p.Dialect.Type, BaseUrl: p.BaseURL,
 		AuthHeader: p.Dialect.AuthHeader, AuthPrefix: p.Dialect.AuthPrefix,
 		StartWithin: durationpb.New(l.StartWithin), Ttl: durationpb.New(l.TTL), Waited: durationpb.New(l.Waited),

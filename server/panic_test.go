@@ -20,7 +20,7 @@ func TestPanicTellsNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		value := canary.Key("panic")
 		calls := 0
-		w := beginWith(t, server.Options{Keys: func(string, int) secret.Value {
+		w := beginWith(t, server.Options{Keys: func(string, string) secret.Value {
 			if calls++; calls == 1 {
 				panic(value)
 			}

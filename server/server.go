@@ -49,8 +49,8 @@ var (
 	keepAlivePolicy = keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}
 )
 
-// Keys finds a key by its pool and its place there.
-type Keys func(pool string, key int) secret.Value
+// Keys finds the secret value of a key by the name of its pool and the key's id.
+type Keys func(pool, keyID string) secret.Value
 
 // Options are what a server needs.
 type Options struct {

@@ -80,10 +80,8 @@ func onePool(name string, keys ...pool.Key) broker.PoolConfig {
 	}
 }
 
-// keyValue is the credential of a pool's nth key; its beginning marks it.
-func keyValue(pool string, key int) string {
-	return canary.Key("server-" + pool + "-" + string(rune('0'+key)))
-}
+// keyValue is the credential of a pool's key; its beginning marks it.
+func keyValue(pool, key string) string { return canary.Key("server-" + pool + "-" + key) }
 
 const marker = "sk-" + canary.Mark
 
@@ -119,7 +117,7 @@ func beginWith(t *testing.T, o server.Options, pools ...broker.PoolConfig) *worl
 		t.Cleanup(func() { _ = o.Audit.Log.Close() })
 	}
 	if o.Keys == nil {
-		o.Keys = func(pool string, key int) secret.Value { return secret.New(keyValue(pool, key)) }
+		o.Keys = func(pool, key string) secret.Value { return secret.New(keyValue(pool, key)) }
 	}
 	w.server = server.New(o)
 	var serving sync.WaitGroup

@@ -78,12 +78,12 @@ func (a *App) open(ctx context.Context, o *Options) (err error) {
 		}
 		store = a.store
 	}
-	pools, keys := Pools(a.cfg)
+	pools := Pools(a.cfg)
 	policy, err := Policy(a.cfg)
 	if err != nil {
 		return err
 	}
-	a.force.Store(&inForce{policy, keys})
+	a.force.Store(&inForce{policy, Keys(a.cfg)})
 	if a.certificates, err = Certificates(a.cfg); err != nil {
 		return err
 	}
@@ -102,7 +102,7 @@ func (a *App) open(ctx context.Context, o *Options) (err error) {
 	a.metrics = metrics.New(a.sources())
 	a.server = server.New(server.Options{
 		Broker: a.broker, Logger: a.logger, Observe: both(a.metrics.Observe, o.Observe),
-		Keys:         func(pool string, key int) secret.Value { return a.force.Load().keys[pool][key] },
+		Keys:         func(pool, key string) secret.Value { return a.force.Load().keys[KeyName{pool, key}] },
 		Policy:       func() *access.Policy { return a.force.Load().policy },
 		Certificates: a.certificates, Audit: server.Audit{Log: a.audit, FailOpen: a.cfg.Audit.FailOpen},
 		SplitAdmin: a.cfg.Server.AdminListen != "", MaxConnections: a.cfg.Server.MaxConnections, MaxUnproven: a.cfg.Server.MaxUnproven,

@@ -101,14 +101,15 @@ providers:
 		{Type: d.typ, Name: "org-b", Keys: []string{"sk-cnry7f3a-dialects-b1"}, Default: d.limits},
 	}, sandbox.Options{Latency: d.answers(), Seed: 1, Now: time.Now})
 
-	pools, keys := app.Pools(cfg)
+	pools, keys := app.Pools(cfg), app.Keys(cfg)
 	b, err := broker.New(t.Context(), &broker.Memory{}, pools)
 	require.NoError(t, err)
 	log, err := audit.Open(filepath.Join(canary.Dir(t), "audit.jsonl"))
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = log.Close() })
 	srv, listener := server.New(server.Options{
-		Broker: b, Keys: lookup(keys), Logger: canary.Logger("the server's log"), Audit: server.Audit{Log: log},
+		Broker: b, Logger: canary.Logger("the server's log"), Audit: server.Audit{Log: log},
+		Keys: func(pool, key string) secret.Value { return keys[app.KeyName{Pool: pool, ID: key}] },
 	}), bufconn.Listen(1<<16)
 	var serving sync.WaitGroup
 	serving.Go(func() { _ = srv.Serve(listener) })
@@ -359,9 +360,4 @@ func (s *scene) used() float64 {
 		most = max(most, n)
 	}
 	return most
-}
-
-// lookup finds keys in what app.Pools gives.
-func lookup(keys map[string][]secret.Value) server.Keys {
-	return func(pool string, key int) secret.Value { return keys[pool][key] }
 }

@@ -7,16 +7,14 @@ import (
 	"github.com/keybroker/keybroker/internal/broker"
 	"github.com/keybroker/keybroker/internal/config"
 	"github.com/keybroker/keybroker/internal/provider"
-	"github.com/keybroker/keybroker/internal/secret"
 	"github.com/keybroker/keybroker/pool"
 )
 
 const day = 24 * time.Hour
 
-// Pools turns a configuration into pools, and gives each one's keys. Providers that
-// are switched off are left out, as pools and as fallbacks.
-func Pools(cfg *config.Config) (pools []broker.PoolConfig, keys map[string][]secret.Value) {
-	keys = map[string][]secret.Value{}
+// Pools turns a configuration into pools. Providers that are switched off are left
+// out, as pools and as fallbacks.
+func Pools(cfg *config.Config) (pools []broker.PoolConfig) {
 	enabled := map[string]bool{}
 	for _, p := range cfg.Providers {
 		enabled[p.Name] = p.IsEnabled()
@@ -32,11 +30,8 @@ func Pools(cfg *config.Config) (pools []broker.PoolConfig, keys map[string][]sec
 			}
 		}
 		pools = append(pools, pc)
-		for _, k := range p.Keys {
-			keys[p.Name] = append(keys[p.Name], k.Key)
-		}
 	}
-	return pools, keys
+	return pools
 }
 
 func poolConfig(p *config.ProviderConfig, strategy string) broker.PoolConfig {

@@ -68,7 +68,7 @@ func TestLimitsBecomeBuckets(t *testing.T) {
 			if c.key != "" {
 				fields += ", " + c.key
 			}
-			pools, _ := app.Pools(provide(t, c.typ, "base_url: http://x.test\n  keys:\n  - {"+fields+"}"))
+			pools := app.Pools(provide(t, c.typ, "base_url: http://x.test\n  keys:\n  - {"+fields+"}"))
 			require.Len(t, pools, 1)
 			assert.Equal(t, c.want, pools[0].Keys[0].Limits)
 		})
@@ -76,7 +76,7 @@ func TestLimitsBecomeBuckets(t *testing.T) {
 }
 
 func TestPoolsTakeOverWhatIsConfigured(t *testing.T) {
-	pools, keys := app.Pools(parse(t, `
+	cfg := parse(t, `
 pooling: {strategy: random}
 providers:
 - name: first
@@ -101,7 +101,8 @@ providers:
   flat_limits: true
   pooling: {strategy: weighted}
   keys: [{id: k, key: sk-cnry7f3a-app-4}]
-`))
+`)
+	pools := app.Pools(cfg)
 	require.Equal(t, []string{"first", "second"}, []string{pools[0].Name, pools[1].Name}, "a provider that is switched off is no pool")
 	first, second := pools[0], pools[1]
 	rpm := func(n int64) []pool.Limit {
@@ -120,9 +121,13 @@ providers:
 	assert.Equal(t, "https://api.openai.com/v1", second.BaseURL, "the type's own")
 	assert.Equal(t, []string{"random", "weighted"}, []string{first.Strategy, second.Strategy})
 	assert.Equal(t, []bool{false, true}, []bool{first.Flat, second.Flat})
-	assert.Equal(t, []string{"sk-cnry7f3a-app-1", "sk-cnry7f3a-app-2", "sk-cnry7f3a-app-4"}, []string{
-		keys["first"][0].Reveal(), keys["first"][1].Reveal(), keys["second"][0].Reveal(),
-	})
+	values := map[app.KeyName]string{}
+	for name, value := range app.Keys(cfg) {
+		values[name] = value.Reveal()
+	}
+	assert.Equal(t, map[app.KeyName]string{
+		{Pool: "first", ID: "one"}: "sk-cnry7f3a-app-1", {Pool: "first", ID: "two"}: "sk-cnry7f3a-app-2", {Pool: "second", ID: "k"}: "sk-cnry7f3a-app-4",
+	}, values)
 }
 
 func TestWithoutPoolingOnlyTheFirstKeyIsLeased(t *testing.T) {
@@ -136,19 +141,19 @@ func TestWithoutPoolingOnlyTheFirstKeyIsLeased(t *testing.T) {
 		{"two keys and no pooling", "pooling: {enabled: false}\n  keys: [{key: sk-cnry7f3a-app-1}, {key: sk-cnry7f3a-app-2}]", true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			pools, _ := app.Pools(provide(t, "anthropic", c.rest))
+			pools := app.Pools(provide(t, "anthropic", c.rest))
 			assert.Equal(t, c.want, pools[0].Single)
 		})
 	}
 
-	pools, _ := app.Pools(provide(t, "anthropic", "flat_limits: true\n  pooling: {enabled: false}\n  keys: [{key: sk-cnry7f3a-app-1, rpm_limit: 1000}, {key: sk-cnry7f3a-app-2, rpm_limit: 1000}]"))
+	pools := app.Pools(provide(t, "anthropic", "flat_limits: true\n  pooling: {enabled: false}\n  keys: [{key: sk-cnry7f3a-app-1, rpm_limit: 1000}, {key: sk-cnry7f3a-app-2, rpm_limit: 1000}]"))
 	b, err := broker.New(t.Context(), &broker.Memory{}, pools)
 	require.NoError(t, err)
 	defer b.Close()
 	for range 4 { // as many as the first key's limits that are not known let through
 		l, err := b.Acquire(t.Context(), broker.Request{Holder: "alice", Pool: "p"})
 		require.NoError(t, err)
-		assert.Zero(t, l.Key)
+		assert.Equal(t, pools[0].Keys[0].ID, l.Key)
 	}
 }
 

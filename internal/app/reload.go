@@ -21,7 +21,7 @@ const watchFiles = 10 * time.Second
 // inForce is what can change while the broker runs. It is immutable.
 type inForce struct {
 	policy *access.Policy
-	keys   map[string][]secret.Value // by pool, in the order that it started with
+	keys   map[KeyName]secret.Value
 }
 
 // Reload opens the audit log anew, reads certificates again, and loads a
@@ -57,22 +57,18 @@ func (a *App) apply(cfg *config.Config) error {
 	if err != nil {
 		return err
 	}
-	now, values := a.force.Load(), valuesOf(cfg)
-	next := &inForce{policy: policy, keys: map[string][]secret.Value{}}
-	var changed []keyName
-	for _, p := range a.cfg.Providers {
-		for i, old := range now.keys[p.Name] {
-			name := keyName{p.Name, p.Keys[i].ID}
-			if !values[name].Equal(old) {
-				changed = append(changed, name)
-			}
-			next.keys[p.Name] = append(next.keys[p.Name], values[name])
+	now, next := a.force.Load(), &inForce{policy, Keys(cfg)}
+	var changed []KeyName
+	for name, value := range next.keys {
+		if !value.Equal(now.keys[name]) {
+			changed = append(changed, name)
 		}
 	}
+	slices.SortFunc(changed, func(a, b KeyName) int { return strings.Compare(a.String(), b.String()) })
 	a.force.Store(next)
 	for _, n := range changed {
-		a.broker.Renewed(n.pool, n.key)
-		a.logger.Info("key has a new value", "pool", n.pool, "key", n.key)
+		a.broker.Renewed(n.Pool, n.ID)
+		a.logger.Info("key has a new value", "pool", n.Pool, "key", n.ID)
 	}
 	if shape(cfg) != shape(a.cfg) {
 		a.logger.Warn("the configuration has changed in more than keys' values and access: that takes effect with a restart")
@@ -81,17 +77,18 @@ func (a *App) apply(cfg *config.Config) error {
 	return nil
 }
 
-type keyName struct{ pool, key string }
+// KeyName names a key by its pool and its id there.
+type KeyName struct{ Pool, ID string }
 
-func (n keyName) String() string { return n.pool + "/" + n.key }
+func (n KeyName) String() string { return n.Pool + "/" + n.ID }
 
-// valuesOf gives the keys of pools that are enabled.
-func valuesOf(cfg *config.Config) map[keyName]secret.Value {
-	all := map[keyName]secret.Value{}
+// Keys gives the values of the keys of all pools that are enabled.
+func Keys(cfg *config.Config) map[KeyName]secret.Value {
+	all := map[KeyName]secret.Value{}
 	for _, p := range cfg.Providers {
 		for _, k := range p.Keys {
 			if p.IsEnabled() {
-				all[keyName{p.Name, k.ID}] = k.Key
+				all[KeyName{p.Name, k.ID}] = k.Key
 			}
 		}
 	}
@@ -105,7 +102,7 @@ func (a *App) sameKeys(cfg *config.Config) error {
 	if (cfg.Server.TLS == nil) != (a.cfg.Server.TLS == nil) {
 		return errors.New("server.tls has come or gone, which takes a restart: nothing of the new configuration is in force")
 	}
-	was, is := valuesOf(a.cfg), valuesOf(cfg)
+	was, is := Keys(a.cfg), Keys(cfg)
 	var other []string
 	for n := range is {
 		if _, ok := was[n]; !ok {

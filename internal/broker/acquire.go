@@ -39,7 +39,7 @@ func (r *Request) may(o *owner) bool {
 type Lease struct {
 	ID   string
 	Pool *PoolConfig
-	Key  int // its place in Pool.Keys
+	Key  string // its id
 	// Requests is how many it is good for.
 	Requests int
 	// StartWithin and TTL count from the moment the call came in, and so does a
@@ -261,7 +261,7 @@ func (o *owner) grant(ctx context.Context, r *Request, f func(pool.Time, *pool.P
 func (o *owner) name(g *pool.Grant) leaseName {
 	return leaseName{
 		pool: o.hash, epoch: o.epoch, lease: g.Lease,
-		key: pool.Hash(o.cfg.Keys[g.Key].ID), class: pool.Hash(g.Class),
+		key: pool.Hash(g.Key), class: pool.Hash(g.Class),
 		ttl: g.Expires.Sub(g.Granted), count: g.Count, reserved: g.Reserved,
 	}
 }

@@ -108,7 +108,7 @@ func (o *owner) permitted(ctx context.Context) error {
 // must one that lives longer than any before: whoever follows waits for its end.
 func (o *owner) uncovered(g *pool.Grant, ttl time.Duration) bool {
 	o.longest = max(o.longest, ttl)
-	return !g.Covered || ttl > o.written
+	return !g.Durable || ttl > o.written
 }
 
 // hold keeps an answer back until the next save. It is called under the lock.

@@ -100,7 +100,7 @@ func (b *brokered) ask(q *request) {
 func (b *brokered) granted(q *request, g *pool.Grant) {
 	l := q.lease.(*leased)
 	l.id = g.Lease
-	granted, key := b.now, b.upstream.keys[g.Key]
+	granted, key := b.now, b.upstream.byID[g.Key]
 	b.after(b.hop(q.service), func() {
 		if b.now > granted+startWithin {
 			b.report(q, func(t pool.Time) { _ = b.engine.Release(t, l.id, q.service.name, true) })

@@ -14,6 +14,7 @@ type upstream struct {
 	dialect *provider.Dialect
 	groups  []*quota
 	keys    []*credential // in order of their groups
+	byID    map[string]*credential
 }
 
 // quota is a quota group.
@@ -32,7 +33,6 @@ type quota struct {
 // credential is a key.
 type credential struct {
 	id      string
-	number  int // its place among all
 	group   *quota
 	revoked bool
 }
@@ -73,14 +73,14 @@ type past struct {
 func newUpstream(r *run) *upstream {
 	p := &r.scenario.Provider
 	d, _ := provider.Lookup(p.Type)
-	u := &upstream{run: r, dialect: d}
+	u := &upstream{run: r, dialect: d, byID: map[string]*credential{}}
 	for _, g := range p.Groups {
 		for n := range g.Count {
 			q := &quota{name: numbered(g.Name, n, g.Count), unknown: g.Unknown, limits: g.Limits, factor: 1, models: map[string]*account{}}
 			for k := range g.Keys {
-				c := &credential{id: numbered(q.name+"-key", k, 2), number: len(u.keys), group: q}
+				c := &credential{id: numbered(q.name+"-key", k, 2), group: q}
 				q.keys = append(q.keys, c)
-				u.keys = append(u.keys, c)
+				u.keys, u.byID[c.id] = append(u.keys, c), c
 			}
 			u.groups = append(u.groups, q)
 		}
