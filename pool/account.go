@@ -40,22 +40,30 @@ type account struct {
 // maxAccountBuckets bounds the limits that answers can add to an account.
 const maxAccountBuckets = 15
 
-func (p *Pool) newAccount(now Time, g *group, c *class) *account {
+func (dom *Domain) newAccount(now Time, g *group, c *class) *account {
 	a := &account{group: g, class: c, slowStart: slowStart{window: firstWindow}}
-	a.own = p.newBuckets(now, tightest(g.limits, c.limits)...)
+	a.own = dom.newBuckets(now, tightest(g.limits, c.limits)...)
 	a.buckets = concat(a.own, g.shared)
 	for _, k := range g.keys {
 		if k.limited != nil {
-			k.limited[c] = newKeyLimits(p.newBuckets(now, k.limits...), k.shared)
+			k.limited[c] = newKeyLimits(dom.newBuckets(now, k.limits...), k.shared)
 			k.limited[c].join(a)
 		}
 	}
-	for _, d := range p.cfg.Dialect.Limited {
+	a.findMissing(dom.cfg.Dialect)
+	if dom.before != nil {
+		dom.before.created(a)
+	}
+	return a
+}
+
+// findMissing lists the limits that the provider has and nobody has told us.
+func (a *account) findMissing(d *provider.Dialect) {
+	for _, d := range d.Limited {
 		if !a.knows(d) {
 			a.slowStart.missing = append(a.slowStart.missing, d)
 		}
 	}
-	return a
 }
 
 // add adds a limit that was learned. Leases that are open are not charged to it.

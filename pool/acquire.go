@@ -11,6 +11,7 @@ import (
 
 // Ask is what a holder asks for.
 type Ask struct {
+	Pool    string // its name; empty: the first of the domain
 	Holder  string
 	Model   string
 	Amounts provider.Amounts // of one request; 0 or more in each dimension
@@ -24,103 +25,105 @@ type Ask struct {
 }
 
 // Acquire grants a lease now, or says why not: *ExhaustedError, *TooLargeError,
-// *HolderLimitError, ErrModelRequired or ErrModelNotServed. Those who wait and fit are
+// *HolderLimitError, ErrNoPool, ErrModelRequired or ErrModelNotServed. Those who wait and fit are
 // served before, and the first in line is not made to wait longer.
-func (p *Pool) Acquire(now Time, ask Ask) (Grant, error) {
-	now = p.tick(now)
-	if l := p.repeated(now, &ask); l != nil {
-		return l.grant(p), nil
+func (dom *Domain) Acquire(now Time, ask Ask) (Grant, error) {
+	now = dom.tick(now)
+	if l := dom.repeated(now, &ask); l != nil {
+		return l.grant(), nil
 	}
-	c, err := p.admit(&ask)
+	ch, err := dom.admit(&ask)
 	if err != nil {
 		return Grant{}, err
 	}
-	l, err := p.acquire(now, c, &ask)
+	l, err := dom.acquire(now, ch, &ask)
 	if err != nil {
 		return Grant{}, err
 	}
-	return l.grant(p), nil
+	return l.grant(), nil
 }
 
-// admit finds the class of an ask's model, sets aside what its answer will likely use,
-// and refuses what no waiting can cure.
-func (p *Pool) admit(ask *Ask) (*class, error) {
-	c, err := p.class(ask.Model)
+// admit finds what an ask chooses from, sets aside what its answer will likely use, and
+// refuses what no waiting can cure.
+func (dom *Domain) admit(ask *Ask) (*choice, error) {
+	ch, err := dom.choiceFor(ask)
 	if err != nil {
 		return nil, err
 	}
-	p.expects(c, ask)
-	if c.exceeded(&ask.Amounts) {
-		return nil, c.tooLarge(&ask.Amounts)
+	dom.expects(ch, ask)
+	if ch.exceeded(&ask.Amounts) {
+		return nil, ch.tooLarge(&ask.Amounts)
 	}
-	if err := p.overCaps(ask); err != nil {
+	if err := dom.overCaps(ch.pool, ask); err != nil {
 		return nil, err
 	}
-	return c, nil
+	return ch, nil
 }
 
-func (p *Pool) acquire(now Time, c *class, ask *Ask) (*lease, error) {
-	n, full := c.knownFull(now, &ask.Amounts)
+func (dom *Domain) acquire(now Time, ch *choice, ask *Ask) (*lease, error) {
+	n, full := ch.knownFull(now, &ask.Amounts)
 	if full {
-		return nil, p.exhausted(c, &n, ask)
+		return nil, dom.exhausted(ch, &n, ask)
 	}
-	q := &c.queue
+	q := &ch.queue
 	if q.len > 0 && (q.due || q.wake <= now) { // whoever waits goes before
-		p.serve(now, c)
+		dom.serve(now, ch)
 	}
-	s := p.search(now, c, ask)
-	n, ok := s.run(c)
+	s := dom.search(now, ch, ask)
+	n, ok := s.run(ch)
 	if !ok {
-		return nil, p.exhausted(c, &n, ask)
+		return nil, dom.exhausted(ch, &n, ask)
 	}
 	if q.waits(ask.Holder) {
 		q.due = true // it moves back in line, and another may be the first
 	}
-	return p.grant(now, &s, ask), nil
+	return dom.grant(now, &s, ask), nil
 }
 
 // Repeated returns the lease that Acquire would return again for an ask that it has
 // granted before.
-func (p *Pool) Repeated(now Time, ask Ask) (Grant, bool) {
-	l := p.repeated(p.tick(now), &ask)
+func (dom *Domain) Repeated(now Time, ask Ask) (Grant, bool) {
+	l := dom.repeated(dom.tick(now), &ask)
 	if l == nil {
 		return Grant{}, false
 	}
-	return l.grant(p), true
+	return l.grant(), true
 }
 
 // repeated finds the lease that the same ask was given before, unless the time to use it
 // has passed: then the answer was lost, and the ask gets another. So does an ask that is
 // not the same after all.
-func (p *Pool) repeated(now Time, ask *Ask) *lease {
+func (dom *Domain) repeated(now Time, ask *Ask) *lease {
 	if ask.Request == "" {
 		return nil
 	}
-	k := requestKey{ask.Holder, ask.Request}
-	l := p.requests[k]
+	ch, err := dom.choiceFor(ask)
+	if err != nil {
+		return nil
+	}
+	k := requestKey{ch.pool, ask.Holder, ask.Request}
+	l := dom.requests[k]
 	if l == nil {
 		return nil
 	}
-	c, err := p.class(ask.Model)
-	if err != nil || c != l.account.class || slices.Contains(ask.Exclude, l.key.id) ||
-		l.granted.Add(p.cfg.StartWithin) <= now {
-		delete(p.requests, k)
+	if ch != l.choice || slices.Contains(ask.Exclude, l.key.id) || l.startBy() <= now {
+		delete(dom.requests, k)
 		return nil
 	}
 	return l
 }
 
 // exhausted says why an ask has no room, and when to ask again.
-func (p *Pool) exhausted(c *class, n *negative, ask *Ask) error {
+func (dom *Domain) exhausted(ch *choice, n *negative, ask *Ask) error {
 	if n.fit.never {
-		return c.tooLarge(&ask.Amounts)
+		return ch.tooLarge(&ask.Amounts)
 	}
-	e := &ExhaustedError{RetryAt: n.fit.at, Dimension: provider.NumDimensions, NoUsableKey: !p.alive(c, ask)}
+	e := &ExhaustedError{RetryAt: n.fit.at, Dimension: provider.NumDimensions, NoUsableKey: !dom.alive(ch, ask)}
 	switch {
 	case e.NoUsableKey:
 		e.RetryAt = Never
 	case n.fit.byEvent: // nobody knows when; soon is likely
-		e.RetryAt = min(e.RetryAt, p.now.Add(time.Second))
+		e.RetryAt = min(e.RetryAt, dom.now.Add(time.Second))
 	}
 	if n.fit.by < unconditional {
 		e.Dimension = provider.Dimension(n.fit.by)
@@ -129,14 +132,14 @@ func (p *Pool) exhausted(c *class, n *negative, ask *Ask) error {
 }
 
 // alive reports whether some key works for an ask, as far as is known.
-func (p *Pool) alive(c *class, ask *Ask) bool {
-	for _, g := range p.groups {
-		a := g.accounts[c.index]
-		if a.cooldown.blocked(p.now, ask.Holder) || g.cooldown.blocked(p.now, ask.Holder) {
+func (dom *Domain) alive(ch *choice, ask *Ask) bool {
+	for _, g := range ch.pool.groups {
+		a := g.accounts[ch.class.index]
+		if a.cooldown.blocked(dom.now, ask.Holder) || g.cooldown.blocked(dom.now, ask.Holder) {
 			continue
 		}
 		for _, s := range g.seats {
-			if s.alive(p.now, c, ask) {
+			if s.alive(dom.now, ch.class, ask) {
 				return true
 			}
 		}
@@ -145,12 +148,12 @@ func (p *Pool) alive(c *class, ask *Ask) bool {
 }
 
 // grant leases what a search has found.
-func (p *Pool) grant(now Time, s *search, ask *Ask) *lease {
-	a, k := s.candidate.account, s.key
-	count := p.requestsFor(now, s, ask)
-	p.lastID++
+func (dom *Domain) grant(now Time, s *search, ask *Ask) *lease {
+	a, k, ch := s.candidate.account, s.key, s.candidate.tier.choice
+	count := dom.requestsFor(now, s, ask)
+	dom.lastID++
 	l := &lease{
-		id: p.lastID, holder: p.hold(ask.Holder), key: k, account: a,
+		id: dom.lastID, holder: dom.hold(ch.pool, ask.Holder), key: k, account: a, choice: ch,
 		granted: now, heldFrom: now, expires: now.Add(ask.TTL), ttl: ask.TTL,
 		reserved: ask.Amounts, count: count, size: sizeOf(ask.most), request: ask.Request, index: -1,
 	}
@@ -160,22 +163,22 @@ func (p *Pool) grant(now Time, s *search, ask *Ask) *lease {
 	if a.disputed && (a.full() || !fits(now, a.buckets, &ask.Amounts)) {
 		l.probe, a.probe, a.probedAt = true, l.id, now
 	}
-	l.durable = l.take(now) && (!p.keeps || a.class.saved)
+	l.durable = l.take(now) && (!dom.keeps || a.class.saved)
 	for _, c := range a.cooldowns() {
 		c.granted(now, l)
 	}
 	if c := k.barred[a.class]; c != nil {
 		c.granted(now, l)
-		p.usableChanged(k.group)
+		dom.usableChanged(k.group)
 	}
 	a.slowStart.note(&ask.Amounts, a.open == 0)
-	p.open++
+	ch.pool.open++
 	a.open++
 	k.open++
 	l.holder.open++
 	l.holder.tokens += tokens(&l.reserved)
 	if k.health != Healthy {
-		p.rest(k, now.Add(patience))
+		dom.rest(k, now.Add(patience))
 		k.probe = l
 	}
 	s.candidate.tier.ready.Served(now, s.candidate)
@@ -184,15 +187,15 @@ func (p *Pool) grant(now Time, s *search, ask *Ask) *lease {
 			c.tier.ready.Changed(now, c)
 		}
 	}
-	a.class.queue.charge(ask.Holder, l.cost())
-	p.leases[l.id] = l
-	l.prev, l.next = p.order.prev, &p.order
+	ch.queue.charge(ask.Holder, l.cost())
+	dom.leases[l.id] = l
+	l.prev, l.next = dom.order.prev, &dom.order
 	l.prev.next, l.next.prev = l, l
-	p.due.push(l, int64(l.nextEvent()))
+	dom.due.push(l, int64(l.nextEvent()))
 	if l.request != "" {
-		p.requests[requestKey{ask.Holder, l.request}] = l
+		dom.requests[requestKey{ch.pool, ask.Holder, l.request}] = l
 	}
-	p.counters.Granted++
+	ch.pool.counters.Granted++
 	return l
 }
 
@@ -200,7 +203,7 @@ func (p *Pool) grant(now Time, s *search, ask *Ask) *lease {
 // than a tenth of any limit, than the holder may have, and than leaves as much room for
 // each holder who waits. Where it is not certain that there is room for even one, it is
 // one.
-func (p *Pool) requestsFor(now Time, s *search, ask *Ask) int {
+func (dom *Domain) requestsFor(now Time, s *search, ask *Ask) int {
 	a := s.candidate.account
 	if ask.Count <= 1 || a.slowStart.active() || a.disputed {
 		return 1
@@ -218,9 +221,9 @@ func (p *Pool) requestsFor(now Time, s *search, ask *Ask) int {
 		}
 	}
 	if n := tokens(&ask.Amounts); n > 0 && ask.Caps.Tokens > 0 {
-		most = min(most, max(1, (ask.Caps.Tokens-p.tokensOf(ask.Holder))/n))
+		most = min(most, max(1, (ask.Caps.Tokens-dom.tokensOf(s.candidate.tier.choice.pool, ask.Holder))/n))
 	}
-	q := &a.class.queue
+	q := &s.candidate.tier.choice.queue
 	share := int64(q.holders)
 	if !q.waits(ask.Holder) {
 		share++
@@ -241,11 +244,11 @@ func times(a *provider.Amounts, n int64) (out provider.Amounts) {
 }
 
 // grant returns the lease as its holder gets it.
-func (l *lease) grant(p *Pool) Grant {
+func (l *lease) grant() Grant {
 	l.given++
 	return Grant{
 		Lease: l.id, Key: l.key.id, Count: l.count,
-		Granted: l.granted, StartBy: l.granted.Add(p.cfg.StartWithin), Expires: l.expires, Probe: l.probe,
+		Granted: l.granted, StartBy: l.startBy(), Expires: l.expires, Probe: l.probe,
 		Durable: l.durable, Class: l.account.class.name, Reserved: l.reserved,
 	}
 }

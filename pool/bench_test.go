@@ -19,14 +19,14 @@ import (
 var strategies = []string{pool.LeastLoaded, pool.RoundRobin, pool.Random, pool.Weighted}
 
 // fleet is a pool of so many keys, each a group of its own with three limits.
-func fleet(b *testing.B, strategy string, keys int, rpm int64) *pool.Pool {
-	cfg := pool.Config{Dialect: dialect(b, "anthropic"), Flat: true, Strategy: strategy, StartWithin: 2 * time.Second}
+func fleet(b *testing.B, strategy string, keys int, rpm int64) *pool.Domain {
+	cfg := setup{Dialect: dialect(b, "anthropic"), Flat: true, Strategy: strategy, StartWithin: 2 * time.Second}
 	for i := range keys {
 		cfg.Keys = append(cfg.Keys, pool.Key{
 			ID: fmt.Sprintf("k%d", i), Priority: 1, Weight: 1 + i%3, Limits: limits(rpm, 1000*rpm, 1000*rpm),
 		})
 	}
-	p, err := pool.New(cfg)
+	p, err := newPool(cfg)
 	require.NoError(b, err)
 	return p
 }
@@ -47,21 +47,21 @@ func BenchmarkAcquireRelease(b *testing.B) {
 }
 
 func BenchmarkOneGroup10000Keys(b *testing.B) {
-	cfg := pool.Config{
+	cfg := setup{
 		Dialect: dialect(b, "anthropic"), Flat: true, StartWithin: 2 * time.Second,
 		Groups: []pool.Group{{Name: "g", Limits: limits(1e12, 1e15, 1e15)}},
 	}
 	for i := range 10_000 {
 		cfg.Keys = append(cfg.Keys, pool.Key{ID: fmt.Sprintf("k%d", i), Group: "g", Priority: 1})
 	}
-	p, err := pool.New(cfg)
+	p, err := newPool(cfg)
 	require.NoError(b, err)
 	acquireAndRelease(b, p)
 }
 
 // acquireAndRelease keeps a thousand leases out, and ends the oldest for each
 // new one.
-func acquireAndRelease(b *testing.B, p *pool.Pool) {
+func acquireAndRelease(b *testing.B, p *pool.Domain) {
 	var out [1000]pool.LeaseID
 	now := pool.Time(time.Hour)
 	for i := range out {
@@ -212,15 +212,15 @@ func BenchmarkAcquireReleaseKept(b *testing.B) {
 
 // byTheDay is a pool of so many keys, each with three limits by the minute and two by
 // the day.
-func byTheDay(b *testing.B, keys int) *pool.Pool {
-	cfg := pool.Config{Dialect: dialect(b, "anthropic"), Flat: true, StartWithin: 2 * time.Second}
+func byTheDay(b *testing.B, keys int) *pool.Domain {
+	cfg := setup{Dialect: dialect(b, "anthropic"), Flat: true, StartWithin: 2 * time.Second}
 	for i := range keys {
 		cfg.Keys = append(cfg.Keys, pool.Key{ID: fmt.Sprintf("k%d", i), Limits: append(limits(1e12, 1e15, 1e15),
 			pool.Limit{Dimension: provider.Requests, Window: 24 * time.Hour, Amount: 1e12, Kind: provider.Refilling},
 			pool.Limit{Dimension: provider.InputTokens, Window: 24 * time.Hour, Amount: 1e15, Kind: provider.Refilling},
 		)})
 	}
-	p, err := pool.New(cfg)
+	p, err := newPool(cfg)
 	require.NoError(b, err)
 	return p
 }

@@ -12,11 +12,11 @@ import (
 const strained = 0.5
 
 // blame lays the blame for an answer where it belongs.
-func (p *Pool) blame(now Time, l *lease, s *provider.Signal, final bool) {
+func (dom *Domain) blame(now Time, l *lease, s *provider.Signal, final bool) {
 	switch {
 	case s.Class == provider.OK:
 		if !s.Cached {
-			p.praise(now, l, final)
+			dom.praise(now, l, final)
 		}
 		return
 	case !blames(s) || l.knows(s.Class):
@@ -24,49 +24,49 @@ func (p *Pool) blame(now Time, l *lease, s *provider.Signal, final bool) {
 	case aboutKey(s) && l.granted < l.key.renewedAt: // about a value that the key had before
 		return
 	}
-	l.refused, p.dirty = s.Class, true
-	if s.Source == provider.WindowReset && p.cfg.Dialect.Kind == provider.Refilling {
+	l.refused, dom.dirty = s.Class, true
+	if s.Source == provider.WindowReset && dom.cfg.Dialect.Kind == provider.Refilling {
 		guessed := *s // a bucket that is full then has room long before, as ours knows
 		guessed.Wait, guessed.Source = 0, provider.NotStated
 		s = &guessed
 	}
 	switch s.Class {
 	case provider.RateLimited:
-		p.rateLimited(now, l, s)
+		dom.rateLimited(now, l, s)
 	case provider.ConcurrencyLimited:
-		p.concurrencyLimited(now, l, s)
+		dom.concurrencyLimited(now, l, s)
 	case provider.QuotaExhausted, provider.Forbidden:
-		p.cool(now, l, s, rarely)
+		dom.cool(now, l, s, rarely)
 	case provider.AuthInvalid:
-		p.counters.AuthFailed++
-		p.cool(now, l, s, rarely)
+		dom.count(l).AuthFailed++
+		dom.cool(now, l, s, rarely)
 	case provider.Overloaded:
 		c := l.account.class
 		c.strain += (1 - c.strain) / 8
 		if c.strain > strained || s.Source != provider.NotStated {
-			p.cool(now, l, s, busily)
+			dom.cool(now, l, s, busily)
 		}
 	}
 }
 
-func (p *Pool) rateLimited(now Time, l *lease, s *provider.Signal) {
-	p.counters.RateLimited++
+func (dom *Domain) rateLimited(now Time, l *lease, s *provider.Signal) {
+	dom.count(l).RateLimited++
 	a := l.account
 	a.keepHeadroom(now, l, s.Refused)
 	a.limited(now, l)
-	p.freed(now, a) // for others, and soon
-	p.cool(now, l, s, briefly)
+	dom.freed(now, a) // for others, and soon
+	dom.cool(now, l, s, briefly)
 	a.limitedAt = max(now, 1)
-	p.allLimited(now, a.class)
+	dom.allLimited(now, a.class)
 }
 
-func (p *Pool) concurrencyLimited(now Time, l *lease, s *provider.Signal) {
-	p.counters.RateLimited++
+func (dom *Domain) concurrencyLimited(now Time, l *lease, s *provider.Signal) {
+	dom.count(l).RateLimited++
 	a := l.account
 	a.crowded(now, l)
-	p.freed(now, a)
+	dom.freed(now, a)
 	if s.Source != provider.NotStated || a.slowStart.window == 1 { // others have all there is
-		p.cool(now, l, s, briefly)
+		dom.cool(now, l, s, briefly)
 	}
 }
 
@@ -91,7 +91,7 @@ func (l *lease) knows(c provider.Class) bool {
 }
 
 // cool puts out of use what a refusal is about.
-func (p *Pool) cool(now Time, l *lease, s *provider.Signal, g guess) {
+func (dom *Domain) cool(now Time, l *lease, s *provider.Signal, g guess) {
 	a := l.account
 	if noAccess(s) {
 		s = &provider.Signal{Class: provider.Forbidden, Scope: provider.ClassScope, Operator: true}
@@ -100,30 +100,30 @@ func (p *Pool) cool(now Time, l *lease, s *provider.Signal, g guess) {
 	switch s.Scope {
 	case provider.KeyScope:
 		if s.Class == provider.AuthInvalid {
-			p.refused(now, l.key, l, "refused by the provider (401)", 0)
+			dom.refused(now, l.key, l, "refused by the provider (401)", 0)
 		} else {
-			p.refused(now, l.key, l, "its own quota is used up", max(s.Wait, rarely.first))
+			dom.refused(now, l.key, l, "its own quota is used up", max(s.Wait, rarely.first))
 		}
 	case provider.KeyModelScope:
-		p.bar(now, l, s, g)
+		dom.bar(now, l, s, g)
 	case provider.GroupScope:
-		p.coolOne(now, l, s, g, a, &a.group.cooldown)
+		dom.coolOne(now, l, s, g, a, &a.group.cooldown)
 	case provider.ClassScope:
-		p.coolOne(now, l, s, g, a, &a.cooldown)
+		dom.coolOne(now, l, s, g, a, &a.cooldown)
 	case provider.ModelScope:
-		p.coolOne(now, l, s, g, a, &a.class.cooldown)
+		dom.coolOne(now, l, s, g, a, &a.class.cooldown)
 	case provider.ProviderScope:
 		for _, a := range a.group.accounts {
-			p.coolOne(now, l, s, g, a, &a.class.cooldown)
+			dom.coolOne(now, l, s, g, a, &a.class.cooldown)
 		}
 	}
 }
 
 // coolOne starts or extends one of an account's cooldowns.
-func (p *Pool) coolOne(now Time, l *lease, s *provider.Signal, g guess, a *account, c *cooldown) {
+func (dom *Domain) coolOne(now Time, l *lease, s *provider.Signal, g guess, a *account, c *cooldown) {
 	known := c.active(now)
 	if c.refuse(now, l, s, g) { // its time may end sooner than that of the probe would have
-		p.reopened(now, a, c)
+		dom.reopened(now, a, c)
 	}
 	if known && !s.Operator {
 		return
@@ -135,18 +135,18 @@ func (p *Pool) coolOne(now Time, l *lease, s *provider.Signal, g guess, a *accou
 	if c != &a.group.cooldown {
 		n.Class = a.class.name
 	}
-	p.notice(n)
+	dom.notice(n)
 }
 
 // bar starts or extends the cooldown of a key for one class of models.
-func (p *Pool) bar(now Time, l *lease, s *provider.Signal, g guess) {
+func (dom *Domain) bar(now Time, l *lease, s *provider.Signal, g guess) {
 	k, class := l.key, l.account.class
 	c := k.barredFor(class)
 	known := c.active(now)
 	c.refuse(now, l, s, g)
-	p.usableChanged(k.group)
+	dom.usableChanged(k.group)
 	if !known {
-		p.notice(Notice{
+		dom.notice(Notice{
 			Kind: Resting, Key: k.id, Group: k.group.name, Class: class.name,
 			Wait: c.until.Sub(now), Act: s.Operator, Text: s.Class.String(),
 		})
@@ -206,19 +206,19 @@ func (a *account) keepHeadroom(now Time, l *lease, r *provider.Refusal) {
 }
 
 // praise takes note of a good answer: the key works, and what was out of use comes back.
-func (p *Pool) praise(now Time, l *lease, final bool) {
+func (dom *Domain) praise(now Time, l *lease, final bool) {
 	a := l.account
-	p.accepted(now, l.key, l)
+	dom.accepted(now, l.key, l)
 	a.class.strain -= a.class.strain / 8
 	for _, c := range a.cooldowns() {
 		if c.answered(now, l) {
-			p.dirty = true
-			p.reopened(now, a, c)
+			dom.dirty = true
+			dom.reopened(now, a, c)
 		}
 	}
 	if c := l.key.barred[a.class]; c != nil && c.answered(now, l) {
-		p.dirty = true
-		p.usableChanged(a.group)
+		dom.dirty = true
+		dom.usableChanged(a.group)
 	}
 	if final {
 		a.slowStart.answered()
@@ -228,19 +228,19 @@ func (p *Pool) praise(now Time, l *lease, final bool) {
 // Renewed takes note that a key has another value. What was said of the old one, also by
 // those who still hold it, is not true of the new one. The limits and cooldowns of its
 // group stay as they are. It returns whether there is such a key.
-func (p *Pool) Renewed(now Time, id string) bool {
-	now = p.tick(now)
-	for _, k := range p.keys {
+func (dom *Domain) Renewed(now Time, id string) bool {
+	now = dom.tick(now)
+	for _, k := range dom.keys {
 		if k.id != id {
 			continue
 		}
-		k.renewedAt, p.dirty = now, true
+		k.renewedAt, dom.dirty = now, true
 		if k.health != Healthy {
-			p.revive(now, k)
+			dom.revive(now, k)
 		}
 		if len(k.barred) > 0 {
 			k.barred = nil
-			p.usableChanged(k.group)
+			dom.usableChanged(k.group)
 		}
 		return true
 	}
@@ -250,16 +250,16 @@ func (p *Pool) Renewed(now Time, id string) bool {
 // Restore puts a key, its quota group and their models back into use, whatever refusal
 // keeps them out of it: for an operator who knows better, or has paid. With "", it
 // restores all keys. It returns whether there is such a key.
-func (p *Pool) Restore(now Time, id string) (found bool) {
-	now = p.tick(now)
-	p.dirty = true
-	for _, k := range p.keys {
+func (dom *Domain) Restore(now Time, id string) (found bool) {
+	now = dom.tick(now)
+	dom.dirty = true
+	for _, k := range dom.keys {
 		if id != "" && k.id != id {
 			continue
 		}
 		found = true
 		if k.health != Healthy {
-			p.revive(now, k)
+			dom.revive(now, k)
 		}
 		k.barred = nil
 		k.group.cooldown = cooldown{}
@@ -269,7 +269,7 @@ func (p *Pool) Restore(now Time, id string) (found bool) {
 				b.Clear(now)
 			}
 			a.disputes(func(d *dispute) { *d = dispute{} })
-			p.reopened(now, a, &a.class.cooldown)
+			dom.reopened(now, a, &a.class.cooldown)
 		}
 	}
 	return found

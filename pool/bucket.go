@@ -34,13 +34,13 @@ type bucket struct {
 
 // newBuckets makes full buckets, side by side in memory, since an ask goes through all
 // of them.
-func (p *Pool) newBuckets(now Time, limits ...Limit) []*bucket {
+func (dom *Domain) newBuckets(now Time, limits ...Limit) []*bucket {
 	side := make([]bucket, len(limits))
 	out := make([]*bucket, len(limits))
 	for i, l := range limits {
-		side[i].Init(now, l, p.terms(l.Dimension))
-		if p.keeps { // nothing of it is saved yet
-			side[i].KeepAhead(&p.dirty)
+		side[i].Init(now, l, dom.terms(l.Dimension))
+		if dom.keeps { // nothing of it is saved yet
+			side[i].KeepAhead(&dom.dirty)
 		}
 		out[i] = &side[i]
 	}
@@ -49,22 +49,22 @@ func (p *Pool) newBuckets(now Time, limits ...Limit) []*bucket {
 
 // newLearned makes the bucket of a limit that no configuration names. age is how long
 // ago its reset may have been stated.
-func (p *Pool) newLearned(now Time, l Limit, age time.Duration) *bucket {
-	t := p.terms(l.Dimension)
+func (dom *Domain) newLearned(now Time, l Limit, age time.Duration) *bucket {
+	t := dom.terms(l.Dimension)
 	t.Learned, t.ResetAge = true, age
 	b := &bucket{}
 	b.Init(now, l, t)
-	if p.keeps {
-		b.KeepAhead(&p.dirty)
+	if dom.keeps {
+		b.KeepAhead(&dom.dirty)
 	}
 	return b
 }
 
-func (p *Pool) terms(d provider.Dimension) limit.Terms {
+func (dom *Domain) terms(d provider.Dimension) limit.Terms {
 	return limit.Terms{
-		Delta:  p.cfg.StartWithin,
-		Holds:  p.cfg.Dialect.Held[d],
-		Clamps: p.cfg.Dialect.Counts && d == provider.OutputTokens,
+		Delta:  dom.delta,
+		Holds:  dom.cfg.Dialect.Held[d],
+		Clamps: dom.cfg.Dialect.Counts && d == provider.OutputTokens,
 	}
 }
 

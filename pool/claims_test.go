@@ -45,7 +45,7 @@ func TestPollDoesNotTakeTheClaim(t *testing.T) {
 	for _, single := range []bool{false, true} {
 		for _, n := range []int64{1, 20, 60} {
 			t.Run(fmt.Sprintf("single %v, poll for %d", single, n), func(t *testing.T) {
-				s := begin(t, pool.Config{Single: single, Keys: one(limits(plenty, 60, plenty))})
+				s := begin(t, setup{Single: single, Keys: one(limits(plenty, 60, plenty))})
 				s.lease("x", input(60))
 				s.waits("a", input(20))
 				s.until(20*sec, func(*pool.Waiter) {}) // a is served, and so behind everybody new
@@ -60,7 +60,7 @@ func TestPollDoesNotTakeTheClaim(t *testing.T) {
 }
 
 func TestClaimCoversTheLimitsOfASingleKey(t *testing.T) {
-	for name, cfg := range map[string]pool.Config{
+	for name, cfg := range map[string]setup{
 		"of the key": {
 			Groups: []pool.Group{{Name: "g", Limits: rpm(plenty)}},
 			Keys:   []pool.Key{{ID: "k", Group: "g", Limits: limits(plenty, 100, plenty)}},
@@ -85,7 +85,7 @@ func TestClaimCoversTheLimitsOfASingleKey(t *testing.T) {
 // The holder of the first is given something else, which moves it back. From
 // then on it is the next whose claim counts.
 func TestClaimGoesToWhoeverIsFirstNow(t *testing.T) {
-	s := begin(t, pool.Config{Keys: []pool.Key{
+	s := begin(t, setup{Keys: []pool.Key{
 		{ID: "x", Limits: limits(10, 60, plenty)}, {ID: "y", Limits: limits(60, 10, plenty)}, {ID: "z", Limits: limits(30, 30, plenty)},
 	}})
 	require.Equal(t, "x", s.key("h", input(60)))
@@ -104,7 +104,7 @@ func TestClaimGoesToWhoeverIsFirstNow(t *testing.T) {
 // A poll by a holder who also waits moves it back in line like any other grant,
 // and whoever is first then may fit.
 func TestGrantToTheFirstLetsTheNextBeLookedAt(t *testing.T) {
-	s := begin(t, pool.Config{Keys: []pool.Key{{ID: "a", Limits: limits(plenty, 60, plenty)}, {ID: "b", Limits: rpm(10)}}})
+	s := begin(t, setup{Keys: []pool.Key{{ID: "a", Limits: limits(plenty, 60, plenty)}, {ID: "b", Limits: rpm(10)}}})
 	s.lease("x", input(40), without("b"))
 	s.waits("f", input(60), without("b")) // at 40 s
 	w := s.waits("g", input(20), without("b"))
@@ -118,7 +118,7 @@ func TestGrantToTheFirstLetsTheNextBeLookedAt(t *testing.T) {
 
 // Who excludes every key waits for nothing, and so claims nothing.
 func TestWaiterWithoutAKeyClaimsNothing(t *testing.T) {
-	s := begin(t, pool.Config{Keys: one(limits(plenty, 60, plenty))})
+	s := begin(t, setup{Keys: one(limits(plenty, 60, plenty))})
 	s.waits("f", input(60), without("a"))
 	s.waits("g", input(60))
 	served, _ := s.serves()
@@ -133,7 +133,7 @@ func TestMisfitsDoNotHideTheOthers(t *testing.T) {
 		"of 150 holders":    func(i int) string { return fmt.Sprint("greedy ", i%150) },
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := begin(t, pool.Config{Keys: []pool.Key{
+			s := begin(t, setup{Keys: []pool.Key{
 				{ID: "large", Limits: limits(plenty, 1000, plenty)}, {ID: "small", Limits: limits(plenty, 100, plenty)},
 			}})
 			s.lease("x", input(1000))
@@ -171,7 +171,7 @@ func TestLargeAsksAreNotStarvedBetweenGroups(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			const modest = 10
-			s := begin(t, pool.Config{Keys: keys})
+			s := begin(t, setup{Keys: keys})
 			for i := range c.greedy {
 				s.waits(fmt.Sprint("large ", i), input(c.large+int64(i)))
 			}
@@ -198,7 +198,7 @@ func TestOneHolderHasOneClaim(t *testing.T) {
 	for i := range 4 {
 		keys = append(keys, pool.Key{ID: fmt.Sprint(i), Limits: limits(plenty, 600, plenty)})
 	}
-	s := begin(t, pool.Config{Keys: keys})
+	s := begin(t, setup{Keys: keys})
 	for range keys {
 		s.lease("x", input(500))
 	}
@@ -214,7 +214,7 @@ func TestOneHolderHasOneClaim(t *testing.T) {
 
 // But a holder whose oldest call waits for what rests has its other calls protected, too.
 func TestALongWaitCostsNotTheHoldersOtherCalls(t *testing.T) {
-	s := begin(t, pool.Config{Keys: []pool.Key{
+	s := begin(t, setup{Keys: []pool.Key{
 		{ID: "x", Limits: limits(plenty, 600, plenty)}, {ID: "y", Limits: limits(plenty, 600, plenty)},
 	}})
 	for _, g := range []pool.Grant{s.lease("a", without("y")), s.lease("b", without("y"))} {
@@ -234,7 +234,7 @@ func TestClaimOfAGroupFarDownTheList(t *testing.T) {
 	for i := range 100 {
 		keys = append(keys, pool.Key{ID: fmt.Sprint(i), Limits: limits(plenty, 10, plenty)})
 	}
-	s := begin(t, pool.Config{Keys: append(keys, pool.Key{ID: "large", Limits: limits(plenty, 60, plenty)})})
+	s := begin(t, setup{Keys: append(keys, pool.Key{ID: "large", Limits: limits(plenty, 60, plenty)})})
 	s.lease("x", input(60))
 	w := s.waits("a", input(40))
 	s.serves()
@@ -245,7 +245,7 @@ func TestClaimOfAGroupFarDownTheList(t *testing.T) {
 
 // A claim ends with whoever has it.
 func TestNobodyKeepsAClaim(t *testing.T) {
-	s := begin(t, pool.Config{Keys: one(limits(plenty, 60, plenty))})
+	s := begin(t, setup{Keys: one(limits(plenty, 60, plenty))})
 	s.lease("x", input(60))
 	w := s.waits("a", input(60))
 	s.serves()
@@ -259,7 +259,7 @@ func TestNobodyKeepsAClaim(t *testing.T) {
 func TestNewcomersDoNotStarveWhoReturns(t *testing.T) {
 	for n := range 4 {
 		t.Run(fmt.Sprintf("%d newcomers a second", n), func(t *testing.T) {
-			s := begin(t, pool.Config{Keys: one(rpm(60))})
+			s := begin(t, setup{Keys: one(rpm(60))})
 			s.tally(60)
 			s.waits("regular")
 			s.until(2*sec, func(*pool.Waiter) {})

@@ -7,15 +7,11 @@ import (
 )
 
 // class is a class of models: those that share one limit. It has its own account with
-// every group, its own candidates and its own queue.
+// every group.
 type class struct {
 	name   string
 	limits []Limit
 	models []string // with which it was declared
-	tiers  []*tier  // highest priority first
-	queue  queue
-
-	largest provider.Amounts // that some key's configured limits let through
 
 	index    int      // in the pool's order, and in each group's accounts
 	cooldown cooldown // of the provider's model, whoever calls it
@@ -29,7 +25,7 @@ type class struct {
 func (c *class) mixed() bool { return c.name == otherModels }
 
 // raise takes in the configured limits of another account.
-func (c *class) raise(a *account) {
+func (ch *choice) raise(a *account) {
 	for _, k := range a.group.keys {
 		var most provider.Amounts
 		for d := range most {
@@ -38,19 +34,19 @@ func (c *class) raise(a *account) {
 		for _, b := range k.charges(a) {
 			most[b.Dimension()] = min(most[b.Dimension()], b.Ceiling())
 		}
-		c.largest.Raise(&most)
+		ch.largest.Raise(&most)
 	}
 }
 
 // exceeded reports whether an ask is above what any key lets through in some dimension.
-func (c *class) exceeded(ask *provider.Amounts) bool { return !c.largest.Covers(ask) }
+func (ch *choice) exceeded(ask *provider.Amounts) bool { return !ch.largest.Covers(ask) }
 
 // tooLarge names a dimension in which the ask is over the largest limit; if it is over a
 // different one with each key, then any that has a limit.
-func (c *class) tooLarge(ask *provider.Amounts) error {
+func (ch *choice) tooLarge(ask *provider.Amounts) error {
 	e := &TooLargeError{}
 	for d, n := range ask {
-		limit := c.largest[d]
+		limit := ch.largest[d]
 		if n > limit || e.Limit == 0 && n > 0 && limit < math.MaxInt64 {
 			e.Dimension, e.Limit = provider.Dimension(d), limit
 		}
@@ -60,7 +56,7 @@ func (c *class) tooLarge(ask *provider.Amounts) error {
 
 // freed takes note that an account may have more room than it had, and with it those
 // that share a limit.
-func (p *Pool) freed(now Time, a *account) {
+func (dom *Domain) freed(now Time, a *account) {
 	if !a.group.shares {
 		a.freed(now)
 		return
@@ -71,9 +67,9 @@ func (p *Pool) freed(now Time, a *account) {
 }
 
 func (a *account) freed(now Time) {
-	a.class.queue.due = a.class.queue.len > 0
 	for _, c := range a.candidates {
 		t := c.tier
+		t.choice.queue.due = t.choice.queue.len > 0
 		if c.waits {
 			t.wake(now, c)
 		} else {

@@ -172,35 +172,35 @@ func (a *account) coolUntil() (until Time) {
 
 // reopened wakes those that one of an account's cooldowns kept out of use: the account,
 // all of its group, or all of its model.
-func (p *Pool) reopened(now Time, a *account, c *cooldown) {
+func (dom *Domain) reopened(now Time, a *account, c *cooldown) {
 	switch c {
 	case &a.cooldown:
-		p.freed(now, a)
+		dom.freed(now, a)
 	case &a.group.cooldown:
 		for _, a := range a.group.accounts {
-			p.freed(now, a)
+			dom.freed(now, a)
 		}
 	case &a.class.cooldown:
-		for _, g := range p.groups {
-			p.freed(now, g.accounts[a.class.index])
+		for _, g := range dom.groups {
+			dom.freed(now, g.accounts[a.class.index])
 		}
 	}
 }
 
 // endProbes takes note that a lease has ended. If it was a probe without an answer, the
 // next may probe.
-func (p *Pool) endProbes(now Time, l *lease) {
+func (dom *Domain) endProbes(now Time, l *lease) {
 	a := l.account
 	for _, c := range a.cooldowns() {
 		if c.ended(l) {
-			p.reopened(now, a, c)
+			dom.reopened(now, a, c)
 		}
 	}
 	if c := l.key.barred[a.class]; c != nil && c.ended(l) {
-		p.usableChanged(a.group)
+		dom.usableChanged(a.group)
 	}
 	if a.probe == l.id {
 		a.probe = 0
-		p.freed(now, a)
+		dom.freed(now, a)
 	}
 }

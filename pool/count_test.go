@@ -28,14 +28,14 @@ func TestBudgetIsATenthAtMost(t *testing.T) {
 		"one, where a limit is not known": {nil, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := begin(t, pool.Config{Keys: []pool.Key{{ID: "a", Limits: c.limits}}})
+			s := begin(t, setup{Keys: []pool.Key{{ID: "a", Limits: c.limits}}})
 			assert.Equal(t, c.want, s.lease("h", input(100), several(50)).Count)
 		})
 	}
 }
 
 func TestBudgetIsWhatThereIsRoomFor(t *testing.T) {
-	s := begin(t, pool.Config{Keys: []pool.Key{{ID: "a", Limits: rpm(100)}}})
+	s := begin(t, setup{Keys: []pool.Key{{ID: "a", Limits: rpm(100)}}})
 	for range 9 {
 		require.Equal(t, 10, s.lease("h", several(10)).Count)
 	}
@@ -48,7 +48,7 @@ func TestBudgetIsWhatThereIsRoomFor(t *testing.T) {
 
 // Those who wait are served in turn, and nobody takes what leaves none for them.
 func TestBudgetLeavesRoomForThoseWhoWait(t *testing.T) {
-	s := begin(t, pool.Config{Keys: []pool.Key{{ID: "a", Limits: rpm(100)}}})
+	s := begin(t, setup{Keys: []pool.Key{{ID: "a", Limits: rpm(100)}}})
 	for s.now = 0; ; {
 		if _, err := s.Acquire(s.now, ask("h", several(100))); err != nil {
 			break
@@ -78,11 +78,11 @@ func TestWhatABudgetDidNotSendComesBack(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := begin(t, pool.Config{Keys: []pool.Key{{ID: "a", Limits: limits(100, 10_000, plenty)}}})
+			s := begin(t, setup{Keys: []pool.Key{{ID: "a", Limits: limits(100, 10_000, plenty)}}})
 			g := s.lease("h", input(10), several(10))
 			require.Equal(t, 10, g.Count)
 			end(s, g)
-			ls := s.Inspect(s.now).Quotas[0].Limits
+			ls := s.Inspect(s.now, "").Quotas[0].Limits
 			assert.EqualValues(t, 4, ls[0].Used)
 			assert.EqualValues(t, 40, ls[1].Used)
 		})
@@ -91,30 +91,30 @@ func TestWhatABudgetDidNotSendComesBack(t *testing.T) {
 
 // What is held for the answers of those that were sent stays held.
 func TestTrimmedBudgetHoldsItsAnswers(t *testing.T) {
-	s := begin(t, pool.Config{Keys: []pool.Key{{ID: "a", Limits: limits(100, plenty, 10_000)}}})
+	s := begin(t, setup{Keys: []pool.Key{{ID: "a", Limits: limits(100, plenty, 10_000)}}})
 	g := s.lease("h", output(100), several(10))
 	_, err := s.ReportLast(s.now, g.Lease, "h", fine, provider.Amounts{4, -1, 50}, false)
 	require.NoError(t, err)
-	l := s.Inspect(s.now).Quotas[0].Limits[2]
+	l := s.Inspect(s.now, "").Quotas[0].Limits[2]
 	assert.EqualValues(t, []int64{50, 350}, []int64{l.Used, l.Held})
 	s.ends(g, "h", fine, provider.Amounts{4, -1, 200})
-	l = s.Inspect(s.now).Quotas[0].Limits[2]
+	l = s.Inspect(s.now, "").Quotas[0].Limits[2]
 	assert.EqualValues(t, []int64{200, 0}, []int64{l.Used, l.Held})
 }
 
 // What the provider keeps of a reservation it keeps of each request.
 func TestBudgetOfAProviderThatKeeps(t *testing.T) {
 	tpm := pool.Limit{Dimension: provider.Tokens, Window: time.Minute, Amount: 10_000, Kind: provider.Refilling}
-	s := begin(t, pool.Config{Dialect: dialect(t, "openai"), Keys: []pool.Key{{ID: "a", Limits: append(limits(100, plenty, plenty)[:1], tpm)}}})
+	s := begin(t, setup{Dialect: dialect(t, "openai"), Keys: []pool.Key{{ID: "a", Limits: append(limits(100, plenty, plenty)[:1], tpm)}}})
 	g := s.lease("h", several(5), func(a *pool.Ask) { a.Amounts[provider.Tokens] = 100 })
 	require.Equal(t, 5, g.Count)
 	s.ends(g, "h", fine, provider.Amounts{2, 10, 10, 20, 1})
-	assert.EqualValues(t, 200, s.Inspect(s.now).Quotas[0].Limits[1].Used)
+	assert.EqualValues(t, 200, s.Inspect(s.now, "").Quotas[0].Limits[1].Used)
 }
 
 // Each of its requests may be refused, and each refusal counts.
 func TestEachRefusalOfABudgetCounts(t *testing.T) {
-	s := begin(t, pool.Config{Keys: []pool.Key{{ID: "a", Limits: rpm(100)}}})
+	s := begin(t, setup{Keys: []pool.Key{{ID: "a", Limits: rpm(100)}}})
 	g := s.lease("h", several(10))
 	s.answers(g, "h", limited(5*time.Second))
 	s.answers(g, "h", limited(20*time.Second))

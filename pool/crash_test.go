@@ -35,7 +35,7 @@ func TestNothingIsForgotten(t *testing.T) {
 
 // owner is a pool on its own clock.
 type owner struct {
-	*pool.Pool
+	*pool.Domain
 	epoch   uint64
 	began   pool.Time // by the world's clock
 	at      pool.Time // by its own
@@ -63,7 +63,7 @@ type counted struct {
 // past is a world with one account at a provider, and owners that come and go.
 type past struct {
 	*rapid.T
-	cfg     pool.Config
+	cfg     setup
 	dialect *provider.Dialect
 	delta   pool.Time
 	ttl     time.Duration
@@ -95,7 +95,7 @@ func newHistory(t *rapid.T) *past {
 	if rapid.IntRange(0, 3).Draw(t, "own") == 0 {
 		own = h.limits(t, "a")
 	}
-	h.cfg = pool.Config{
+	h.cfg = setup{
 		Dialect: dialect, Flat: flat, StartWithin: time.Duration(h.delta),
 		Groups: []pool.Group{{Name: "g", Limits: group}},
 		Keys:   []pool.Key{{ID: "a", Group: "g", Priority: 1, Limits: own}, {ID: "b", Group: "g"}},
@@ -160,11 +160,11 @@ func (h *past) begin() {
 	cfg.Groups = []pool.Group{{Name: "g", Limits: h.clocked(o, cfg.Groups[0].Limits, known)}}
 	cfg.Keys = slices.Clone(cfg.Keys)
 	cfg.Keys[0].Limits = h.clocked(o, cfg.Keys[0].Limits, known)
-	p, err := pool.New(cfg)
+	p, err := newPool(cfg)
 	if err != nil {
 		h.Fatal(err)
 	}
-	o.Pool = p
+	o.Domain = p
 	step := rapid.SampledFrom([]time.Duration{0, 0, time.Hour, -time.Hour, 24 * time.Hour, -24 * time.Hour}).Draw(h.T, "the clock is off by")
 	p.Recover(o.at, h.durable, pool.Recovery{Overlap: overlap, TTL: h.ttl, Wall: h.date(h.now).Add(step)})
 	h.owner = o

@@ -14,7 +14,7 @@ import (
 const maxOrganization = 128 // bytes of a name that are kept
 
 // detect takes note of the organisation that an answer names for a key.
-func (p *Pool) detect(now Time, k *key, s *provider.Signal) {
+func (dom *Domain) detect(now Time, k *key, s *provider.Signal) {
 	if s.Cached { // it may be another key's answer
 		return
 	}
@@ -23,15 +23,15 @@ func (p *Pool) detect(now Time, k *key, s *provider.Signal) {
 		return
 	}
 	k.organization = organization
-	for _, o := range p.keys {
+	for _, o := range dom.keys {
 		switch {
 		case o == k || o.organization == "":
 		case o.group == k.group && o.organization != organization:
-			p.warn(now, Notice{Kind: SplitOrganization, Group: k.group.name, Text: fmt.Sprintf(
+			dom.warn(now, Notice{Kind: SplitOrganization, Group: k.group.name, Text: fmt.Sprintf(
 				"keys %q and %q are configured as one quota group, but belong to the organisations %q and %q: as groups of their own, each would have its limits",
 				o.id, k.id, o.organization, organization)})
 		case o.group != k.group && o.organization == organization:
-			p.warn(now, Notice{Kind: SharedOrganization, Group: k.group.name, Text: fmt.Sprintf(
+			dom.warn(now, Notice{Kind: SharedOrganization, Group: k.group.name, Text: fmt.Sprintf(
 				"quota groups %q and %q belong to one organisation, %q, so their limits do not add up: configure them as one group",
 				o.group.name, k.group.name, organization)})
 			return
@@ -43,16 +43,16 @@ func (p *Pool) detect(now Time, k *key, s *provider.Signal) {
 const together = 10 * time.Second
 
 // allLimited warns if every group of a class has just been refused for lack of capacity.
-func (p *Pool) allLimited(now Time, c *class) {
-	if len(p.groups) < 2 {
+func (dom *Domain) allLimited(now Time, c *class) {
+	if len(dom.groups) < 2 {
 		return
 	}
-	for _, g := range p.groups {
+	for _, g := range dom.groups {
 		if at := g.accounts[c.index].limitedAt; len(g.keys) > 0 && (at == 0 || at.Add(together) < now) {
 			return
 		}
 	}
-	p.warn(now, Notice{Kind: AllRateLimited, Class: c.name, Text: fmt.Sprintf(
+	dom.warn(now, Notice{Kind: AllRateLimited, Class: c.name, Text: fmt.Sprintf(
 		"all %d quota groups were answered 429 within %v: they may share a limit, such as that of one organisation or address, or somebody else uses it up",
-		len(p.groups), together)})
+		len(dom.groups), together)})
 }

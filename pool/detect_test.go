@@ -19,7 +19,7 @@ import (
 // warnings counts the warnings by kind.
 func (s *story) warnings() map[pool.NoticeKind]int {
 	n := map[pool.NoticeKind]int{}
-	for _, w := range s.Inspect(s.now).Warnings {
+	for _, w := range s.Inspect(s.now, "").Warnings {
 		n[w.Kind]++
 	}
 	return n
@@ -42,7 +42,7 @@ func TestOrganizations(t *testing.T) {
 		"nobody says anything":             {[]string{"g1", "g2"}, []string{"", ""}, map[pool.NoticeKind]int{}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			cfg := pool.Config{Groups: []pool.Group{{Name: "g1", Limits: rpm(99)}, {Name: "g2", Limits: rpm(99)}}}
+			cfg := setup{Groups: []pool.Group{{Name: "g1", Limits: rpm(99)}, {Name: "g2", Limits: rpm(99)}}}
 			for i, g := range c.groups {
 				cfg.Keys = append(cfg.Keys, pool.Key{ID: fmt.Sprint("k", i), Group: g})
 			}
@@ -54,7 +54,7 @@ func TestOrganizations(t *testing.T) {
 			}
 			assert.Equal(t, c.want, s.warnings())
 			for i, o := range c.owners {
-				assert.Equal(t, o, s.Inspect(s.now).Keys[i].Organization)
+				assert.Equal(t, o, s.Inspect(s.now, "").Keys[i].Organization)
 			}
 		})
 	}
@@ -62,9 +62,9 @@ func TestOrganizations(t *testing.T) {
 
 // A long name is cut, and not in the middle of a letter: it would be no text.
 func TestLongOrganization(t *testing.T) {
-	s := begin(t, pool.Config{Keys: one(rpm(plenty))})
+	s := begin(t, setup{Keys: one(rpm(plenty))})
 	s.ends(s.lease("h"), "h", owned(strings.Repeat("x", 127)+"é"), unknown)
-	assert.Equal(t, strings.Repeat("x", 127), s.Inspect(s.now).Keys[0].Organization)
+	assert.Equal(t, strings.Repeat("x", 127), s.Inspect(s.now, "").Keys[0].Organization)
 }
 
 // A report may say anything, as often as it likes.
@@ -73,7 +73,7 @@ func TestWarningsAndNoticesAreBounded(t *testing.T) {
 	for i := range 100 {
 		keys = append(keys, pool.Key{ID: fmt.Sprint("k", i), Limits: rpm(plenty)})
 	}
-	s := begin(t, pool.Config{Keys: keys})
+	s := begin(t, setup{Keys: keys})
 	for i := range 1000 {
 		blocked := refusal(provider.QuotaExhausted, provider.GroupScope, 0)
 		blocked.Operator, blocked.Organization = true, fmt.Sprint("organisation ", i%7)
@@ -81,13 +81,13 @@ func TestWarningsAndNoticesAreBounded(t *testing.T) {
 		s.now += sec
 		s.Restore(s.now, "")
 	}
-	assert.LessOrEqual(t, len(s.Inspect(s.now).Warnings), 64)
+	assert.LessOrEqual(t, len(s.Inspect(s.now, "").Warnings), 64)
 	assert.LessOrEqual(t, len(s.Notices()), 64)
 	assert.Empty(t, s.Notices())
 }
 
 func TestWarningsAreNotRepeated(t *testing.T) {
-	s := begin(t, pool.Config{Keys: []pool.Key{{ID: "a", Limits: rpm(plenty)}, {ID: "b", Limits: rpm(plenty)}}})
+	s := begin(t, setup{Keys: []pool.Key{{ID: "a", Limits: rpm(plenty)}, {ID: "b", Limits: rpm(plenty)}}})
 	for i := range 100 {
 		s.ends(s.only("a"), "h", owned(fmt.Sprint(i%2)), unknown)
 		s.ends(s.only("b"), "h", owned("0"), unknown)
@@ -101,7 +101,7 @@ func TestWarningsAreNotRepeated(t *testing.T) {
 		return n
 	}())
 	assert.LessOrEqual(t, len(s.Notices()), 2)
-	w := s.Inspect(s.now).Warnings[0]
+	w := s.Inspect(s.now, "").Warnings[0]
 	assert.Greater(t, w.Count, int64(1))
 	assert.Greater(t, w.Last, w.First)
 	s.now += 2 * minute
@@ -117,7 +117,7 @@ func TestNoticesTellWhatHappens(t *testing.T) {
 		}
 		return k
 	}
-	s := begin(t, pool.Config{Keys: one(rpm(plenty))})
+	s := begin(t, setup{Keys: one(rpm(plenty))})
 	s.quarantines("a")
 	assert.Equal(t, []pool.NoticeKind{pool.KeySuspect, pool.KeyQuarantined}, kinds(s))
 	s.now = 10 * minute
@@ -128,7 +128,7 @@ func TestNoticesTellWhatHappens(t *testing.T) {
 	s.answers(two, "h", limited(2*time.Minute))
 	assert.Equal(t, []pool.NoticeKind{pool.Resting}, kinds(s))
 	for _, scope := range []provider.Scope{provider.KeyModelScope, provider.GroupScope} { // of many calls, once
-		s := begin(t, pool.Config{Keys: []pool.Key{{ID: "a", Limits: rpm(plenty)}}})
+		s := begin(t, setup{Keys: []pool.Key{{ID: "a", Limits: rpm(plenty)}}})
 		for _, g := range []pool.Grant{s.lease("h"), s.lease("h")} {
 			s.answers(g, "h", refusal(provider.Forbidden, scope, 0))
 		}
@@ -149,7 +149,7 @@ func TestAllGroupsRefusedAtOnce(t *testing.T) {
 		"one is not refused": {sec, []string{"a", "b", "b"}, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := begin(t, pool.Config{
+			s := begin(t, setup{
 				Groups: []pool.Group{{Name: "unused"}},
 				Keys:   []pool.Key{{ID: "a", Limits: rpm(99)}, {ID: "b", Limits: rpm(99)}, {ID: "c", Limits: rpm(99)}},
 			})

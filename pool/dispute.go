@@ -83,7 +83,7 @@ func (a *account) mayProbe(now Time, d *dispute, holder string) Time {
 
 // rejudge takes in what an answer says about disputed figures. Afterwards others may
 // probe what is still disputed.
-func (p *Pool) rejudge(now Time, l *lease, s *provider.Signal) {
+func (dom *Domain) rejudge(now Time, l *lease, s *provider.Signal) {
 	a := l.account
 	if !a.disputed || s.Cached {
 		return
@@ -93,7 +93,7 @@ func (p *Pool) rejudge(now Time, l *lease, s *provider.Signal) {
 	}
 	a.disputed = false
 	a.disputes(func(d *dispute) { a.disputed = a.disputed || d.by != "" })
-	p.freed(now, a)
+	dom.freed(now, a)
 }
 
 // judgeProbe takes in the answer to a lease that was granted in spite of what others
@@ -185,7 +185,7 @@ func (b *bucket) statedBy(holder string) bool {
 // refuted takes note that a probe passed where another holder had said that it would not.
 func (b *bucket) refuted(now Time, l *lease) {
 	if b.unsure.with(l.holder.name) && b.lowered.from > 0 && b.lowered.by == b.unsure.by {
-		b.SetLimit(now, b.lowered.from)
+		b.SetLimit(now, b.Capped(b.lowered.from))
 		b.lowered.from = 0
 	}
 }

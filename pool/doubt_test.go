@@ -61,9 +61,9 @@ func TestOneWordShutsNothingForLong(t *testing.T) {
 						if learned && answer == "the truth" && lies[0].Windows != nil && lies[0].Windows[0].Limit < 1000 {
 							return // who is to be believed?
 						}
-						st := begin(t, pool.Config{StartWithin: 2 * time.Second, Keys: one(nil)})
+						st := begin(t, setup{StartWithin: 2 * time.Second, Keys: one(nil)})
 						if !learned {
-							st = begin(t, pool.Config{StartWithin: 2 * time.Second, Keys: one(append(rpm(plenty), daily(1000, kind)))})
+							st = begin(t, setup{StartWithin: 2 * time.Second, Keys: one(append(rpm(plenty), daily(1000, kind)))})
 						}
 						if name == "bit by bit" && learned {
 							return // four at once
@@ -87,7 +87,7 @@ func TestOneWordShutsNothingForLong(t *testing.T) {
 
 // It binds at once, for everybody but the one who is to try.
 func TestOneWordBindsAtOnce(t *testing.T) {
-	s := begin(t, pool.Config{Keys: one(append(rpm(plenty), daily(1000, provider.Refilling)))})
+	s := begin(t, setup{Keys: one(append(rpm(plenty), daily(1000, provider.Refilling)))})
 	s.lies("liar", shut["nothing remains"])
 	s.refused("liar")
 	e := s.refused("honest")
@@ -111,7 +111,7 @@ func TestLateWordOfALowerLimitIsTriedAtOnce(t *testing.T) {
 		"of a newer one":                {1, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := begin(t, pool.Config{Keys: one(append(rpm(plenty), daily(truth, provider.Refilling)))})
+			s := begin(t, setup{Keys: one(append(rpm(plenty), daily(truth, provider.Refilling)))})
 			var grants [2]pool.Grant
 			holders := [2]string{"first", "second"}
 			for i, h := range holders {
@@ -144,7 +144,7 @@ func TestLateWordOfALowerLimitIsTriedAtOnce(t *testing.T) {
 // Another late word, of what was granted before there was any doubt, does not end it.
 func TestOldWordsSettleNothing(t *testing.T) {
 	const truth, lower = 1000, 100
-	s := begin(t, pool.Config{Keys: one(append(rpm(plenty), daily(truth, provider.Refilling)))})
+	s := begin(t, setup{Keys: one(append(rpm(plenty), daily(truth, provider.Refilling)))})
 	a, c := s.lease("a"), s.lease("c")
 	s.now += sec
 	b := s.lease("b")
@@ -166,7 +166,7 @@ func TestOldWordsSettleNothing(t *testing.T) {
 
 // A debt that two have confirmed is in no doubt, though it is more than what is left.
 func TestNobodyTriesInSpiteOfADebt(t *testing.T) {
-	s := begin(t, pool.Config{Keys: one(limits(plenty, plenty, 1000))})
+	s := begin(t, setup{Keys: one(limits(plenty, plenty, 1000))})
 	says := func(remaining int64) provider.Signal {
 		a := states(provider.OutputTokens, 1000, remaining)
 		a.Windows[0].Kind, a.Windows[0].Reset = provider.Refilling, provider.Unknown
@@ -189,7 +189,7 @@ func TestNobodyTriesInSpiteOfADebt(t *testing.T) {
 func TestWaitersAreWokenToSee(t *testing.T) {
 	for name, lies := range shut {
 		t.Run(name, func(t *testing.T) {
-			s := begin(t, pool.Config{Keys: one(append(rpm(plenty), daily(1000, provider.Refilling)))})
+			s := begin(t, setup{Keys: one(append(rpm(plenty), daily(1000, provider.Refilling)))})
 			s.lies("liar", lies)
 			s.granted("third") // what room there is
 			start := s.now
@@ -209,7 +209,7 @@ func TestSecondOpinionConfirms(t *testing.T) {
 		"by a refusal":   limited(time.Second),
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := begin(t, pool.Config{Keys: one(append(rpm(plenty), daily(1000, provider.Refilling)))})
+			s := begin(t, setup{Keys: one(append(rpm(plenty), daily(1000, provider.Refilling)))})
 			s.lies("one", shut["nothing remains"])
 			s.now += 30 * sec
 			s.ends(s.lease("two"), "two", answer, unknown)
@@ -239,7 +239,7 @@ func TestDoubtOutlivesATrialWithoutAVerdict(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := begin(t, pool.Config{Keys: one(append(rpm(plenty), daily(1000, provider.Refilling)))})
+			s := begin(t, setup{Keys: one(append(rpm(plenty), daily(1000, provider.Refilling)))})
 			s.lies("one", shut["the limit is one"])
 			s.now += 30 * sec
 			end(s, s.lease("two"))
@@ -250,7 +250,7 @@ func TestDoubtOutlivesATrialWithoutAVerdict(t *testing.T) {
 
 // What opens is what is in doubt, and nothing else.
 func TestDoubtOpensNoOtherLimit(t *testing.T) {
-	s := begin(t, pool.Config{Keys: one(append(limits(plenty, 100, plenty), daily(1000, provider.Refilling), slots(5)))})
+	s := begin(t, setup{Keys: one(append(limits(plenty, 100, plenty), daily(1000, provider.Refilling), slots(5)))})
 	s.lease("x", input(100))
 	s.lies("liar", shut["nothing remains"])
 	s.now = 35 * sec
@@ -258,13 +258,13 @@ func TestDoubtOpensNoOtherLimit(t *testing.T) {
 	s.lease("honest", input(50))
 	s.now += 5 * sec
 	s.granted("honest")
-	assert.LessOrEqual(t, s.Summary(s.now).Open, 5)
+	assert.LessOrEqual(t, s.Summary(s.now, "").Open, 5)
 }
 
 // Two who disagree: the lower holds, but whoever says otherwise is not shut out,
 // and a third decides.
 func TestTwoWhoDisagree(t *testing.T) {
-	s := begin(t, pool.Config{Keys: one(nil)})
+	s := begin(t, setup{Keys: one(nil)})
 	s.lease("low")
 	s.lies("low", []provider.Signal{statesDaily(10, 0)})
 	for range 5 {
@@ -279,7 +279,7 @@ func TestTwoWhoDisagree(t *testing.T) {
 
 // Whoever said it first, a doubt on what another has said stands for itself.
 func TestHonestWordsDoNotHideLies(t *testing.T) {
-	s := begin(t, pool.Config{StartWithin: 2 * time.Second, Keys: one(nil)})
+	s := begin(t, setup{StartWithin: 2 * time.Second, Keys: one(nil)})
 	s.ends(s.lease("honest"), "honest", statesDaily(1000, 900), unknown)
 	s.lies("liar", shut["there is another limit"])
 	s.refused("honest")
@@ -288,7 +288,7 @@ func TestHonestWordsDoNotHideLies(t *testing.T) {
 
 // A holder that says calls were too many at a time, and keeps its own.
 func TestTooManyAtATimeOnOneWord(t *testing.T) {
-	for name, cfg := range map[string]pool.Config{"felt": {Keys: one(nil)}, "configured": {Keys: one(rpm(plenty))}} {
+	for name, cfg := range map[string]setup{"felt": {Keys: one(nil)}, "configured": {Keys: one(rpm(plenty))}} {
 		t.Run(name, func(t *testing.T) {
 			s := begin(t, cfg)
 			one := s.lease("liar")
@@ -314,7 +314,7 @@ func TestTooManyAtATimeOnOneWord(t *testing.T) {
 
 // Fewer at a time after a refusal, and more again with good answers.
 func TestWindowShrinksAndGrowsAgain(t *testing.T) {
-	s := begin(t, pool.Config{Keys: one(rpm(plenty))})
+	s := begin(t, setup{Keys: one(rpm(plenty))})
 	var out []pool.Grant
 	for range 10 {
 		out = append(out, s.lease("h"))
@@ -334,7 +334,7 @@ func TestWindowShrinksAndGrowsAgain(t *testing.T) {
 
 // A probe of a key that never answers holds it no longer than patience.
 func TestLiarDoesNotSitOnTheProbe(t *testing.T) {
-	s := begin(t, pool.Config{Keys: one(rpm(plenty))})
+	s := begin(t, setup{Keys: one(rpm(plenty))})
 	s.ends(s.lease("liar"), "liar", invalid, unknown)
 	s.now = 5 * sec
 	s.lease("liar")
@@ -347,7 +347,7 @@ func TestLiarDoesNotSitOnTheProbe(t *testing.T) {
 
 // An operator's word ends the doubts, too.
 func TestRestoreEndsDoubts(t *testing.T) {
-	s := begin(t, pool.Config{Keys: one(nil)})
+	s := begin(t, setup{Keys: one(nil)})
 	s.lies("liar", shut["and another, soon in use"])
 	s.Restore(s.now, "a")
 	s.granted("honest")

@@ -16,6 +16,9 @@ var (
 	// never fit, however long one waits. It comes as a *TooLargeError.
 	ErrTooLarge = errors.New("ask exceeds every limit")
 
+	// ErrNoPool is returned for a pool that the domain does not have.
+	ErrNoPool = errors.New("no such pool")
+
 	// ErrModelRequired is returned for an ask without a model in a pool that
 	// counts by model.
 	ErrModelRequired = errors.New("model required: the pool's limits are per model")

@@ -25,14 +25,14 @@ func (s *story) covered() (n int) {
 }
 
 func TestNobodyWritesNothingWaits(t *testing.T) {
-	s := begin(t, pool.Config{Keys: one(perDay(1000, provider.Refilling))})
+	s := begin(t, setup{Keys: one(perDay(1000, provider.Refilling))})
 	for range 900 {
 		require.True(t, s.lease("h").Durable)
 	}
 }
 
 func TestGrantsAheadOfWhatIsWritten(t *testing.T) {
-	s := kept(t, pool.Config{Keys: one(perDay(1000, provider.Sliding))})
+	s := kept(t, setup{Keys: one(perDay(1000, provider.Sliding))})
 	assert.False(t, s.Dirty())
 	assert.Equal(t, 10, s.covered())
 	assert.True(t, s.Dirty())
@@ -42,7 +42,7 @@ func TestGrantsAheadOfWhatIsWritten(t *testing.T) {
 
 // What is charged while a state is on its way is not in it.
 func TestGrantsWhileAStateIsBeingWritten(t *testing.T) {
-	s := kept(t, pool.Config{Keys: one(perDay(1000, provider.Sliding))})
+	s := kept(t, setup{Keys: one(perDay(1000, provider.Sliding))})
 	s.lease("h")
 	s.state(false)
 	for range 5 {
@@ -54,7 +54,7 @@ func TestGrantsWhileAStateIsBeingWritten(t *testing.T) {
 
 // If nobody knows whether a state became durable, either may be read again.
 func TestGrantsHoldForBothStates(t *testing.T) {
-	cfg := pool.Config{Keys: one(perDay(1000, provider.Sliding))}
+	cfg := setup{Keys: one(perDay(1000, provider.Sliding))}
 	s := kept(t, cfg)
 	first := s.save()
 	for range 6 {
@@ -70,7 +70,7 @@ func TestGrantsHoldForBothStates(t *testing.T) {
 
 // Where a limit is low, even one grant ahead would be too much to lose.
 func TestLowLimitsLoseNothing(t *testing.T) {
-	cfg := pool.Config{Keys: one(perDay(10, provider.Sliding))}
+	cfg := setup{Keys: one(perDay(10, provider.Sliding))}
 	s := kept(t, cfg)
 	assert.False(t, s.lease("h").Durable)
 	s = succeeds(t, cfg, s.save(), after)
@@ -79,7 +79,7 @@ func TestLowLimitsLoseNothing(t *testing.T) {
 
 // What comes back does not let more be lost.
 func TestRefundsDoNotLetMoreBeLost(t *testing.T) {
-	s := kept(t, pool.Config{Keys: one(perDay(1000, provider.Sliding))})
+	s := kept(t, setup{Keys: one(perDay(1000, provider.Sliding))})
 	var gs []pool.Grant
 	for range 50 {
 		gs = append(gs, s.lease("h"))
@@ -93,7 +93,7 @@ func TestRefundsDoNotLetMoreBeLost(t *testing.T) {
 
 // What has refilled by itself was given back already.
 func TestRefundsCoverWhatCameBack(t *testing.T) {
-	s := kept(t, pool.Config{Keys: one(append(limits(plenty, plenty, plenty), pool.Limit{
+	s := kept(t, setup{Keys: one(append(limits(plenty, plenty, plenty), pool.Limit{
 		Dimension: provider.InputTokens, Window: time.Hour, Amount: 1000, Kind: provider.Refilling,
 	}))})
 	g := s.lease("h", input(8))
@@ -103,7 +103,7 @@ func TestRefundsCoverWhatCameBack(t *testing.T) {
 }
 
 func TestHeldAmountsAreWrittenAheadToo(t *testing.T) {
-	cfg := pool.Config{Keys: one(append(limits(plenty, plenty, plenty), pool.Limit{
+	cfg := setup{Keys: one(append(limits(plenty, plenty, plenty), pool.Limit{
 		Dimension: provider.OutputTokens, Window: 24 * time.Hour, Amount: 1000, Kind: provider.Refilling,
 	}))}
 	s := kept(t, cfg)
@@ -119,7 +119,7 @@ func TestHeldAmountsAreWrittenAheadToo(t *testing.T) {
 }
 
 func TestStatesAreAskedForAgainAsTimePasses(t *testing.T) {
-	s := kept(t, pool.Config{Keys: one(perDay(1000, provider.Refilling))})
+	s := kept(t, setup{Keys: one(perDay(1000, provider.Refilling))})
 	_, again := s.State(s.now, false)
 	assert.Equal(t, pool.Never, again, "there is nothing that could get less")
 	s.lease("h")
@@ -140,7 +140,7 @@ func TestWhatACrashLoses(t *testing.T) {
 			{Dimension: provider.OutputTokens, Window: time.Minute, Amount: 500, Kind: kind},
 			{Dimension: provider.Requests, Window: 24 * time.Hour, Amount: day, Kind: kind},
 		}
-		cfg := pool.Config{StartWithin: time.Second, Keys: one(ls)}
+		cfg := setup{StartWithin: time.Second, Keys: one(ls)}
 		s := kept(t, cfg)
 		var record *pool.State
 		var again pool.Time

@@ -52,41 +52,41 @@ const (
 	maxWarnings = 64
 )
 
-func (p *Pool) notice(n Notice) {
-	if len(p.notices) < maxNotices {
-		p.notices = append(p.notices, n)
+func (dom *Domain) notice(n Notice) {
+	if len(dom.notices) < maxNotices {
+		dom.notices = append(dom.notices, n)
 	}
 }
 
 // Notices gives what there is to be heard of since the last call.
-func (p *Pool) Notices() []Notice {
-	all := p.notices
-	p.notices = nil
+func (dom *Domain) Notices() []Notice {
+	all := dom.notices
+	dom.notices = nil
 	return all
 }
 
 // warn keeps a warning, and gives notice of it when it is new, or comes again
 // after a while.
-func (p *Pool) warn(now Time, n Notice) {
+func (dom *Domain) warn(now Time, n Notice) {
 	id := Notice{Kind: n.Kind, Key: n.Key, Group: n.Group, Class: n.Class}
-	w := p.warnings[id]
+	w := dom.warnings[id]
 	if w == nil {
-		if len(p.warnings) >= maxWarnings {
+		if len(dom.warnings) >= maxWarnings {
 			return
 		}
 		w = &Warning{Notice: n, First: now}
-		p.warnings[id] = w
-		p.notice(n)
+		dom.warnings[id] = w
+		dom.notice(n)
 	} else if now > w.Last.Add(time.Minute) {
-		p.notice(n)
+		dom.notice(n)
 	}
 	w.Last, w.Text = now, n.Text
 	w.Count++
 }
 
 // warned lists the warnings, the latest first.
-func (p *Pool) warned() (all []Warning) {
-	for _, w := range p.warnings {
+func (dom *Domain) warned() (all []Warning) {
+	for _, w := range dom.warnings {
 		all = append(all, *w)
 	}
 	slices.SortFunc(all, func(a, b Warning) int {

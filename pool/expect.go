@@ -30,7 +30,7 @@ const (
 // nothing of asks that do.
 type topic struct {
 	holder string
-	class  int
+	class  *class
 	size   uint8
 }
 
@@ -91,23 +91,23 @@ func (o *outputs) expect(most int64) int64 {
 
 // expects puts what an ask's answer will likely use in the place of the most that it can
 // use. Called again for the same ask, it only lowers that further.
-func (p *Pool) expects(c *class, ask *Ask) {
+func (dom *Domain) expects(ch *choice, ask *Ask) {
 	out := &ask.Amounts[provider.OutputTokens]
-	if !p.cfg.Dialect.Counts || *out <= 0 {
+	if !dom.cfg.Dialect.Counts || *out <= 0 {
 		return
 	}
 	if ask.most == 0 {
 		ask.most = *out
 	}
-	likely := p.experience.of(topic{ask.Holder, c.index, sizeOf(ask.most)}).expect(ask.most)
-	less := max(0, *out-min(likely, c.largest[provider.OutputTokens]))
+	likely := dom.experience.of(topic{ask.Holder, ch.class, sizeOf(ask.most)}).expect(ask.most)
+	less := max(0, *out-min(likely, ch.largest[provider.OutputTokens]))
 	*out -= less
 	ask.Amounts[provider.Tokens] = max(0, ask.Amounts[provider.Tokens]-less)
 }
 
 // learnOutput takes note of what an answer has used. An answer without output is ignored,
 // or a client that reports 0 each time would reserve nothing.
-func (p *Pool) learnOutput(l *lease, s *provider.Signal, used *provider.Amounts) {
+func (dom *Domain) learnOutput(l *lease, s *provider.Signal, used *provider.Amounts) {
 	n := used[provider.OutputTokens]
 	if n >= 0 { // earlier reports may have stated more
 		n = max(n, l.used[provider.OutputTokens])
@@ -121,25 +121,27 @@ func (p *Pool) learnOutput(l *lease, s *provider.Signal, used *provider.Amounts)
 			return
 		}
 	}
-	t := topic{l.holder.name, l.account.class.index, l.size}
-	before := p.experience.of(t).expect(math.MaxInt64)
-	after := p.experience.note(t, limit.MulDivUp(n, 1, max(1, min(sent, int64(l.count))))).expect(math.MaxInt64)
+	t := topic{l.holder.name, l.account.class, l.size}
+	before := dom.experience.of(t).expect(math.MaxInt64)
+	after := dom.experience.note(t, limit.MulDivUp(n, 1, max(1, min(sent, int64(l.count))))).expect(math.MaxInt64)
 	if after < before-before/4 {
-		p.reconsider(l.account.class, t.holder)
+		for _, p := range dom.pools {
+			dom.reconsider(p.choices[t.class], t.holder)
+		}
 	}
 }
 
 // reconsider has a holder's waiters ask for no more than is likely now.
-func (p *Pool) reconsider(c *class, holder string) {
-	q := &c.queue
+func (dom *Domain) reconsider(ch *choice, holder string) {
+	q := &ch.queue
 	t := q.byHolder[holder]
 	if t == nil {
 		return
 	}
 	for w := t.first; w != nil; w = w.next {
 		before := tokens(&w.Ask.Amounts)
-		p.expects(c, &w.Ask)
-		p.holders[holder].tokens += tokens(&w.Ask.Amounts) - before
+		dom.expects(ch, &w.Ask)
+		dom.holders[holderKey{ch.pool, holder}].tokens += tokens(&w.Ask.Amounts) - before
 		q.lower(&w.Ask.Amounts)
 		q.due = true
 	}

@@ -27,7 +27,7 @@ func (s *story) setsAside(holder string, more ...func(*pool.Ask)) int64 {
 }
 
 func TestOutputIsWhatAnswersUse(t *testing.T) {
-	s := begin(t, pool.Config{Models: []string{"opus", "haiku"}, Keys: one(limits(plenty, plenty, plenty))})
+	s := begin(t, setup{Models: []string{"opus", "haiku"}, Keys: one(limits(plenty, plenty, plenty))})
 	most := func(a *pool.Ask) {
 		a.Model = "opus"
 		a.Amounts[provider.OutputTokens] = 8000
@@ -71,7 +71,7 @@ func TestErrorsTeachNothing(t *testing.T) {
 		"529, and an answer to the same lease": {{Class: provider.Overloaded, Scope: provider.ModelScope}, fine},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := begin(t, pool.Config{Keys: one(limits(plenty, plenty, 8000))})
+			s := begin(t, setup{Keys: one(limits(plenty, plenty, 8000))})
 			for range 8 {
 				g := s.lease("h", output(4000))
 				for _, a := range answers[:len(answers)-1] {
@@ -84,7 +84,7 @@ func TestErrorsTeachNothing(t *testing.T) {
 		})
 	}
 	t.Run("nothing, by its holder's word", func(t *testing.T) {
-		s := begin(t, pool.Config{Keys: one(limits(plenty, plenty, 8000))})
+		s := begin(t, setup{Keys: one(limits(plenty, plenty, 8000))})
 		for range 8 {
 			s.answersWith("h", 0, output(4000))
 			s.now += minute
@@ -92,7 +92,7 @@ func TestErrorsTeachNothing(t *testing.T) {
 		assert.EqualValues(t, 4000, s.setsAside("h", output(4000)))
 	})
 	t.Run("of nobody knows how many requests", func(t *testing.T) {
-		s := begin(t, pool.Config{Keys: one(limits(plenty, plenty, plenty))})
+		s := begin(t, setup{Keys: one(limits(plenty, plenty, plenty))})
 		for range 8 {
 			s.ends(s.lease("h", output(4000), several(10)), "h", fine, provider.Amounts{-1, 0, 400, 400, 1})
 		}
@@ -102,7 +102,7 @@ func TestErrorsTeachNothing(t *testing.T) {
 
 // Of a lease for several requests, what was sent counts.
 func TestOutputOfFewerRequests(t *testing.T) {
-	s := begin(t, pool.Config{Keys: one(limits(plenty, plenty, plenty))})
+	s := begin(t, setup{Keys: one(limits(plenty, plenty, plenty))})
 	for range 32 {
 		g := s.lease("h", output(1000), several(10))
 		s.ends(g, "h", fine, provider.Amounts{1, 0, 400, 400, 1})
@@ -112,7 +112,7 @@ func TestOutputOfFewerRequests(t *testing.T) {
 
 // Where a provider does not ask whether max_tokens would fit, neither do we.
 func TestMostMayBeAboveTheLimit(t *testing.T) {
-	s := begin(t, pool.Config{Keys: one(limits(plenty, plenty, 8000))})
+	s := begin(t, setup{Keys: one(limits(plenty, plenty, 8000))})
 	g := s.lease("h", output(64_000))
 	assert.EqualValues(t, 8000, g.Reserved[provider.OutputTokens])
 	s.ends(g, "h", fine, provider.Amounts{1, 0, 500, 500, 1})
@@ -126,7 +126,7 @@ func TestMostMayBeAboveTheLimit(t *testing.T) {
 
 // Who uses more than was set aside owes it.
 func TestMoreThanExpectedIsDebt(t *testing.T) {
-	s := begin(t, pool.Config{Keys: one(limits(plenty, plenty, 6000))})
+	s := begin(t, setup{Keys: one(limits(plenty, plenty, 6000))})
 	for range 32 {
 		s.answersWith("h", 10, output(100))
 		s.now += sec
@@ -142,7 +142,7 @@ func TestMoreThanExpectedIsDebt(t *testing.T) {
 func TestOutputThatCountsInFull(t *testing.T) {
 	for _, typ := range []string{"openai", "generic", "gemini", "bedrock"} {
 		t.Run(typ, func(t *testing.T) {
-			s := begin(t, pool.Config{Dialect: dialect(t, typ), Keys: one(nil)})
+			s := begin(t, setup{Dialect: dialect(t, typ), Keys: one(nil)})
 			for range 40 {
 				s.answersWith("h", 10, output(100))
 				s.now += minute
@@ -154,7 +154,7 @@ func TestOutputThatCountsInFull(t *testing.T) {
 
 // A lease for several requests teaches what one of them used.
 func TestOutputOfSeveralRequests(t *testing.T) {
-	s := begin(t, pool.Config{Keys: one(limits(plenty, plenty, plenty))})
+	s := begin(t, setup{Keys: one(limits(plenty, plenty, plenty))})
 	for range 32 {
 		g := s.lease("h", output(1000), several(10))
 		s.ends(g, "h", fine, provider.Amounts{int64(g.Count), 0, 100 * int64(g.Count), 100 * int64(g.Count), 1})
@@ -165,7 +165,7 @@ func TestOutputOfSeveralRequests(t *testing.T) {
 
 // Who waits profits as well, also if it came before anything was known.
 func TestWaitersAskForWhatIsLikely(t *testing.T) {
-	s := begin(t, pool.Config{Keys: one(limits(plenty, plenty, 8000))})
+	s := begin(t, setup{Keys: one(limits(plenty, plenty, 8000))})
 	for range 4 {
 		s.waits("h", output(64_000))
 	}
@@ -189,7 +189,7 @@ func TestWaitersAskForWhatIsLikely(t *testing.T) {
 // A group whose limit is smaller than the answer may be serves it as well: with all it
 // has.
 func TestSmallerGroupsServeLongAnswers(t *testing.T) {
-	s := begin(t, pool.Config{Keys: []pool.Key{
+	s := begin(t, setup{Keys: []pool.Key{
 		{ID: "big", Limits: limits(plenty, plenty, 8000)}, {ID: "small", Limits: limits(plenty, plenty, 4000)},
 	}})
 	assert.EqualValues(t, 8000, s.lease("h", output(64_000), without("small")).Reserved[provider.OutputTokens])
@@ -199,7 +199,7 @@ func TestSmallerGroupsServeLongAnswers(t *testing.T) {
 
 // Nobody gets more for having short answers first, and long ones then.
 func TestMoreThanExpectedIsPaidForInLine(t *testing.T) {
-	s := begin(t, pool.Config{Keys: one(limits(plenty, plenty, 8000))})
+	s := begin(t, setup{Keys: one(limits(plenty, plenty, 8000))})
 	const most = 2000
 	type call struct {
 		pool.Grant
@@ -244,7 +244,7 @@ func TestOverUseOfOneIsPaidForByNobodyElse(t *testing.T) {
 	for i := range 4 {
 		keys = append(keys, pool.Key{ID: fmt.Sprint(i), Limits: limits(plenty, plenty, 8000)})
 	}
-	s := begin(t, pool.Config{Keys: keys})
+	s := begin(t, setup{Keys: keys})
 	var held []pool.Grant
 	for range 2 {
 		held = append(held, s.lease("far back", output(100), without("1", "2", "3"), func(a *pool.Ask) { a.TTL = 3 * time.Hour }))
@@ -278,7 +278,7 @@ func TestOverUseOfOneIsPaidForByNobodyElse(t *testing.T) {
 
 // Reports are cumulative: a last one that says less than one before is not the truth.
 func TestAllReportsTeach(t *testing.T) {
-	s := begin(t, pool.Config{Keys: one(limits(plenty, plenty, plenty))})
+	s := begin(t, setup{Keys: one(limits(plenty, plenty, plenty))})
 	for range 4 {
 		g := s.lease("h", output(4000))
 		_, err := s.Report(s.now, g.Lease, "h", fine, provider.Amounts{1, 0, 1500, 1500, 1}, false)

@@ -21,7 +21,7 @@ import (
 // upstream is a provider's account of one quota group, with those who use it.
 type upstream struct {
 	*rapid.T
-	pool     *pool.Pool
+	pool     *pool.Domain
 	dialect  *provider.Dialect
 	delta    time.Duration
 	window   time.Duration
@@ -67,7 +67,7 @@ func newUpstream(t *rapid.T, window time.Duration, foreign bool) *upstream {
 		}
 		limits = append(limits, l)
 	}
-	p, err := pool.New(pool.Config{
+	p, err := newPool(setup{
 		Dialect: d, Flat: true, StartWithin: u.delta,
 		Groups: []pool.Group{{Name: "g", Limits: limits}}, Keys: []pool.Key{{ID: "k", Group: "g"}},
 	})
@@ -237,7 +237,7 @@ func TestHeadersNeverLeaveItStuckLow(t *testing.T) {
 			require.NoError(u, err)
 			u.advance(10 * time.Second)
 		}
-		for _, l := range u.pool.Inspect(u.now).Quotas[0].Limits {
+		for _, l := range u.pool.Inspect(u.now, "").Quotas[0].Limits {
 			limiter := u.limiters[l.Dimension]
 			if limiter == nil || l.Kind == provider.Fixed && l.ResetAt <= u.now+2*sec { // it may have been reset already
 				continue

@@ -45,8 +45,8 @@ func TestGoldenScripts(t *testing.T) {
 // script plays a file. Leases and waiters are numbered as they come.
 type script struct {
 	*testing.T
-	cfg     pool.Config
-	pool    *pool.Pool
+	cfg     setup
+	pool    *pool.Domain
 	now     pool.Time
 	leases  []*named
 	waiters []*pool.Waiter
@@ -59,7 +59,7 @@ type named struct {
 }
 
 func (s *script) play(text string) string {
-	s.cfg = pool.Config{Dialect: dialect(s, "anthropic"), Flat: true, StartWithin: 2 * time.Second}
+	s.cfg = setup{Dialect: dialect(s, "anthropic"), Flat: true, StartWithin: 2 * time.Second}
 	for line := range strings.Lines(text) {
 		if strings.HasPrefix(line, "    ") {
 			continue
@@ -146,10 +146,10 @@ func (s *script) do(command string, a args) {
 	}
 }
 
-func (s *script) engine() *pool.Pool {
+func (s *script) engine() *pool.Domain {
 	if s.pool == nil {
 		var err error
-		s.pool, err = pool.New(s.cfg)
+		s.pool, err = newPool(s.cfg)
 		require.NoError(s, err)
 	}
 	return s.pool
@@ -261,7 +261,7 @@ func (s *script) serve() (n int, wake pool.Time) {
 }
 
 func (s *script) inspect() {
-	v := s.engine().Inspect(s.now)
+	v := s.engine().Inspect(s.now, "")
 	s.print("at %v: %d of %d keys available, %d leases, %d waiting", time.Duration(s.now), v.Available, v.KeyCount, v.Open, v.Waiters)
 	for _, q := range v.Quotas {
 		rest, window := "", ""

@@ -16,7 +16,7 @@ import (
 
 // headroom finds what is kept unused of a dimension's limit.
 func (s *story) headroom(d provider.Dimension) int64 {
-	for _, l := range s.Inspect(s.now).Quotas[0].Limits {
+	for _, l := range s.Inspect(s.now, "").Quotas[0].Limits {
 		if l.Dimension == d {
 			return l.Headroom
 		}
@@ -49,7 +49,7 @@ func TestRefusalWhereThereWasRoomKeepsSome(t *testing.T) {
 		"but not of any that may be full":    {busy, 990, 10, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := begin(t, pool.Config{Keys: one(limits(80, 800, plenty))})
+			s := begin(t, setup{Keys: one(limits(80, 800, plenty))})
 			if c.fill > 0 {
 				s.lease("x", input(c.fill-200))
 			}
@@ -61,7 +61,7 @@ func TestRefusalWhereThereWasRoomKeepsSome(t *testing.T) {
 }
 
 func TestHeadroomShrinksTheBurstAndNotTheRate(t *testing.T) {
-	s := begin(t, pool.Config{Keys: one(rpm(80))})
+	s := begin(t, setup{Keys: one(rpm(80))})
 	s.turnedAway(busy)
 	require.EqualValues(t, 10, s.headroom(provider.Requests))
 	s.now += minute
@@ -73,7 +73,7 @@ func TestHeadroomShrinksTheBurstAndNotTheRate(t *testing.T) {
 // However often, a quarter is left; and an ask of all there is still fits.
 func TestHeadroomHasAFloor(t *testing.T) {
 	for _, limit := range []int64{1, 2, 3, 7, 80} {
-		s := begin(t, pool.Config{Keys: one(limits(plenty, limit, plenty))})
+		s := begin(t, setup{Keys: one(limits(plenty, limit, plenty))})
 		for range 10 {
 			s.turnedAway(about(busy, provider.InputTokens), input(1))
 			s.now += 2 * minute
@@ -88,7 +88,7 @@ func TestHeadroomHasAFloor(t *testing.T) {
 }
 
 func TestQuietTimeRestoresTheBurst(t *testing.T) {
-	s := begin(t, pool.Config{Keys: one(rpm(80))})
+	s := begin(t, setup{Keys: one(rpm(80))})
 	for range 3 {
 		s.turnedAway(busy)
 	}
@@ -106,7 +106,7 @@ func TestQuietTimeRestoresTheBurst(t *testing.T) {
 
 // What is only likely, since the room was taken by then, puts off nothing.
 func TestLikelyRefusalsLetItWearOff(t *testing.T) {
-	s := begin(t, pool.Config{Keys: one(limits(plenty, 800, plenty))})
+	s := begin(t, setup{Keys: one(limits(plenty, 800, plenty))})
 	named := about(busy, provider.InputTokens)
 	for range 4 {
 		s.turnedAway(named, input(1))
@@ -135,7 +135,7 @@ func TestUnlikelyRefusalsKeepNothing(t *testing.T) {
 		s.now += sec / 10
 		return g
 	}
-	s := begin(t, pool.Config{Keys: one(limits(plenty, 800, plenty))})
+	s := begin(t, setup{Keys: one(limits(plenty, 800, plenty))})
 	g := taken(s)
 	lower := about(busy, provider.InputTokens)
 	lower.Windows = []provider.Window{{Dimension: provider.InputTokens, Length: time.Minute, Kind: provider.Refilling, Limit: 400, Remaining: 0, Reset: provider.Unknown, Rounding: 1}}
@@ -145,7 +145,7 @@ func TestUnlikelyRefusalsKeepNothing(t *testing.T) {
 
 	ls := limits(plenty, 800, plenty)
 	ls[provider.InputTokens].Kind = provider.Sliding
-	s = begin(t, pool.Config{Keys: one(ls)})
+	s = begin(t, setup{Keys: one(ls)})
 	g = taken(s)
 	s.ends(g, "h", about(busy, provider.InputTokens), unknown)
 	assert.Zero(t, s.headroom(provider.InputTokens))
@@ -153,7 +153,7 @@ func TestUnlikelyRefusalsKeepNothing(t *testing.T) {
 
 // Who tries in spite of full buckets may be refused.
 func TestRefusedTrialsKeepNothing(t *testing.T) {
-	s := begin(t, pool.Config{Keys: one(append(rpm(plenty), daily(1000, provider.Refilling)))})
+	s := begin(t, setup{Keys: one(append(rpm(plenty), daily(1000, provider.Refilling)))})
 	s.lies("one", shut["nothing remains"])
 	s.now += 30 * sec
 	g := s.lease("two")
@@ -164,7 +164,7 @@ func TestRefusedTrialsKeepNothing(t *testing.T) {
 
 // Refusals of what was granted together are one.
 func TestRefusalsOfOneMomentTightenOnce(t *testing.T) {
-	s := begin(t, pool.Config{Keys: one(rpm(80))})
+	s := begin(t, setup{Keys: one(rpm(80))})
 	var out []pool.Grant
 	for range 10 {
 		out = append(out, s.lease("h"))
@@ -180,7 +180,7 @@ func TestRefusalsOfOneMomentTightenOnce(t *testing.T) {
 // Those who wait are served when it is said, or sooner, though it wears off
 // meanwhile.
 func TestWaitBesideHeadroom(t *testing.T) {
-	s := begin(t, pool.Config{Keys: one(append(rpm(plenty), pool.Limit{Dimension: provider.Requests, Window: time.Hour, Amount: 32, Kind: provider.Refilling}))})
+	s := begin(t, setup{Keys: one(append(rpm(plenty), pool.Limit{Dimension: provider.Requests, Window: time.Hour, Amount: 32, Kind: provider.Refilling}))})
 	s.turnedAway(busy)
 	s.granted("h")
 	e := s.refused("h")
@@ -196,7 +196,7 @@ func TestOtherRefusalsKeepNothing(t *testing.T) {
 		invalid, refusal(provider.Overloaded, provider.ModelScope, 0), refusal(provider.QuotaExhausted, provider.GroupScope, 0),
 		{Class: provider.ConcurrencyLimited, Scope: provider.ClassScope}, {Class: provider.InvalidRequest}, refusal(provider.RateLimited, provider.NoScope, 0),
 	} {
-		s := begin(t, pool.Config{Keys: one(rpm(80))})
+		s := begin(t, setup{Keys: one(rpm(80))})
 		s.ends(s.lease("h"), "h", answer, unknown)
 		assert.Zero(t, s.headroom(provider.Requests), answer.Class)
 	}

@@ -11,8 +11,15 @@ type Caps struct {
 	Tokens  int64 // input and output, reserved by open leases or waited for
 }
 
-// holder is somebody who has leases or waits for one.
+// holderKey names a holder: an identity is a holder of its own in each pool.
+type holderKey struct {
+	pool *pool
+	name string
+}
+
+// holder is somebody who has leases of a pool, or waits for one.
 type holder struct {
+	pool    *pool
 	name    string
 	uses    int // leases, also lapsed ones, and places in queues
 	open    int
@@ -20,27 +27,33 @@ type holder struct {
 	tokens  int64 // of what is open, and what is waited for
 }
 
-func (p *Pool) hold(name string) *holder {
-	h := p.holders[name]
+func (dom *Domain) hold(p *pool, name string) *holder {
+	k := holderKey{p, name}
+	h := dom.holders[k]
 	if h == nil {
-		h = &holder{name: name}
-		p.holders[name] = h
+		h = &holder{pool: p, name: name}
+		dom.holders[k] = h
+		dom.names[name]++
 	}
 	h.uses++
 	return h
 }
 
-func (p *Pool) letGo(h *holder) {
-	if h.uses--; h.uses == 0 {
-		delete(p.holders, h.name)
+func (dom *Domain) letGo(h *holder) {
+	if h.uses--; h.uses > 0 {
+		return
+	}
+	delete(dom.holders, holderKey{h.pool, h.name})
+	if dom.names[h.name]--; dom.names[h.name] == 0 {
+		delete(dom.names, h.name)
 	}
 }
 
 // overCaps returns an error if an ask is more than its holder may have.
-func (p *Pool) overCaps(ask *Ask) error {
+func (dom *Domain) overCaps(p *pool, ask *Ask) error {
 	c := &ask.Caps
 	var none holder
-	h := p.holders[ask.Holder]
+	h := dom.holders[holderKey{p, ask.Holder}]
 	if h == nil {
 		h = &none
 	}
@@ -53,8 +66,8 @@ func (p *Pool) overCaps(ask *Ask) error {
 	return nil
 }
 
-func (p *Pool) tokensOf(name string) int64 {
-	if h := p.holders[name]; h != nil {
+func (dom *Domain) tokensOf(p *pool, name string) int64 {
+	if h := dom.holders[holderKey{p, name}]; h != nil {
 		return h.tokens
 	}
 	return 0

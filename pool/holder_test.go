@@ -29,7 +29,7 @@ func (s *story) overCap(limit int64, holder string, more ...func(*pool.Ask)) {
 }
 
 func TestHolderHasSoManyLeases(t *testing.T) {
-	s := begin(t, pool.Config{Keys: one(limits(3, plenty, plenty))})
+	s := begin(t, setup{Keys: one(limits(3, plenty, plenty))})
 	two := capped(pool.Caps{Leases: 2})
 	s.lease("h", two)
 	last := s.lease("h", two)
@@ -45,7 +45,7 @@ func TestHolderHasSoManyLeases(t *testing.T) {
 }
 
 func TestHolderHasSoManyInLine(t *testing.T) {
-	s := begin(t, pool.Config{Keys: one(limits(1, plenty, plenty))})
+	s := begin(t, setup{Keys: one(limits(1, plenty, plenty))})
 	c := capped(pool.Caps{Waiters: 1})
 	s.lease("h", c)
 	w := s.waits("h", c)
@@ -57,7 +57,7 @@ func TestHolderHasSoManyInLine(t *testing.T) {
 }
 
 func TestHolderHasSoManyTokens(t *testing.T) {
-	s := begin(t, pool.Config{Keys: one(limits(plenty, plenty, plenty))})
+	s := begin(t, setup{Keys: one(limits(plenty, plenty, plenty))})
 	c := capped(pool.Caps{Tokens: 100})
 	s.overCap(100, "h", input(60), output(41), c)
 	g := s.lease("h", input(40), output(20), c)
@@ -73,7 +73,7 @@ func TestHolderHasSoManyTokens(t *testing.T) {
 // Whatever happens, a holder has no more than it may, and as much.
 func TestCapsAreExact(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		p, err := pool.New(pool.Config{
+		p, err := newPool(setup{
 			Dialect: pool.Exact("anthropic"), Flat: true,
 			Keys: one(append(limits(50, 10_000, 10_000), slots(6))),
 		})
@@ -161,7 +161,7 @@ func TestCapsAreExact(t *testing.T) {
 // A lease that has run out counts no more; a late word of what was sent of it takes off
 // nothing again.
 func TestLateWordsOfLapsedLeasesTakeOffNothing(t *testing.T) {
-	s := begin(t, pool.Config{Keys: one(limits(plenty, plenty, plenty))})
+	s := begin(t, setup{Keys: one(limits(plenty, plenty, plenty))})
 	capped := func(n int64) func(*pool.Ask) {
 		return func(a *pool.Ask) { a.TTL, a.Caps.Tokens = time.Minute, n }
 	}

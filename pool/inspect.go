@@ -95,22 +95,24 @@ type LeaseState struct {
 	Reserved, Used   provider.Amounts
 }
 
-// Summary gives the pool at a glance.
-func (p *Pool) Summary(now Time) Summary {
-	p.tick(now)
+// Summary gives a pool at a glance; the empty name is the first.
+func (dom *Domain) Summary(now Time, name string) Summary {
+	dom.tick(now)
+	p := dom.pool(name)
 	s := Summary{KeyCount: len(p.keys), Open: p.open, Waiters: p.waiting, Counters: p.counters}
 	for _, k := range p.keys {
-		if k.usable() && k.coolUntil() <= p.now {
+		if k.usable() && k.coolUntil() <= dom.now {
 			s.Available++
 		}
 	}
 	return s
 }
 
-// Inspect gives the whole state.
-func (p *Pool) Inspect(now Time) Snapshot {
-	s := Snapshot{Summary: p.Summary(now), Warnings: p.warned()}
-	now = p.now
+// Inspect gives the whole state of a pool; the empty name is the first.
+func (dom *Domain) Inspect(now Time, name string) Snapshot {
+	s := Snapshot{Summary: dom.Summary(now, name), Warnings: dom.warned()}
+	now = dom.now
+	p := dom.pool(name)
 	for _, k := range p.keys {
 		s.Keys = append(s.Keys, k.inspect(now))
 	}
@@ -119,9 +121,9 @@ func (p *Pool) Inspect(now Time) Snapshot {
 			s.Quotas = append(s.Quotas, a.inspect(now)...)
 		}
 	}
-	for _, c := range p.inOrder {
-		if c.queue.len > 0 {
-			s.Queues = append(s.Queues, c.queue.inspect(c.name, now))
+	for _, c := range dom.inOrder {
+		if ch := p.choices[c]; ch.queue.len > 0 {
+			s.Queues = append(s.Queues, ch.queue.inspect(c.name, now))
 		}
 	}
 	return s
@@ -206,14 +208,14 @@ func (q *queue) inspect(class string, now Time) QueueState {
 
 // Leases lists the open leases in the order of their grants, up to limit of
 // those after the one given; 0 starts from the oldest.
-func (p *Pool) Leases(now Time, after LeaseID, limit int) []LeaseState {
-	p.tick(now)
-	l := p.order.next
-	if a := p.leases[after]; a != nil {
+func (dom *Domain) Leases(now Time, after LeaseID, limit int) []LeaseState {
+	dom.tick(now)
+	l := dom.order.next
+	if a := dom.leases[after]; a != nil {
 		l = a.next
 	}
 	var out []LeaseState
-	for ; l != &p.order && len(out) < limit; l = l.next {
+	for ; l != &dom.order && len(out) < limit; l = l.next {
 		if l.id <= after {
 			continue
 		}

@@ -25,12 +25,12 @@ func TestReservationIsKept(t *testing.T) {
 		"not sent":  {func(s *story, g pool.Grant) { require.NoError(s, s.Release(s.now, g.Lease, "a", true)) }, 1000},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := begin(t, pool.Config{Dialect: dialect(t, "openai"), Keys: []pool.Key{{ID: "k", Limits: []pool.Limit{
+			s := begin(t, setup{Dialect: dialect(t, "openai"), Keys: []pool.Key{{ID: "k", Limits: []pool.Limit{
 				{Dimension: provider.Tokens, Window: time.Minute, Amount: 1000, Kind: provider.Refilling},
 			}}}})
 			g := s.lease("a", func(a *pool.Ask) { a.Amounts[provider.Tokens] = 100 })
 			c.end(s, g)
-			assert.Equal(t, c.left, s.Inspect(s.now).Quotas[0].Limits[0].Remaining)
+			assert.Equal(t, c.left, s.Inspect(s.now, "").Quotas[0].Limits[0].Remaining)
 		})
 	}
 }

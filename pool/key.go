@@ -114,7 +114,7 @@ func (k *key) usable() bool { return k.turn >= 0 }
 // refused takes note that the provider did not accept the key. Two refusals put it in
 // quarantine, and so does one that is certain. As far as that is one holder's statement,
 // others may probe the key sooner.
-func (p *Pool) refused(now Time, k *key, l *lease, why string, wait time.Duration) {
+func (dom *Domain) refused(now Time, k *key, l *lease, why string, wait time.Duration) {
 	k.lastErr, k.errAt = why, now
 	if k.health != Healthy && k.failedBy == l.id {
 		return // the same lease again confirms nothing
@@ -130,83 +130,83 @@ func (p *Pool) refused(now Time, k *key, l *lease, why string, wait time.Duratio
 	k.failedAt, k.failedBy = now, l.id
 	if k.health == Healthy && wait == 0 {
 		k.health = Suspect
-		p.rest(k, now.Add(suspectRest))
-		p.notice(Notice{Kind: KeySuspect, Key: k.id, Group: k.group.name, Text: why})
+		dom.rest(k, now.Add(suspectRest))
+		dom.notice(Notice{Kind: KeySuspect, Key: k.id, Group: k.group.name, Text: why})
 		return
 	}
 	if confirms := k.accuser != "" && k.accuser != holder && k.health == Quarantined; !known && !confirms {
 		k.backoff = min(max(2*k.backoff, rarely.first), rarely.most)
 	}
 	k.health = Quarantined
-	p.notice(Notice{Kind: KeyQuarantined, Key: k.id, Group: k.group.name, Text: why})
+	dom.notice(Notice{Kind: KeyQuarantined, Key: k.id, Group: k.group.name, Text: why})
 	until := now.Add(max(wait, k.backoff))
 	if k.accuser == holder {
 		k.accusedUntil = max(k.accusedUntil, until)
-		p.rest(k, min(k.accusedUntil, now.Add(secondOpinion)))
+		dom.rest(k, min(k.accusedUntil, now.Add(secondOpinion)))
 		return
 	}
 	if until >= k.accusedUntil { // else the first accuser stays bound by its own statement for longer
 		k.accuser, k.accusedUntil = "", until
 	}
-	p.rest(k, until)
+	dom.rest(k, until)
 }
 
 // accepted takes note that the provider accepted the key for a lease. An answer to a lease
 // older than the refusal does not count.
-func (p *Pool) accepted(now Time, k *key, l *lease) {
+func (dom *Domain) accepted(now Time, k *key, l *lease) {
 	if k.health == Healthy || l.granted < k.failedAt {
 		return
 	}
-	p.revive(now, k)
-	p.notice(Notice{Kind: KeyBack, Key: k.id, Group: k.group.name, Text: "accepted again"})
+	dom.revive(now, k)
+	dom.notice(Notice{Kind: KeyBack, Key: k.id, Group: k.group.name, Text: "accepted again"})
 }
 
 // revive takes a key back into use.
-func (p *Pool) revive(now Time, k *key) {
+func (dom *Domain) revive(now Time, k *key) {
 	k.health, k.accuser, k.accusedUntil = Healthy, "", now
-	p.dirty = true
-	p.rest(k, now)
-	p.wakeKeys(now)
+	dom.dirty = true
+	dom.rest(k, now)
+	dom.wakeKeys(now)
 }
 
 // rest takes a key out of use until a moment.
-func (p *Pool) rest(k *key, until Time) {
+func (dom *Domain) rest(k *key, until Time) {
 	k.restsUntil, k.probe = until, nil
 	if k.usable() {
 		k.seat.remove(k)
 	}
 	if k.index >= 0 {
-		p.resting.update(k, int64(until))
+		dom.resting.update(k, int64(until))
 	} else {
-		p.resting.push(k, int64(until))
+		dom.resting.push(k, int64(until))
 	}
-	p.usableChanged(k.group)
+	dom.usableChanged(k.group)
 }
 
 // usableChanged takes note that the usable keys of a group are others than before.
 // Without pooling that may make any other key the one to lease.
-func (p *Pool) usableChanged(g *group) {
+func (dom *Domain) usableChanged(g *group) {
 	groups := []*group{g}
-	if p.cfg.Single {
-		groups = p.groups
+	if dom.single {
+		groups = dom.groups
 	}
 	for _, g := range groups {
 		for _, a := range g.accounts {
-			p.freed(p.now, a)
+			dom.freed(dom.now, a)
 		}
 	}
 }
 
 // wakeKeys puts back the keys whose time out of use is over.
-func (p *Pool) wakeKeys(now Time) {
-	for p.resting.len() > 0 {
-		k, until := p.resting.min()
+func (dom *Domain) wakeKeys(now Time) {
+	for dom.resting.len() > 0 {
+		k, until := dom.resting.min()
 		if Time(until) > now {
 			return
 		}
-		p.resting.remove(k)
+		dom.resting.remove(k)
 		k.probe = nil
 		k.seat.add(k)
-		p.usableChanged(k.group)
+		dom.usableChanged(k.group)
 	}
 }

@@ -21,13 +21,13 @@ func model(m string) func(*pool.Ask) { return func(a *pool.Ask) { a.Model = m } 
 
 // late is a story with one lease of 10 s and so much input, 5 s after its end.
 func late(t *testing.T, n int64, more ...pool.Limit) (*story, pool.Grant) {
-	s := begin(t, pool.Config{Keys: one(append(limits(plenty, 100, plenty), more...))})
+	s := begin(t, setup{Keys: one(append(limits(plenty, 100, plenty), more...))})
 	g := s.lease("h", input(n), lasting(10*time.Second))
 	s.now = 15 * sec
 	return s, g
 }
 
-func (s *story) input() pool.LimitState { return s.Inspect(s.now).Quotas[0].Limits[1] }
+func (s *story) input() pool.LimitState { return s.Inspect(s.now, "").Quotas[0].Limits[1] }
 
 func TestLateOverUseIsCharged(t *testing.T) {
 	s, g := late(t, 10)
@@ -77,7 +77,7 @@ func TestLapsedLeaseIsNotRenewed(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, s.now, expires)
 	assert.Empty(t, s.Leases(s.now, 0, 10))
-	sum := s.Summary(s.now)
+	sum := s.Summary(s.now, "")
 	assert.Zero(t, sum.Open)
 	assert.Equal(t, pool.Counters{Granted: 1, Expired: 1}, sum.Counters)
 	s.now = 20*sec - 1
@@ -85,7 +85,7 @@ func TestLapsedLeaseIsNotRenewed(t *testing.T) {
 	s.now = 20 * sec
 	_, err = s.Report(s.now, g.Lease, "h", fine, unknown, false)
 	require.ErrorIs(t, err, pool.ErrLeaseEnded, "after as long again it is forgotten")
-	assert.Equal(t, sum.Counters, s.Summary(s.now).Counters)
+	assert.Equal(t, sum.Counters, s.Summary(s.now, "").Counters)
 }
 
 func TestSlotOfALapsedLeaseComesBackOnce(t *testing.T) {
@@ -93,12 +93,12 @@ func TestSlotOfALapsedLeaseComesBackOnce(t *testing.T) {
 	s.lease("other")
 	s.ends(g, "h", fine, unknown)
 	s.refused("h")
-	assert.EqualValues(t, 1, s.Inspect(s.now).Keys[0].Open)
+	assert.EqualValues(t, 1, s.Inspect(s.now, "").Keys[0].Open)
 }
 
 // Where the way is felt, a late answer widens the window for those who wait.
 func TestLateAnswerServesAWaiter(t *testing.T) {
-	s := begin(t, pool.Config{Keys: one(nil)})
+	s := begin(t, setup{Keys: one(nil)})
 	a, b := s.lease("h", lasting(10*time.Second)), s.lease("h", lasting(10*time.Second))
 	s.answers(a, "h", limited(time.Second))
 	require.Equal(t, 2, s.window())
@@ -117,7 +117,7 @@ func TestLateAnswerServesAWaiter(t *testing.T) {
 // A provider cuts a limit. Answers to what was sent before still state the old.
 func TestCutIsNotUndoneByOlderAnswers(t *testing.T) {
 	for _, holder := range []string{"h", "other"} {
-		s := begin(t, pool.Config{Keys: one(nil)})
+		s := begin(t, setup{Keys: one(nil)})
 		a, b, c := s.lease("h"), s.lease(holder), s.lease("h")
 		s.answers(a, "h", states(provider.Requests, 1000, 999))
 		s.now = sec
@@ -137,7 +137,7 @@ func TestCutIsNotUndoneByOlderAnswers(t *testing.T) {
 }
 
 func TestRaiseTakesTwoHoldersIfThereAre(t *testing.T) {
-	s := begin(t, pool.Config{Keys: one(nil)})
+	s := begin(t, setup{Keys: one(nil)})
 	a, b, c := s.lease("honest"), s.lease("liar"), s.lease("liar")
 	s.answers(a, "honest", states(provider.Requests, 10, 9))
 	s.now = minute
@@ -147,7 +147,7 @@ func TestRaiseTakesTwoHoldersIfThereAre(t *testing.T) {
 }
 
 func TestSoleHolderVouchesForItself(t *testing.T) {
-	s := begin(t, pool.Config{Keys: one(nil)})
+	s := begin(t, setup{Keys: one(nil)})
 	a, b, c := s.lease("h"), s.lease("h"), s.lease("h")
 	s.answers(a, "h", states(provider.Requests, 10, 9))
 	s.answers(b, "h", states(provider.Requests, 20, 9))
@@ -158,7 +158,7 @@ func TestSoleHolderVouchesForItself(t *testing.T) {
 
 // Nobody pays for one class of models alone.
 func TestPaymentRequiredRestsAllClasses(t *testing.T) {
-	s := begin(t, pool.Config{Models: []string{"opus", "haiku"}, Keys: one(rpm(60))})
+	s := begin(t, setup{Models: []string{"opus", "haiku"}, Keys: one(rpm(60))})
 	s.answers(s.lease("h", model("opus")), "h", provider.Signal{
 		Class: provider.QuotaExhausted, Scope: provider.GroupScope, Wait: time.Hour, Source: provider.InMessageDate,
 	})
@@ -170,7 +170,7 @@ func TestPaymentRequiredRestsAllClasses(t *testing.T) {
 // A request's id names one ask. With another ask it is the caller's mistake, or
 // its way to try again elsewhere; either way the old lease does not fit.
 func TestRepeatedRequestIsTheSameAsk(t *testing.T) {
-	s := begin(t, pool.Config{
+	s := begin(t, setup{
 		Models: []string{"opus", "haiku"}, StartWithin: 2 * time.Second,
 		Keys: []pool.Key{{ID: "a", Limits: rpm(60)}, {ID: "b", Limits: rpm(60)}},
 	})
@@ -189,12 +189,12 @@ func TestRepeatedRequestIsTheSameAsk(t *testing.T) {
 // The report of one refusal may come twice; the rest it asks for counts from the
 // first.
 func TestRefusalReportedAgainIsTheSame(t *testing.T) {
-	s := begin(t, pool.Config{Keys: []pool.Key{{ID: "k", Limits: rpm(10)}}})
+	s := begin(t, setup{Keys: []pool.Key{{ID: "k", Limits: rpm(10)}}})
 	g := s.lease("a")
 	s.answers(g, "a", limited(20*time.Second))
 	s.now = 15 * sec
 	s.answers(g, "a", limited(20*time.Second))
-	snapshot := s.Inspect(s.now)
+	snapshot := s.Inspect(s.now, "")
 	assert.Equal(t, 20*sec, snapshot.Quotas[0].CooldownUntil)
 	assert.EqualValues(t, 1, snapshot.Counters.RateLimited)
 }

@@ -17,7 +17,7 @@ type stated struct {
 // learn takes in what an answer says about the limits themselves: how high they are, and
 // when fixed windows end. It returns what the answer says about limits that were known
 // before, and whether anybody may have room that had none.
-func (p *Pool) learn(now Time, l *lease, s *provider.Signal) (known []stated, freed bool) {
+func (dom *Domain) learn(now Time, l *lease, s *provider.Signal) (known []stated, freed bool) {
 	if s.Cached { // the answer is about another time
 		return nil, false
 	}
@@ -31,9 +31,9 @@ func (p *Pool) learn(now Time, l *lease, s *provider.Signal) (known []stated, fr
 			}
 		}
 	}
-	known = p.known[:0]
+	known = dom.known[:0]
 	take := func(w *provider.Window) {
-		b, changed := p.learnLimit(now, l, w, s.Date)
+		b, changed := dom.learnLimit(now, l, w, s.Date)
 		if freed = freed || changed; b != nil {
 			known = append(known, stated{w, b})
 		}
@@ -45,7 +45,7 @@ func (p *Pool) learn(now Time, l *lease, s *provider.Signal) (known []stated, fr
 	}
 	if r := s.Refused; r != nil && r.Limit > 0 && r.Length > 0 && r.Dimension < provider.NumDimensions {
 		w := &provider.Window{
-			Dimension: r.Dimension, Name: r.Name, Length: r.Length, Kind: p.cfg.Dialect.Kind,
+			Dimension: r.Dimension, Name: r.Name, Length: r.Length, Kind: dom.cfg.Dialect.Kind,
 			Limit: r.Limit, Remaining: provider.Unknown, Rounding: 1,
 		}
 		if r.Used >= 0 {
@@ -53,17 +53,17 @@ func (p *Pool) learn(now Time, l *lease, s *provider.Signal) (known []stated, fr
 		}
 		take(w)
 	}
-	p.known = known[:0]
+	dom.known = known[:0]
 	return known, freed
 }
 
 // learnLimit takes in one limit. It returns the bucket if the limit was known before.
-func (p *Pool) learnLimit(now Time, l *lease, w *provider.Window, date time.Time) (known *bucket, freed bool) {
+func (dom *Domain) learnLimit(now Time, l *lease, w *provider.Window, date time.Time) (known *bucket, freed bool) {
 	if w.Limit == 0 || w.Limit > math.MaxInt64/8 {
 		return nil, false
 	}
 	if w.Length == 0 {
-		w.Length = p.cfg.Dialect.Unstated
+		w.Length = dom.cfg.Dialect.Unstated
 	}
 	a, holder := l.account, l.holder.name
 	resets := w.Kind == provider.Fixed && w.Reset >= 0
@@ -72,20 +72,20 @@ func (p *Pool) learnLimit(now Time, l *lease, w *provider.Window, date time.Time
 		if w.Limit < 0 || w.Length == 0 || len(a.buckets) >= maxAccountBuckets {
 			return nil, false
 		}
-		b = p.firstStated(now, l, w)
+		b = dom.firstStated(now, l, w)
 		if resets {
 			b.ObserveReset(now, l.granted, w.Reset, date)
 		}
 		a.add(b)
-		p.dirty = true
+		dom.dirty = true
 		a.dispute(now, &b.unsure, holder)
 		a.dispute(now, &b.unseen, holder)
 		return nil, true
 	}
 	before := b.Limit()
 	if w.Limit > 0 && w.Length > 0 && (w.Limit <= before || !a.class.mixed()) {
-		freed = b.state(now, w.Limit, l, len(p.holders) == 1)
-		p.dirty = p.dirty || b.Limit() != before
+		freed = b.state(now, w.Limit, l, len(dom.names) == 1)
+		dom.dirty = dom.dirty || b.Limit() != before
 	}
 	if w.Limit > 0 && b.Capped(w.Limit) == b.Limit() {
 		b.unsure.settle(l)
@@ -102,20 +102,20 @@ func (p *Pool) learnLimit(now Time, l *lease, w *provider.Window, date time.Time
 // firstStated makes the bucket of a limit that an answer is the first to state. The
 // answer may have been counted before anything else that was granted since the account
 // was last idle, so all of that counts beside what the answer says is used.
-func (p *Pool) firstStated(now Time, from *lease, w *provider.Window) *bucket {
+func (dom *Domain) firstStated(now Time, from *lease, w *provider.Window) *bucket {
 	a := from.account
 	l := Limit{Dimension: w.Dimension, Name: w.Name, Window: w.Length, Amount: w.Limit, Kind: w.Kind}
 	if w.Kind == provider.Fixed && w.Reset >= 0 {
 		l.Reset = max(1, now.Add(w.Reset))
 	}
-	b := p.newLearned(now, l, now.Sub(from.granted))
+	b := dom.newLearned(now, l, now.Sub(from.granted))
 	used := w.Limit
 	if w.Remaining >= 0 {
 		used = min(w.Limit, max(0, w.Limit-w.Remaining)+w.Rounding/2+min(a.slowStart.granted[w.Dimension], w.Limit))
 	}
 	if b.Holds() { // as if charged when the last hold will have ended
 		end := now
-		for l := p.order.next; l != &p.order; l = l.next {
+		for l := dom.order.next; l != &dom.order; l = l.next {
 			if l.account == a {
 				end = max(end, l.expires)
 			}
@@ -128,12 +128,12 @@ func (p *Pool) firstStated(now Time, from *lease, w *provider.Window) *bucket {
 
 // reconcile takes in what an answer says is used of the limits that were known before
 // it. It returns whether anybody may have room that had none.
-func (p *Pool) reconcile(now Time, l *lease, known []stated) (freed bool) {
+func (dom *Domain) reconcile(now Time, l *lease, known []stated) (freed bool) {
 	a, holder := l.account, l.holder.name
 	for _, k := range known {
 		b, w := k.bucket, k.window
 		foreign := b.Foreign()
-		freed = b.Reconcile(now, w, l.granted, p.cfg.StartWithin, !a.class.mixed()) || freed
+		freed = b.Reconcile(now, w, l.granted, dom.delta, !a.class.mixed()) || freed
 		if w.Remaining >= 0 && min(w.Remaining, b.Limit())-max(0, b.Limit()-b.Used(now)) <= b.Limit()/8 { // what we hold is none of the header's business
 			b.unseen.settle(l)
 		}

@@ -16,7 +16,7 @@ import (
 
 // requests finds the limit on requests in force for the first group.
 func (s *story) requests() (l pool.LimitState) {
-	for _, l := range s.Inspect(s.now).Quotas[0].Limits {
+	for _, l := range s.Inspect(s.now, "").Quotas[0].Limits {
 		if l.Dimension == provider.Requests {
 			return l
 		}
@@ -24,14 +24,14 @@ func (s *story) requests() (l pool.LimitState) {
 	return l
 }
 
-func (s *story) window() int { return s.Inspect(s.now).Quotas[0].Window }
+func (s *story) window() int { return s.Inspect(s.now, "").Quotas[0].Window }
 
-func (s *story) health(key int) pool.Health { return s.Inspect(s.now).Keys[key].Health }
+func (s *story) health(key int) pool.Health { return s.Inspect(s.now, "").Keys[key].Health }
 
 // A header knows nothing of what answers under way will use: that it states more than we
 // have to give is no reason to doubt what we hold.
 func TestWhatIsHeldIsNotInDoubt(t *testing.T) {
-	s := begin(t, pool.Config{Keys: one(nil)})
+	s := begin(t, setup{Keys: one(nil)})
 	told := states(provider.OutputTokens, 1000, 1000)
 	told.Windows = append(told.Windows, states(provider.Requests, 10_000, 10_000).Windows...)
 	told.Windows = append(told.Windows, states(provider.InputTokens, 10_000, 10_000).Windows...)
@@ -48,7 +48,7 @@ func TestWhatIsHeldIsNotInDoubt(t *testing.T) {
 }
 
 func TestLimitsAreLearned(t *testing.T) {
-	s := begin(t, pool.Config{Keys: []pool.Key{{ID: "a"}}})
+	s := begin(t, setup{Keys: []pool.Key{{ID: "a"}}})
 	one, two := s.lease("h1"), s.lease("h2")
 	require.Zero(t, s.requests().Limit)
 
@@ -71,7 +71,7 @@ func TestLimitsAreLearned(t *testing.T) {
 }
 
 func TestConfiguredLimitIsACeiling(t *testing.T) {
-	s := begin(t, pool.Config{Keys: []pool.Key{{ID: "a", Limits: rpm(60)}}})
+	s := begin(t, setup{Keys: []pool.Key{{ID: "a", Limits: rpm(60)}}})
 	one, two := s.lease("h1"), s.lease("h2")
 	s.answers(one, "h1", states(provider.Requests, 1000, 1000))
 	s.answers(two, "h2", states(provider.Requests, 1000, 1000))
@@ -85,7 +85,7 @@ func TestConfiguredLimitIsACeiling(t *testing.T) {
 }
 
 func TestNonsenseTeachesNothing(t *testing.T) {
-	s := begin(t, pool.Config{Keys: []pool.Key{{ID: "a", Limits: rpm(60)}}})
+	s := begin(t, setup{Keys: []pool.Key{{ID: "a", Limits: rpm(60)}}})
 	g := s.lease("h")
 	for _, limit := range []int64{0, -1, -1 << 63, 1<<63 - 1} {
 		s.answers(g, "h", states(provider.Requests, limit, limit))
@@ -96,7 +96,7 @@ func TestNonsenseTeachesNothing(t *testing.T) {
 // Output that is on its way when its limit is learned is still held: it may be
 // counted as late as any other.
 func TestLearnedLimitHoldsOutputOnItsWay(t *testing.T) {
-	s := begin(t, pool.Config{Keys: []pool.Key{{ID: "a"}}})
+	s := begin(t, setup{Keys: []pool.Key{{ID: "a"}}})
 	first := s.lease("h", output(100))
 	s.answers(first, "h", states(provider.OutputTokens, 100, 100))
 	s.now = 30 * sec // the first has not answered a token yet
@@ -105,7 +105,7 @@ func TestLearnedLimitHoldsOutputOnItsWay(t *testing.T) {
 }
 
 func TestUnknownLimitsAreFelt(t *testing.T) {
-	s := begin(t, pool.Config{Keys: []pool.Key{{ID: "a"}}})
+	s := begin(t, setup{Keys: []pool.Key{{ID: "a"}}})
 	var out []pool.Grant
 	// answered ends so many leases, and takes as many as there is room for.
 	answered := func(n int) int {
@@ -148,7 +148,7 @@ func TestUnknownLimitsAreFelt(t *testing.T) {
 }
 
 func TestStatedWaitIsObeyed(t *testing.T) {
-	s := begin(t, pool.Config{Keys: []pool.Key{{ID: "a", Limits: rpm(60)}}})
+	s := begin(t, setup{Keys: []pool.Key{{ID: "a", Limits: rpm(60)}}})
 	one, two := s.lease("h1"), s.lease("h2")
 	s.answers(one, "h1", limited(20*time.Second))
 	s.answers(two, "h2", limited(5*time.Second))
@@ -157,7 +157,7 @@ func TestStatedWaitIsObeyed(t *testing.T) {
 	assert.Equal(t, provider.NumDimensions, e.Dimension, "no limit binds")
 	s.now = 20*sec - 1
 	s.refused("h1")
-	k := s.Inspect(s.now).Keys[0]
+	k := s.Inspect(s.now, "").Keys[0]
 	assert.False(t, k.IsAvailable())
 	assert.Zero(t, k.GetCapacityScore())
 	s.now = 20 * sec
@@ -165,7 +165,7 @@ func TestStatedWaitIsObeyed(t *testing.T) {
 }
 
 func TestGuessedWaitDoubles(t *testing.T) {
-	s := begin(t, pool.Config{Keys: []pool.Key{{ID: "a", Limits: rpm(plenty)}}})
+	s := begin(t, setup{Keys: []pool.Key{{ID: "a", Limits: rpm(plenty)}}})
 	for _, wait := range []pool.Time{1, 2, 4, 8, 16, 32, 60, 60} {
 		s.ends(s.lease("h"), "h", limited(0), unknown)
 		require.Equal(t, s.now+wait*sec, s.refused("h").RetryAt)
@@ -178,7 +178,7 @@ func TestGuessedWaitDoubles(t *testing.T) {
 
 // Refusals of what was granted together are one piece of news.
 func TestRefusalsOfOneMomentCountOnce(t *testing.T) {
-	s := begin(t, pool.Config{Keys: []pool.Key{{ID: "a", Limits: rpm(60)}}})
+	s := begin(t, setup{Keys: []pool.Key{{ID: "a", Limits: rpm(60)}}})
 	out := []pool.Grant{s.lease("h"), s.lease("h"), s.lease("h")}
 	s.now = sec
 	for _, g := range out {
@@ -189,7 +189,7 @@ func TestRefusalsOfOneMomentCountOnce(t *testing.T) {
 
 // A mistake of the caller's, and what is about nothing of ours, rest nothing.
 func TestOthersAreNotBlamed(t *testing.T) {
-	s := begin(t, pool.Config{Keys: []pool.Key{{ID: "a", Limits: rpm(60)}}})
+	s := begin(t, setup{Keys: []pool.Key{{ID: "a", Limits: rpm(60)}}})
 	for _, class := range []provider.Class{provider.InvalidRequest, provider.RequestTooLarge, provider.RateLimited, provider.Forbidden, provider.NoAnswer} {
 		s.ends(s.lease("h"), "h", provider.Signal{Class: class, Wait: time.Minute, Source: provider.RetryAfter}, unknown)
 	}
@@ -198,7 +198,7 @@ func TestOthersAreNotBlamed(t *testing.T) {
 }
 
 func TestRefusedKeyIsProvenByOneLease(t *testing.T) {
-	s := begin(t, pool.Config{Keys: []pool.Key{{ID: "a", Limits: rpm(plenty)}, {ID: "b", Priority: -1, Limits: rpm(plenty)}}})
+	s := begin(t, setup{Keys: []pool.Key{{ID: "a", Limits: rpm(plenty)}, {ID: "b", Priority: -1, Limits: rpm(plenty)}}})
 	one, two := s.lease("h1"), s.lease("h2")
 	s.now = sec
 	s.answers(one, "h1", invalid)
@@ -220,11 +220,11 @@ func TestRefusedKeyIsProvenByOneLease(t *testing.T) {
 	s.ends(probe, "h1", fine, unknown)
 	assert.Equal(t, pool.Healthy, s.health(0))
 	assert.Equal(t, []string{"a", "a"}, []string{s.key("h1"), s.key("h2")})
-	assert.Equal(t, "refused by the provider (401)", s.Inspect(s.now).Keys[0].LastError)
+	assert.Equal(t, "refused by the provider (401)", s.Inspect(s.now, "").Keys[0].LastError)
 }
 
 func TestProbeWithoutAVerdictIsFollowedByAnother(t *testing.T) {
-	s := begin(t, pool.Config{Keys: []pool.Key{{ID: "a", Limits: rpm(plenty)}}})
+	s := begin(t, setup{Keys: []pool.Key{{ID: "a", Limits: rpm(plenty)}}})
 	s.ends(s.lease("h"), "h", invalid, unknown)
 	e := s.refused("h")
 	assert.Equal(t, 5*sec, e.RetryAt)
@@ -243,7 +243,7 @@ func TestProbeWithoutAVerdictIsFollowedByAnother(t *testing.T) {
 }
 
 func TestRequestIsIdempotent(t *testing.T) {
-	s := begin(t, pool.Config{StartWithin: 2 * time.Second, Keys: []pool.Key{{ID: "a", Limits: rpm(60)}}})
+	s := begin(t, setup{StartWithin: 2 * time.Second, Keys: []pool.Key{{ID: "a", Limits: rpm(60)}}})
 	g := s.lease("h", request("r"))
 	s.now = 2*sec - 1
 	again := s.lease("h", request("r"))
@@ -262,7 +262,7 @@ func TestRequestIsIdempotent(t *testing.T) {
 // The same request may wait twice, when its first call was given up on. It is
 // granted twice then, and the end of one lease leaves the other.
 func TestRequestThatWaitedTwice(t *testing.T) {
-	s := begin(t, pool.Config{StartWithin: 2 * time.Second, Keys: []pool.Key{{ID: "a", Limits: append(rpm(plenty), slots(2))}}})
+	s := begin(t, setup{StartWithin: 2 * time.Second, Keys: []pool.Key{{ID: "a", Limits: append(rpm(plenty), slots(2))}}})
 	one, two := s.lease("h"), s.lease("h")
 	s.waits("h", request("r"))
 	s.waits("h", request("r"))
@@ -276,7 +276,7 @@ func TestRequestThatWaitedTwice(t *testing.T) {
 }
 
 func TestEndedAndForeignLeases(t *testing.T) {
-	s := begin(t, pool.Config{Keys: []pool.Key{{ID: "a", Limits: rpm(60)}}})
+	s := begin(t, setup{Keys: []pool.Key{{ID: "a", Limits: rpm(60)}}})
 	g := s.lease("h")
 	report := func(holder string) error {
 		_, err := s.Report(s.now, g.Lease, holder, limited(time.Hour), provider.Amounts{provider.Requests: 50}, true)
@@ -313,12 +313,12 @@ func TestExtremeAmounts(t *testing.T) {
 	const most = 1<<63 - 1
 	for _, typ := range provider.Types() {
 		t.Run(typ, func(t *testing.T) {
-			s := begin(t, pool.Config{Dialect: dialect(t, typ), Keys: []pool.Key{{ID: "a"}}})
+			s := begin(t, setup{Dialect: dialect(t, typ), Keys: []pool.Key{{ID: "a"}}})
 			one, two := s.lease("h", input(most), output(most)), s.lease("h", input(most), output(most))
 			for d := range provider.NumDimensions - 1 {
 				s.answers(one, "h", states(d, 100, 100))
 			}
-			for _, l := range s.Inspect(s.now).Quotas[0].Limits {
+			for _, l := range s.Inspect(s.now, "").Quotas[0].Limits {
 				if l.Dimension == provider.InputTokens || l.Dimension == provider.OutputTokens {
 					assert.GreaterOrEqual(t, l.Used, int64(100), "%v: all that is out counts", l.Dimension)
 				}
@@ -330,7 +330,7 @@ func TestExtremeAmounts(t *testing.T) {
 				g := s.lease("h", input(most), output(most))
 				s.answers(g, "h", fine)
 				s.ends(g, "h", fine, provider.Amounts{most, most, most, most, most})
-				for _, l := range s.Inspect(s.now).Quotas[0].Limits {
+				for _, l := range s.Inspect(s.now, "").Quotas[0].Limits {
 					assert.GreaterOrEqual(t, l.Remaining, int64(0))
 					assert.GreaterOrEqual(t, l.Held, int64(0))
 					assert.LessOrEqual(t, l.Remaining, l.Limit)
@@ -344,7 +344,7 @@ func TestExtremeAmounts(t *testing.T) {
 // above the provider's limit shuts nobody out for long.
 func TestCutFromFarAbove(t *testing.T) {
 	for _, configured := range []int64{100, 4000, plenty} {
-		s := begin(t, pool.Config{Keys: one(rpm(configured)), StartWithin: 2 * time.Second})
+		s := begin(t, setup{Keys: one(rpm(configured)), StartWithin: 2 * time.Second})
 		s.ends(s.lease("h"), "h", states(provider.Requests, 50, 49), unknown)
 		_, at := s.polls("h", minute)
 		assert.LessOrEqual(t, at, 2*sec, "%d a minute", configured)

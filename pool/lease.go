@@ -36,6 +36,7 @@ type lease struct {
 	holder   *holder
 	key      *key
 	account  *account
+	choice   *choice // whose pool was asked
 	granted  Time
 	expires  Time
 	heldFrom Time // the grant, or the last report
@@ -60,6 +61,18 @@ type lease struct {
 }
 
 func (l *lease) place() *int32 { return &l.index }
+
+// count returns the counters of the pool that was asked for a lease; for the lease of a
+// predecessor, which does not tell, those of the first.
+func (dom *Domain) count(l *lease) *Counters {
+	if l.choice == nil {
+		return &dom.pools[0].counters
+	}
+	return &l.choice.pool.counters
+}
+
+// startBy is when the request must have been sent.
+func (l *lease) startBy() Time { return l.granted.Add(l.choice.pool.StartWithin) }
 
 // places is a set of places in a list of at most maxBuckets.
 type places uint64

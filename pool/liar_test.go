@@ -19,7 +19,7 @@ import (
 // court is a pool with room for all, a liar, and an honest holder who keeps asking.
 type court struct {
 	*rapid.T
-	pool    *pool.Pool
+	pool    *pool.Domain
 	now     pool.Time
 	windows []provider.Window // what the provider states, if it does
 	lies    []pool.Grant      // leases of the liar
@@ -75,7 +75,7 @@ func newCourt(t *rapid.T) *court {
 	if !rapid.Bool().Draw(t, "configured") {
 		ls = nil
 	}
-	cfg := pool.Config{
+	cfg := setup{
 		Dialect: d, Flat: true, StartWithin: 2 * time.Second, Single: rapid.IntRange(0, 3).Draw(t, "single") == 0,
 		Groups: []pool.Group{{Name: "g", Limits: ls}},
 		Keys:   []pool.Key{{ID: "a", Group: "g"}},
@@ -83,7 +83,7 @@ func newCourt(t *rapid.T) *court {
 	if rapid.Bool().Draw(t, "two keys") {
 		cfg.Keys = append(cfg.Keys, pool.Key{ID: "b", Group: "g"})
 	}
-	p, err := pool.New(cfg)
+	p, err := newPool(cfg)
 	require.NoError(t, err)
 	c.pool = p
 	return c
@@ -185,7 +185,7 @@ func TestOneLiarLocksNobodyOut(t *testing.T) {
 			}
 			c.honest()
 			if c.now > c.last+topics[c.topic].most {
-				t.Fatalf("at %v: no lease since %v; lies: %+v\n%+v", time.Duration(c.now), time.Duration(c.last), c.trace, c.pool.Inspect(c.now).Quotas)
+				t.Fatalf("at %v: no lease since %v; lies: %+v\n%+v", time.Duration(c.now), time.Duration(c.last), c.trace, c.pool.Inspect(c.now, "").Quotas)
 			}
 			c.now += sec * pool.Time(rapid.SampledFrom([]int{1, 1, 1, 5}).Draw(t, "pause"))
 		}

@@ -15,13 +15,13 @@ import (
 )
 
 // busy is a pool with that many leases of 1 s, and no room for more.
-func busy(t *testing.T, rpm int64) (*Pool, Ask) {
+func busy(t *testing.T, rpm int64) (*Domain, Ask) {
 	d, _ := provider.Lookup("anthropic")
 	var limits []Limit
 	for _, l := range d.Limited {
 		limits = append(limits, Limit{Dimension: l, Window: time.Minute, Amount: rpm, Kind: provider.Refilling})
 	}
-	p, err := New(Config{Dialect: d, Flat: true, Keys: []Key{{ID: "a", Limits: limits}}})
+	p, err := New(Config{Dialect: d, Flat: true, Pools: []Rules{{}}, Keys: []Key{{ID: "a", Limits: limits}}})
 	require.NoError(t, err)
 	a := Ask{Holder: "x", TTL: time.Second, Amounts: provider.Amounts{provider.Requests: 1}}
 	for range rpm {
@@ -31,9 +31,12 @@ func busy(t *testing.T, rpm int64) (*Pool, Ask) {
 	return p, a
 }
 
+// only is what a pool chooses from whose limits count all models together.
+func only(p *Domain) *choice { return p.pools[0].choices[p.classes[allModels]] }
+
 func TestHoldersWhoWaitedOnceAreForgotten(t *testing.T) {
 	p, a := busy(t, 600)
-	q := &p.classes[allModels].queue
+	q := &only(p).queue
 	now, most := Time(0), 0
 	for i := range 20_000 {
 		a.Holder = fmt.Sprint("pod ", i)
@@ -51,7 +54,7 @@ func TestLapsedLeasesAreForgotten(t *testing.T) {
 	p, _ := busy(t, 100)
 	p.Next(Time(time.Second))
 	require.Len(t, p.leases, 100, "there may be late reports")
-	assert.Zero(t, p.Summary(Time(time.Second)).Open)
+	assert.Zero(t, p.Summary(Time(time.Second), "").Open)
 	assert.Len(t, p.holders, 1)
 	_, wake := p.Next(Time(time.Second))
 	assert.Equal(t, Time(2*time.Second+housekeeping), wake, "and nobody else need call")
@@ -71,7 +74,7 @@ func TestWaitersOfAnExhaustedPoolCostLittle(t *testing.T) {
 		require.NoError(t, err)
 	}
 	p.Next(0)
-	q, tier := &p.classes[allModels].queue, p.classes[allModels].tiers[0]
+	q, tier := &only(p).queue, only(p).tiers[0]
 	oldest := tier.oldest // where the next search that fails will be remembered
 	for range 3 {
 		q.due = true
@@ -89,8 +92,8 @@ func TestWaitersOfAnExhaustedPoolCostLittle(t *testing.T) {
 
 func TestExpectationsAreBounded(t *testing.T) {
 	p, a := busy(t, 100)
-	c := p.classes[allModels]
-	l := &lease{account: &account{class: c}, count: 1, size: sizeOf(100)}
+	c := only(p)
+	l := &lease{account: &account{class: c.class}, count: 1, size: sizeOf(100)}
 	answered := func(name string) {
 		l.holder = &holder{name: name}
 		p.learnOutput(l, &provider.Signal{}, &provider.Amounts{provider.OutputTokens: 10})

@@ -26,7 +26,7 @@ const (
 // books are those that anybody would keep.
 type books struct {
 	*rapid.T
-	pool    *pool.Pool
+	pool    *pool.Domain
 	now     pool.Time
 	open    map[pool.LeaseID]*entry
 	lapsed  map[pool.LeaseID]*entry // their time is over, and late reports are taken
@@ -45,7 +45,7 @@ type entry struct {
 func TestBooksAgreeWithAModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		d, _ := provider.Lookup("generic")
-		p, err := pool.New(pool.Config{
+		p, err := newPool(setup{
 			Dialect: d, Flat: true, StartWithin: time.Duration(modelDelta),
 			Keys: []pool.Key{{ID: "k", Limits: []pool.Limit{
 				slots(modelSlots), {Dimension: provider.Requests, Window: time.Minute, Amount: plenty, Kind: provider.Sliding},
@@ -162,7 +162,7 @@ func (b *books) check(t *rapid.T) {
 		listed = append(listed, l.ID)
 	}
 	require.Equal(t, slices.SortedFunc(maps.Keys(b.open), cmp.Compare), listed)
-	s := b.pool.Inspect(b.now)
+	s := b.pool.Inspect(b.now, "")
 	require.Equal(t, pool.Counters{Granted: b.granted, Released: b.ended, Expired: b.expired}, s.Counters)
 	require.EqualValues(t, len(b.open), s.Quotas[0].Limits[0].Held, "slots that are taken")
 }

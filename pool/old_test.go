@@ -15,7 +15,7 @@ import (
 
 // fromBefore gives a story and a lease that the owner before had granted.
 func fromBefore(t *testing.T, limits []pool.Limit, more ...func(*pool.Ask)) (*story, *pool.Old) {
-	cfg := pool.Config{Keys: one(limits)}
+	cfg := setup{Keys: one(limits)}
 	before := kept(t, cfg)
 	g := before.lease("h", more...)
 	s := succeeds(t, cfg, before.state(false), after)
@@ -114,7 +114,7 @@ func TestOldLeasesAreForgotten(t *testing.T) {
 	s, o := fromBefore(t, rpm(60))
 	s.now += 5*minute + 1
 	s.ended(o, unknown)
-	assert.Zero(t, s.Summary(s.now).Open)
+	assert.Zero(t, s.Summary(s.now, "").Open)
 }
 
 func TestOldLeaseOfAnUnknownKey(t *testing.T) {

@@ -29,7 +29,7 @@ func Exact(typ string) *provider.Dialect {
 // oracle is a pool of any shape, with what was leased of it.
 type oracle struct {
 	*rapid.T
-	pool *Pool
+	pool *Domain
 	now  Time
 	open map[LeaseID]string // by holder
 }
@@ -37,10 +37,13 @@ type oracle struct {
 func newOracle(t *rapid.T) *oracle {
 	d := Exact(rapid.SampledFrom(provider.Types()).Draw(t, "dialect"))
 	cfg := Config{
-		Dialect: d, StartWithin: 2 * time.Second, Seed: 1,
-		Flat:     rapid.Bool().Draw(t, "flat"),
-		Single:   rapid.IntRange(0, 3).Draw(t, "single") == 0,
-		Strategy: rapid.SampledFrom([]string{LeastLoaded, RoundRobin, Random, Weighted}).Draw(t, "strategy"),
+		Dialect: d, Seed: 1,
+		Flat: rapid.Bool().Draw(t, "flat"),
+		Pools: []Rules{{
+			StartWithin: 2 * time.Second,
+			Single:      rapid.IntRange(0, 3).Draw(t, "single") == 0,
+			Strategy:    rapid.SampledFrom([]string{LeastLoaded, RoundRobin, Random, Weighted}).Draw(t, "strategy"),
+		}},
 	}
 	for i := range rapid.IntRange(1, 3).Draw(t, "groups") {
 		cfg.Groups = append(cfg.Groups, Group{Name: fmt.Sprint("g", i), Limits: drawLimits(t, d)})
@@ -91,29 +94,29 @@ func (o *oracle) ask() Ask {
 }
 
 // leasable are the keys that may be leased to an ask at all.
-func (o *oracle) leasable(c *class, ask *Ask) (keys []*key) {
+func (o *oracle) leasable(c *choice, ask *Ask) (keys []*key) {
 	for _, k := range o.pool.keys {
-		if k.usable() && !slices.Contains(ask.Exclude, k.id) && k.opens(o.pool.now, c, ask.Holder) == o.pool.now {
+		if k.usable() && !slices.Contains(ask.Exclude, k.id) && k.opens(o.pool.now, c.class, ask.Holder) == o.pool.now {
 			keys = append(keys, k)
 		}
 	}
-	if o.pool.cfg.Single && len(keys) > 1 {
+	if o.pool.single && len(keys) > 1 {
 		keys = keys[:1]
 	}
 	return keys
 }
 
 // fits looks everywhere whether there is room, for somebody who is first.
-func (o *oracle) fits(c *class, ask *Ask) bool {
+func (o *oracle) fits(c *choice, ask *Ask) bool {
 	return slices.ContainsFunc(o.leasable(c, ask), func(k *key) bool {
-		return k.group.accounts[c.index].room(o.pool.now, &ask.Amounts, ask.Holder) && fits(o.pool.now, k.own(c), &ask.Amounts)
+		return k.group.accounts[c.class.index].room(o.pool.now, &ask.Amounts, ask.Holder) && fits(o.pool.now, k.own(c.class), &ask.Amounts)
 	})
 }
 
 // alive looks everywhere for a key that works and is not excluded.
-func (o *oracle) alive(c *class, ask *Ask) bool {
+func (o *oracle) alive(c *choice, ask *Ask) bool {
 	return slices.ContainsFunc(o.pool.keys, func(k *key) bool {
-		for _, r := range []*cooldown{k.barred[c], &k.group.cooldown, &k.group.accounts[c.index].cooldown} {
+		for _, r := range []*cooldown{k.barred[c.class], &k.group.cooldown, &k.group.accounts[c.class.index].cooldown} {
 			if r != nil && r.blocked(o.pool.now, ask.Holder) {
 				return false
 			}
@@ -205,7 +208,7 @@ func TestWhateverHasRoomIsGranted(t *testing.T) {
 func (o *oracle) acquire() {
 	a := o.ask()
 	o.pool.tick(o.now)
-	c, err := o.pool.class(a.Model)
+	c, err := o.pool.choiceFor(&a)
 	require.NoError(o, err)
 	room, alive := o.fits(c, &a), o.alive(c, &a)
 	g, err := o.pool.Acquire(o.now, a)
@@ -252,7 +255,7 @@ func TestFirstInLineIsServedWhenItFits(t *testing.T) {
 
 // heads looks at the first of each queue, where it is known who that is.
 func (o *oracle) heads() {
-	for _, c := range o.pool.inOrder {
+	for _, c := range o.pool.choices {
 		if c.queue.turns.len() == 0 {
 			continue
 		}

@@ -13,27 +13,27 @@ type orphan struct {
 func (o *orphan) place() *int32 { return &o.index }
 
 // holdOrphaned holds n of a group's bucket until a moment.
-func (p *Pool) holdOrphaned(g *group, b *bucket, n int64, until Time) *orphan {
+func (dom *Domain) holdOrphaned(g *group, b *bucket, n int64, until Time) *orphan {
 	b.HoldOrphaned(n)
 	o := &orphan{group: g, bucket: b, n: n, index: -1}
-	p.orphans.push(o, int64(until))
+	dom.orphans.push(o, int64(until))
 	g.orphans = append(g.orphans, o)
 	return o
 }
 
 // settleOrphans ends the orphaned holds whose time has come. What they held is charged,
 // for it may have been used at the last moment; a slot is free.
-func (p *Pool) settleOrphans(now Time) {
-	for p.orphans.len() > 0 {
-		o, until := p.orphans.min()
+func (dom *Domain) settleOrphans(now Time) {
+	for dom.orphans.len() > 0 {
+		o, until := dom.orphans.min()
 		if Time(until) > now {
 			return
 		}
-		p.orphans.remove(o)
+		dom.orphans.remove(o)
 		o.group.drop(o)
 		o.bucket.SettleOrphaned(Time(until), o.n) // however late it is now
 		for _, a := range o.group.accounts {
-			p.freed(now, a)
+			dom.freed(now, a)
 		}
 	}
 }
@@ -51,7 +51,7 @@ func (g *group) drop(o *orphan) {
 
 // continues takes note that a call of a predecessor is still open, for as long again at
 // most: its slot stays taken, and what it has not used yet stays held.
-func (p *Pool) continues(now Time, l *predecessorLease) {
+func (dom *Domain) continues(now Time, l *predecessorLease) {
 	for _, b := range l.key.charges(l.account) {
 		n := l.left(b.Dimension())
 		if b.Slots() {
@@ -62,10 +62,10 @@ func (p *Pool) continues(now Time, l *predecessorLease) {
 		}
 		until := now.Add(b.HeldAtMost(l.ttl))
 		if o := l.orphans[b]; o != nil {
-			p.extend(o, n, now, until)
+			dom.extend(o, n, now, until)
 			continue
 		}
-		o := p.holdOrphaned(l.account.group, b, n, max(until, p.takeOut(l.account.group, b, n)))
+		o := dom.holdOrphaned(l.account.group, b, n, max(until, dom.takeOut(l.account.group, b, n)))
 		o.single = true
 		if l.orphans == nil {
 			l.orphans = map[*bucket]*orphan{}
@@ -76,13 +76,13 @@ func (p *Pool) continues(now Time, l *predecessorLease) {
 
 // takeOut takes one lease's n out of the orphaned hold of all, since it is going to be
 // held by itself. It returns until when it was held there.
-func (p *Pool) takeOut(g *group, b *bucket, n int64) (until Time) {
+func (dom *Domain) takeOut(g *group, b *bucket, n int64) (until Time) {
 	for _, o := range g.orphans {
 		if o.bucket == b && !o.single {
 			n = min(n, o.n)
 			o.n -= n
 			b.HoldOrphaned(-n)
-			return Time(p.orphans.items[o.index].key)
+			return Time(dom.orphans.items[o.index].key)
 		}
 	}
 	return 0
@@ -90,7 +90,7 @@ func (p *Pool) takeOut(g *group, b *bucket, n int64) (until Time) {
 
 // extend makes the orphaned hold of one lease last longer, unless it has ended, and
 // charges what it held and has used by now.
-func (p *Pool) extend(o *orphan, n int64, now, until Time) {
+func (dom *Domain) extend(o *orphan, n int64, now, until Time) {
 	if o.index < 0 {
 		return
 	}
@@ -99,5 +99,5 @@ func (p *Pool) extend(o *orphan, n int64, now, until Time) {
 		b.Hold(n - o.n)
 		o.n = n
 	}
-	p.orphans.update(o, max(int64(until), p.orphans.items[o.index].key))
+	dom.orphans.update(o, max(int64(until), dom.orphans.items[o.index].key))
 }

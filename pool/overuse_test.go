@@ -47,7 +47,7 @@ type spend struct {
 // while the provider answers.
 type overUser struct {
 	*rapid.T
-	pool      *pool.Pool
+	pool      *pool.Domain
 	now       pool.Time
 	account   account
 	held      bool
@@ -74,7 +74,7 @@ func newOverUse(t *rapid.T) *overUser {
 			limits = append(limits, generous)
 		}
 	}
-	p, err := pool.New(pool.Config{
+	p, err := newPool(setup{
 		Dialect: dialect, Flat: true, StartWithin: o.delta, Keys: []pool.Key{{ID: "a", Limits: limits}},
 	})
 	require.NoError(t, err)

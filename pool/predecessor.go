@@ -63,31 +63,31 @@ type predecessorLease struct {
 // remembered. The error is ErrLeaseEnded: it has ended by a final report, or long ago,
 // and nothing has changed. While the predecessor may still grant (Overlap), our owner
 // waits with this call: it would renew what the predecessor takes for ended.
-func (p *Pool) ReportOld(now Time, o *Old, s provider.Signal, used provider.Amounts, final bool) (expires Time, err error) {
-	now = p.tick(now)
-	l := p.predecessorLease(now, o)
+func (dom *Domain) ReportOld(now Time, o *Old, s provider.Signal, used provider.Amounts, final bool) (expires Time, err error) {
+	now = dom.tick(now)
+	l := dom.predecessorLease(now, o)
 	if l == nil || l.ended || now >= l.until {
 		return 0, ErrLeaseEnded
 	}
 	l.until = max(l.until, now.Add(o.TTL))
-	p.predecessors.end = max(p.predecessors.end, l.until)
+	dom.predecessors.end = max(dom.predecessors.end, l.until)
 	l.ended = final
 	if l.chargeOveruse(now, used) {
-		p.dirty = true
+		dom.dirty = true
 	}
 	if s.Class != provider.OK {
-		p.blame(now, &l.lease, &s, final)
+		dom.blame(now, &l.lease, &s, final)
 	}
 	if !final {
-		p.continues(now, l)
+		dom.continues(now, l)
 	}
 	return l.until, nil
 }
 
 // predecessorLease finds what is known of a lease, or begins with it; nil if it is too
 // late for that, or if its key or class exists no more.
-func (p *Pool) predecessorLease(now Time, o *Old) *predecessorLease {
-	d := &p.predecessors
+func (dom *Domain) predecessorLease(now Time, o *Old) *predecessorLease {
+	d := &dom.predecessors
 	id := predecessorID{o.Epoch, o.Lease}
 	if l := d.leases[id]; l != nil {
 		return l
@@ -95,8 +95,8 @@ func (p *Pool) predecessorLease(now Time, o *Old) *predecessorLease {
 	if now >= d.until || len(d.leases) >= maxPredecessorLeases {
 		return nil
 	}
-	k := p.keyHashed(o.Key)
-	c := p.classHashed(o.Class)
+	k := dom.keyHashed(o.Key)
+	c := dom.classHashed(o.Class)
 	if k == nil || c == nil {
 		return nil
 	}
@@ -111,19 +111,19 @@ func (p *Pool) predecessorLease(now Time, o *Old) *predecessorLease {
 	return l
 }
 
-func (p *Pool) keyHashed(h uint64) *key {
-	d := &p.predecessors
+func (dom *Domain) keyHashed(h uint64) *key {
+	d := &dom.predecessors
 	if d.hashed == nil {
-		d.hashed = make(map[uint64]*key, len(p.keys))
-		for _, k := range p.keys {
+		d.hashed = make(map[uint64]*key, len(dom.keys))
+		for _, k := range dom.keys {
 			d.hashed[Hash(k.id)] = k
 		}
 	}
 	return d.hashed[h]
 }
 
-func (p *Pool) classHashed(h uint64) *class {
-	for _, c := range p.inOrder {
+func (dom *Domain) classHashed(h uint64) *class {
+	for _, c := range dom.inOrder {
 		if Hash(c.name) == h {
 			return c
 		}

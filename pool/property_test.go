@@ -60,7 +60,7 @@ type call struct {
 
 type world struct {
 	*rapid.T
-	pool     *pool.Pool
+	pool     *pool.Domain
 	dialect  *provider.Dialect
 	delta    pool.Time
 	ttl      time.Duration
@@ -95,7 +95,7 @@ func newWorld(t *rapid.T) *world {
 		limits = append(limits, l)
 		w.accounts[d] = &account{limit: l}
 	}
-	p, err := pool.New(pool.Config{
+	p, err := newPool(setup{
 		Dialect: dialect, Flat: true, StartWithin: time.Duration(w.delta),
 		Groups: []pool.Group{{Name: "g", Limits: limits}},
 		Keys:   []pool.Key{{ID: "a", Group: "g", Priority: 1}, {ID: "b", Group: "g", Priority: 2}},

@@ -23,8 +23,10 @@ type Waiter struct {
 	Ask   Ask
 	Since Time
 	Grant Grant // once it has been served
+	Err   error // why Reconfigure has taken it out of line
 
-	class      *class
+	choice     *choice
+	number     int64   // in the order in which they came
 	turn       *turn   // of its holder; nil when it is out of line
 	prev, next *Waiter // of the same holder
 	served     bool
@@ -50,95 +52,96 @@ type queue struct {
 // Wait puts an ask in line, after Acquire has found no room for it. The waiter comes out
 // of Next when it is served. The errors are those of Acquire that waiting does not cure,
 // and ErrQueueFull.
-func (p *Pool) Wait(now Time, ask Ask) (*Waiter, error) {
-	now = p.tick(now)
-	c, err := p.admit(&ask)
+func (dom *Domain) Wait(now Time, ask Ask) (*Waiter, error) {
+	now = dom.tick(now)
+	ch, err := dom.admit(&ask)
 	if err != nil {
 		return nil, err
 	}
-	if h := p.holders[ask.Holder]; h != nil && ask.Caps.Waiters > 0 && h.waiting >= ask.Caps.Waiters {
+	if h := dom.holders[holderKey{ch.pool, ask.Holder}]; h != nil && ask.Caps.Waiters > 0 && h.waiting >= ask.Caps.Waiters {
 		return nil, &HolderLimitError{"calls in line", int64(ask.Caps.Waiters)}
 	}
-	if c.queue.len >= maxWaiters {
+	if ch.queue.len >= maxWaiters {
 		return nil, ErrQueueFull
 	}
-	w := &Waiter{Ask: ask, Since: now, class: c}
-	p.enqueue(w)
-	c.queue.due = true
+	dom.lastWaiter++
+	w := &Waiter{Ask: ask, Since: now, choice: ch, number: dom.lastWaiter}
+	dom.enqueue(w)
+	ch.queue.due = true
 	return w, nil
 }
 
 // Cancel takes a waiter out of its line. It returns false if the waiter was served
 // already; then its lease is the caller's to release.
-func (p *Pool) Cancel(w *Waiter) bool {
+func (dom *Domain) Cancel(w *Waiter) bool {
 	switch {
 	case w.served:
 		return false
 	case w.turn == nil: // it has been cancelled before
 		return true
 	}
-	p.dequeue(w)
-	w.class.queue.due = true // it may have been the first
+	dom.dequeue(w)
+	w.choice.queue.due = true // it may have been the first
 	return true
 }
 
 // Next serves those who can be served. It returns them, and when it wants to be called
 // again: Never if only another call can bring a change. The owner calls it after every
 // other call. The slice is valid until the next call.
-func (p *Pool) Next(now Time) (served []*Waiter, wake Time) {
-	now = p.tick(now)
+func (dom *Domain) Next(now Time) (served []*Waiter, wake Time) {
+	now = dom.tick(now)
 	wake = Never
-	for again := p.waiting > 0; again; {
+	for again := dom.waiting > 0; again; {
 		again, wake = false, Never
-		for _, c := range p.inOrder {
-			q := &c.queue
+		for _, ch := range dom.choices {
+			q := &ch.queue
 			if q.len == 0 {
 				continue
 			}
 			if q.due || q.wake <= now {
-				n := len(p.served)
-				p.serve(now, c)
-				again = again || len(p.served) > n // a probe of one key may leave the next to the others
+				n := len(dom.served)
+				dom.serve(now, ch)
+				again = again || len(dom.served) > n // a probe of one key may leave the next to the others
 			}
 			if q.len > 0 {
 				wake = min(wake, q.wake)
 			}
 		}
 	}
-	if p.due.len() > 0 {
-		_, at := p.due.min()
-		if p.waiting == 0 { // nobody minds, and many are done at once
+	if dom.due.len() > 0 {
+		_, at := dom.due.min()
+		if dom.waiting == 0 { // nobody minds, and many are done at once
 			at += int64(housekeeping)
 		}
 		wake = min(wake, Time(at))
 	}
-	if p.orphans.len() > 0 && p.waiting > 0 {
-		_, at := p.orphans.min()
+	if dom.orphans.len() > 0 && dom.waiting > 0 {
+		_, at := dom.orphans.min()
 		wake = min(wake, Time(at))
 	}
-	if p.resting.len() > 0 && p.waiting > 0 {
-		_, at := p.resting.min()
+	if dom.resting.len() > 0 && dom.waiting > 0 {
+		_, at := dom.resting.min()
 		wake = min(wake, Time(at))
 	}
-	served, p.served = p.served, p.served[:0]
+	served, dom.served = dom.served, dom.served[:0]
 	return served, wake
 }
 
 // serve goes along the line, and again if somebody was served behind the first: then
 // another may be the first.
-func (p *Pool) serve(now Time, c *class) {
-	for c.queue.len > 0 && p.pass(now, c) {
+func (dom *Domain) serve(now Time, ch *choice) {
+	for ch.queue.len > 0 && dom.pass(now, ch) {
 	}
 }
 
 // pass goes along the line once. The first that do not fit reserve the accounts where
 // they will fit first; those behind them get what does not delay them. It returns
 // whether somebody was served behind a reservation.
-func (p *Pool) pass(now Time, c *class) (again bool) {
-	q := &c.queue
+func (dom *Domain) pass(now Time, ch *choice) (again bool) {
+	q := &ch.queue
 	q.due, q.wake = false, Never
 	spare := q.had[:0]
-	q.had, q.reservations = c.endReservations(), spare
+	q.had, q.reservations = ch.endReservations(), spare
 	for _, e := range q.turns.items {
 		e.v.cursor, e.v.tries = e.v.first, 0
 	}
@@ -147,12 +150,12 @@ func (p *Pool) pass(now Time, c *class) (again bool) {
 		t, _ := q.turns.min()
 		w := t.cursor
 		t.cursor = w.next
-		n, full := c.knownFull(now, &w.Ask.Amounts)
+		n, full := ch.knownFull(now, &w.Ask.Amounts)
 		if !full {
-			s := p.search(now, c, &w.Ask)
+			s := dom.search(now, ch, &w.Ask)
 			var ok bool
-			if n, ok = s.run(c); ok {
-				p.serveWaiter(now, w, &s)
+			if n, ok = s.run(ch); ok {
+				dom.serveWaiter(now, w, &s)
 				again = again || len(q.reservations) > 0
 			} else {
 				searches++
@@ -164,9 +167,9 @@ func (p *Pool) pass(now Time, c *class) (again bool) {
 			visits++
 			q.wake = min(q.wake, n.fit.at)
 			if len(q.reservations) < maxReservations {
-				p.reserve(now, c, w, q.had, n.account)
+				dom.reserve(now, ch, w, q.had, n.account)
 			}
-			if least, none := c.knownFull(now, &q.least); none { // there is no room for anybody
+			if least, none := ch.knownFull(now, &q.least); none { // there is no room for anybody
 				q.wake = min(q.wake, least.fit.at)
 				break
 			}
@@ -185,15 +188,15 @@ func (p *Pool) pass(now Time, c *class) (again bool) {
 	return again
 }
 
-func (p *Pool) serveWaiter(now Time, w *Waiter, s *search) {
-	w.Grant, w.served = p.grant(now, s, &w.Ask).grant(p), true
-	p.served = append(p.served, w)
-	p.dequeue(w)
+func (dom *Domain) serveWaiter(now Time, w *Waiter, s *search) {
+	w.Grant, w.served = dom.grant(now, s, &w.Ask).grant(), true
+	dom.served = append(dom.served, w)
+	dom.dequeue(w)
 }
 
-func (p *Pool) enqueue(w *Waiter) {
-	q := &w.class.queue
-	h := p.hold(w.Ask.Holder)
+func (dom *Domain) enqueue(w *Waiter) {
+	q := &w.choice.queue
+	h := dom.hold(w.choice.pool, w.Ask.Holder)
 	h.waiting++
 	h.tokens += tokens(&w.Ask.Amounts)
 	w.turn = q.turn(h.name)
@@ -203,7 +206,8 @@ func (p *Pool) enqueue(w *Waiter) {
 	}
 	q.lower(&w.Ask.Amounts)
 	q.len++
-	p.waiting++
+	w.choice.pool.waiting++
+	dom.waiting++
 }
 
 // lower takes in that a waiter asks for so little.
@@ -213,17 +217,18 @@ func (q *queue) lower(ask *provider.Amounts) {
 	}
 }
 
-func (p *Pool) dequeue(w *Waiter) {
-	q := &w.class.queue
+func (dom *Domain) dequeue(w *Waiter) {
+	q := &w.choice.queue
 	w.turn.remove(q, w)
 	if q.len == 1 {
-		q.had = w.class.endReservations()
+		q.had = w.choice.endReservations()
 	}
 	w.turn = nil
 	q.len--
-	p.waiting--
-	h := p.holders[w.Ask.Holder]
+	w.choice.pool.waiting--
+	dom.waiting--
+	h := dom.holders[holderKey{w.choice.pool, w.Ask.Holder}]
 	h.waiting--
 	h.tokens -= tokens(&w.Ask.Amounts)
-	p.letGo(h)
+	dom.letGo(h)
 }

@@ -59,7 +59,7 @@ func TestServedAtExactlyTheMoment(t *testing.T) {
 		"held output at last": {limits(plenty, plenty, 60), []func(*pool.Ask){output(60)}, []func(*pool.Ask){output(7)}, 37 * sec},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := begin(t, pool.Config{Keys: one(c.limits)})
+			s := begin(t, setup{Keys: one(c.limits)})
 			s.lease("x", c.before...)
 			s.waits("h", c.ask...)
 			var at pool.Time
@@ -85,7 +85,7 @@ func TestSettledOutputRefillsAtOnce(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := begin(t, pool.Config{Keys: one(limits(plenty, plenty, 60))})
+			s := begin(t, setup{Keys: one(limits(plenty, plenty, 60))})
 			g := s.lease("x", output(60))
 			s.now = sec
 			s.waits("h", output(5))
@@ -101,7 +101,7 @@ func TestSettledOutputRefillsAtOnce(t *testing.T) {
 }
 
 func TestOldestFirstWithinAHolder(t *testing.T) {
-	s := begin(t, pool.Config{Keys: one(rpm(60))})
+	s := begin(t, setup{Keys: one(rpm(60))})
 	s.tally(60)
 	first, second := s.waits("h"), s.waits("h")
 	s.now = sec
@@ -113,7 +113,7 @@ func TestOldestFirstWithinAHolder(t *testing.T) {
 }
 
 func TestHoldersTakeTurns(t *testing.T) {
-	s := begin(t, pool.Config{Keys: one(rpm(60))})
+	s := begin(t, setup{Keys: one(rpm(60))})
 	s.tally(60)
 	for range 4 {
 		s.waits("many")
@@ -128,7 +128,7 @@ func TestHoldersTakeTurns(t *testing.T) {
 
 // Holders are even in what they take of the limit, not in how often.
 func TestLargeAndSmallAsksShareEvenly(t *testing.T) {
-	s := begin(t, pool.Config{Keys: one(limits(plenty, 6000, plenty))})
+	s := begin(t, setup{Keys: one(limits(plenty, 6000, plenty))})
 	s.lease("x", input(6000))
 	got := map[string]int64{}
 	s.waits("large", input(2000))
@@ -146,7 +146,7 @@ func TestLargeAndSmallAsksShareEvenly(t *testing.T) {
 
 // Jain's index is 1 when all get the same, and 1/n when one gets everything.
 func TestAHundredHoldersShareFiftyAMinute(t *testing.T) {
-	s := begin(t, pool.Config{StartWithin: 2 * time.Second, Keys: one(rpm(50))})
+	s := begin(t, setup{StartWithin: 2 * time.Second, Keys: one(rpm(50))})
 	got := map[string]float64{}
 	for i := range 100 {
 		for range 1 + 5*(i%3) { // some press harder
@@ -167,7 +167,7 @@ func TestAHundredHoldersShareFiftyAMinute(t *testing.T) {
 }
 
 func TestLargeAskIsNotStarved(t *testing.T) {
-	s := begin(t, pool.Config{Keys: one(limits(plenty, 60, plenty))})
+	s := begin(t, setup{Keys: one(limits(plenty, 60, plenty))})
 	s.lease("x", input(60))
 	large := s.waits("large", input(60))
 	for i := range 50 {
@@ -185,7 +185,7 @@ func TestLargeAskIsNotStarved(t *testing.T) {
 // What the first does not need goes to those behind it, at its own key and at
 // all others.
 func TestThoseBehindAreServedElsewhere(t *testing.T) {
-	s := begin(t, pool.Config{Keys: []pool.Key{
+	s := begin(t, setup{Keys: []pool.Key{
 		{ID: "large", Limits: limits(plenty, 60, plenty)}, {ID: "small", Limits: limits(plenty, 10, plenty)},
 	}})
 	s.lease("x", input(60))
@@ -204,7 +204,7 @@ func TestThoseBehindAreServedElsewhere(t *testing.T) {
 }
 
 func TestNewAskDoesNotPassAWaiter(t *testing.T) {
-	s := begin(t, pool.Config{Keys: one(limits(plenty, 60, plenty))})
+	s := begin(t, setup{Keys: one(limits(plenty, 60, plenty))})
 	s.lease("x", input(60))
 	s.waits("waiter", input(30))
 	s.serves()
@@ -223,7 +223,7 @@ func TestNewAskDoesNotPassAWaiter(t *testing.T) {
 // An ask that is refused only for the sake of those who wait is not too large,
 // though the other key's limit is too small for it.
 func TestBehindAWaiterIsNotTooLarge(t *testing.T) {
-	s := begin(t, pool.Config{Keys: []pool.Key{
+	s := begin(t, setup{Keys: []pool.Key{
 		{ID: "large", Limits: limits(plenty, 60, plenty)}, {ID: "small", Limits: limits(plenty, 10, plenty)},
 	}})
 	s.lease("x", input(60))
@@ -235,7 +235,7 @@ func TestBehindAWaiterIsNotTooLarge(t *testing.T) {
 
 // Who asks for what never fits is told, and keeps nobody waiting.
 func TestTooLargeDoesNotWait(t *testing.T) {
-	s := begin(t, pool.Config{Keys: one(limits(plenty, 60, plenty))})
+	s := begin(t, setup{Keys: one(limits(plenty, 60, plenty))})
 	s.lease("x", input(60))
 	s.refused("h", input(1))
 	_, err := s.Wait(s.now, ask("h", input(61)))
@@ -249,25 +249,25 @@ func TestTooLargeDoesNotWait(t *testing.T) {
 func TestCancelInTheMiddle(t *testing.T) {
 	for name, gone := range map[string]int{"first": 0, "middle": 1, "last": 2} {
 		t.Run(name, func(t *testing.T) {
-			s := begin(t, pool.Config{Keys: one(limits(plenty, 60, plenty))})
+			s := begin(t, setup{Keys: one(limits(plenty, 60, plenty))})
 			s.lease("x", input(60))
 			all := []*pool.Waiter{s.waits("h", input(30)), s.waits("h", input(20)), s.waits("h", input(10))}
 			s.serves()
 			assert.True(t, s.Cancel(all[gone]))
 			assert.True(t, s.Cancel(all[gone]), "twice is once")
-			assert.Equal(t, 2, s.Summary(s.now).Waiters)
+			assert.Equal(t, 2, s.Summary(s.now, "").Waiters)
 			var got []*pool.Waiter
 			s.until(minute, func(w *pool.Waiter) { got = append(got, w) })
 			assert.ElementsMatch(t, append(all[:gone:gone], all[gone+1:]...), got)
 			assert.False(t, s.Cancel(got[0]), "it was served")
-			assert.Empty(t, s.Inspect(s.now).Queues)
+			assert.Empty(t, s.Inspect(s.now, "").Queues)
 		})
 	}
 }
 
 // With the first gone, who waited behind it need not wait for its moment.
 func TestCancelOfTheFirstLetsOthersPass(t *testing.T) {
-	s := begin(t, pool.Config{Keys: one(limits(plenty, 60, plenty))})
+	s := begin(t, setup{Keys: one(limits(plenty, 60, plenty))})
 	s.lease("x", input(60))
 	w := s.waits("first", input(60))
 	s.waits("second", input(5))
@@ -283,7 +283,7 @@ func TestCancelOfTheFirstLetsOthersPass(t *testing.T) {
 // A release, a rest that ends and a key that is proven each wake a waiter.
 func TestWhatWakesAWaiter(t *testing.T) {
 	t.Run("release", func(t *testing.T) {
-		s := begin(t, pool.Config{Keys: one(append(rpm(plenty), slots(1)))})
+		s := begin(t, setup{Keys: one(append(rpm(plenty), slots(1)))})
 		g := s.lease("x")
 		s.waits("h")
 		_, wake := s.serves()
@@ -293,7 +293,7 @@ func TestWhatWakesAWaiter(t *testing.T) {
 		assert.Equal(t, []string{"h"}, served)
 	})
 	t.Run("rest of an account", func(t *testing.T) {
-		s := begin(t, pool.Config{Keys: one(rpm(plenty))})
+		s := begin(t, setup{Keys: one(rpm(plenty))})
 		s.ends(s.lease("x"), "x", limited(7*time.Second), unknown)
 		s.waits("h")
 		_, wake := s.serves()
@@ -303,7 +303,7 @@ func TestWhatWakesAWaiter(t *testing.T) {
 		assert.Equal(t, []string{"h"}, served)
 	})
 	t.Run("proof of a key", func(t *testing.T) {
-		s := begin(t, pool.Config{Keys: one(rpm(plenty))})
+		s := begin(t, setup{Keys: one(rpm(plenty))})
 		s.ends(s.lease("x"), "x", invalid, unknown)
 		s.waits("h1")
 		s.waits("h2")
@@ -317,7 +317,7 @@ func TestWhatWakesAWaiter(t *testing.T) {
 		assert.Equal(t, []string{"h2"}, again)
 	})
 	t.Run("expiry", func(t *testing.T) {
-		s := begin(t, pool.Config{Keys: one(append(rpm(plenty), slots(1)))})
+		s := begin(t, setup{Keys: one(append(rpm(plenty), slots(1)))})
 		g := s.lease("x")
 		s.waits("h")
 		s.now = g.Expires
@@ -330,7 +330,7 @@ func TestWhatWakesAWaiter(t *testing.T) {
 func TestNothingIdles(t *testing.T) {
 	for _, strategy := range strategies {
 		t.Run(strategy, func(t *testing.T) {
-			cfg := pool.Config{Strategy: strategy, StartWithin: 2 * time.Second}
+			cfg := setup{Strategy: strategy, StartWithin: 2 * time.Second}
 			for i := range 4 {
 				cfg.Groups = append(cfg.Groups, pool.Group{Name: fmt.Sprint("g", i), Limits: limits(600, 60_000, plenty)})
 			}

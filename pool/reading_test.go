@@ -23,13 +23,13 @@ func says(limit, remaining, rounding int64) provider.Signal {
 // hourly is a pool of 100 000 input tokens an hour, so that little refills in a
 // story.
 func hourly(t *testing.T) *story {
-	return begin(t, pool.Config{StartWithin: time.Second, Keys: one(append(limits(plenty, plenty, plenty),
+	return begin(t, setup{StartWithin: time.Second, Keys: one(append(limits(plenty, plenty, plenty),
 		pool.Limit{Dimension: provider.InputTokens, Window: time.Hour, Amount: 100_000, Kind: provider.Refilling}))})
 }
 
 func (s *story) hour() pool.LimitState {
 	s.Helper()
-	for _, l := range s.Inspect(s.now).Quotas[0].Limits {
+	for _, l := range s.Inspect(s.now, "").Quotas[0].Limits {
 		if l.Window == time.Hour {
 			return l
 		}
@@ -223,23 +223,23 @@ func TestDriftIsSeen(t *testing.T) {
 
 // What is held is neither drift of others nor given away while it is on its way.
 func TestReadingWhileOutputIsHeld(t *testing.T) {
-	s := begin(t, pool.Config{Keys: one(limits(plenty, plenty, 1000))})
+	s := begin(t, setup{Keys: one(limits(plenty, plenty, 1000))})
 	g := s.lease("h", output(600))
 	s.now = 10 * sec
 	s.answers(g, "h", states(provider.OutputTokens, 1000, 700)) // half of it is out
-	l := s.Inspect(s.now).Quotas[0].Limits[2]
+	l := s.Inspect(s.now, "").Quotas[0].Limits[2]
 	assert.Zero(t, l.Foreign)
 	assert.EqualValues(t, 600, l.Held)
 	s.refused("h", output(401))
 	s.ends(g, "h", states(provider.OutputTokens, 1000, 400), provider.Amounts{1, 0, 600})
-	l = s.Inspect(s.now).Quotas[0].Limits[2]
+	l = s.Inspect(s.now, "").Quotas[0].Limits[2]
 	assert.Zero(t, l.Foreign)
 	assert.InDelta(t, 400, l.Remaining, 10)
 }
 
 // A limit that is learned is joined from then on as a configured one is.
 func TestLearnedThenFused(t *testing.T) {
-	s := begin(t, pool.Config{StartWithin: time.Second, Keys: one(nil)})
+	s := begin(t, setup{StartWithin: time.Second, Keys: one(nil)})
 	s.ends(s.lease("h", input(10)), "h", says(100_000, 95_000, 1), unknown)
 	s.near(5_000)
 	for range 3 {
@@ -257,19 +257,19 @@ func TestLearnedThenFused(t *testing.T) {
 // What may be on its way when a long limit on output is learned is bounded by how
 // long it may be.
 func TestLearnedLimitByTheDayIsNotUsedUpByWhatIsOnItsWay(t *testing.T) {
-	s := begin(t, pool.Config{Keys: one(nil)})
+	s := begin(t, setup{Keys: one(nil)})
 	g := s.lease("h", output(100), lasting(10*time.Minute))
 	answer := statesDaily(144_000, 70_000)
 	answer.Windows[0].Dimension = provider.OutputTokens
 	s.answers(g, "h", answer)
-	l := s.Inspect(s.now).Quotas[0].Limits[0]
+	l := s.Inspect(s.now, "").Quotas[0].Limits[0]
 	require.Equal(t, aDay, l.Window)
 	assert.InDelta(t, 74_000+100+1000, l.Used, 10)
 }
 
 // An answer to a lease of the window before tells nothing of this one.
 func TestReadingAcrossAReset(t *testing.T) {
-	s := begin(t, pool.Config{StartWithin: time.Second, Keys: one([]pool.Limit{
+	s := begin(t, setup{StartWithin: time.Second, Keys: one([]pool.Limit{
 		{Dimension: provider.Requests, Window: time.Hour, Amount: 100, Kind: provider.Fixed, Reset: minute},
 	})})
 	s.now = 50 * sec

@@ -4,7 +4,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/keybroker/keybroker/internal/provider"
 	"github.com/keybroker/keybroker/pool/limit"
 )
 
@@ -23,18 +22,18 @@ type Recovery struct {
 // none. It comes before the first call. What nobody knows counts as used: short
 // windows are empty, slots are taken until the leases of before have surely ended,
 // and long windows stand as far ahead as may have been granted.
-func (p *Pool) Recover(now Time, s *State, r Recovery) {
-	now = p.tick(now)
-	p.predecessors.since, p.predecessors.until = now.Add(-r.TTL), now.Add(r.Overlap+r.TTL)
+func (dom *Domain) Recover(now Time, s *State, r Recovery) {
+	now = dom.tick(now)
+	dom.predecessors.since, dom.predecessors.until = now.Add(-r.TTL), now.Add(r.Overlap+r.TTL)
 	if s == nil {
 		return
 	}
 	x := &recovery{
-		p: p, now: now, until: now.Add(r.Overlap), ttl: r.TTL, wall: r.Wall, stopped: s.Stopped,
+		dom: dom, now: now, until: now.Add(r.Overlap), ttl: r.TTL, wall: r.Wall, stopped: s.Stopped,
 		groups: map[string]*GroupState{}, keys: map[string]*KeyState{}, classes: map[string]bool{}, models: map[string]string{}, strange: map[*group]bool{},
 	}
 	if s.Stopped { // nobody grants any more
-		x.until, p.predecessors.until = now, now.Add(r.TTL)
+		x.until, dom.predecessors.until = now, now.Add(r.TTL)
 	}
 	for i := range s.Groups {
 		x.groups[s.Groups[i].Name] = &s.Groups[i]
@@ -51,28 +50,28 @@ func (p *Pool) Recover(now Time, s *State, r Recovery) {
 	for _, c := range s.Classes {
 		x.class(&c)
 	}
-	for _, g := range p.groups {
+	for _, g := range dom.groups {
 		x.group(g)
 	}
-	p.before = x
+	dom.before = x
 }
 
 // Forget begins as if all that may have been granted had been: for an owner whose
 // State is lost.
-func (p *Pool) Forget(now Time, r Recovery) {
-	now = p.tick(now)
-	p.predecessors.since, p.predecessors.until = now.Add(-r.TTL), now.Add(r.Overlap+r.TTL)
-	p.before = &recovery{p: p, now: now, until: now.Add(r.Overlap), ttl: r.TTL, lost: true}
-	for _, g := range p.groups {
+func (dom *Domain) Forget(now Time, r Recovery) {
+	now = dom.tick(now)
+	dom.predecessors.since, dom.predecessors.until = now.Add(-r.TTL), now.Add(r.Overlap+r.TTL)
+	dom.before = &recovery{dom: dom, now: now, until: now.Add(r.Overlap), ttl: r.TTL, lost: true}
+	for _, g := range dom.groups {
 		for b := range g.buckets {
-			p.before.unknown(g, b)
+			dom.before.unknown(g, b)
 		}
 	}
 }
 
 // recovery restores a State. It is kept for the classes that are yet to come.
 type recovery struct {
-	p       *Pool
+	dom     *Domain
 	now     Time
 	until   Time // others may grant
 	ttl     time.Duration
@@ -88,16 +87,21 @@ type recovery struct {
 }
 
 func (x *recovery) class(s *ClassState) {
-	c := x.p.classes[s.Name]
+	c := x.dom.classes[s.Name]
 	switch {
 	case c != nil:
 	case s.Name == otherModels:
-		c = x.p.addClass(Class{Name: otherModels})
+		c = x.dom.addClass(Class{Name: otherModels})
 	case s.Name == noModel:
-		c, _ = x.p.class(provider.NoModel) // there is no error
+		c = x.dom.addClass(Class{Name: noModel})
 	default:
-		if c, _ = x.p.class(s.Name); c == nil || c.name != s.Name {
-			return // it is not served any more, or in another class
+		for _, p := range x.dom.pools {
+			if c == nil {
+				c, _ = x.dom.class(p, s.Name)
+			}
+		}
+		if c == nil || c.name != s.Name {
+			return // no pool serves it any more, or it is in another class
 		}
 	}
 	x.cooldown(&c.cooldown, s.Rest)
@@ -120,10 +124,10 @@ func (x *recovery) key(k *key, s *KeyState) {
 		if k.accuser != "" {
 			until = min(until, x.now.Add(secondOpinion))
 		}
-		x.p.rest(k, until)
+		x.dom.rest(k, until)
 	}
 	for name, r := range s.Barred {
-		if c := x.p.classes[name]; c != nil {
+		if c := x.dom.classes[name]; c != nil {
 			x.cooldown(k.barredFor(c), &r)
 		}
 	}
@@ -223,7 +227,8 @@ func (x *recovery) moved(c *class) bool {
 
 // created forgets what may have been used of the accounts of a class that is made
 // now.
-func (x *recovery) created(g *group, a *account) {
+func (x *recovery) created(a *account) {
+	g := a.group
 	if !x.lost && (x.groups[g.name] == nil && !x.strange[g] || !x.moved(a.class)) {
 		return
 	}
@@ -236,7 +241,7 @@ func (x *recovery) created(g *group, a *account) {
 }
 
 func (x *recovery) learned(s *BucketState) *bucket {
-	return x.p.newLearned(x.now, Limit{Dimension: s.Dimension, Name: s.Name, Window: s.Window, Kind: s.Kind, Amount: max(s.Limit, 1)}, 0)
+	return x.dom.newLearned(x.now, Limit{Dimension: s.Dimension, Name: s.Name, Window: s.Window, Kind: s.Kind, Amount: max(s.Limit, 1)}, 0)
 }
 
 // is reports whether a bucket is the one that a state is of.
@@ -296,6 +301,6 @@ func (x *recovery) unknown(g *group, b *bucket) {
 // hold holds n for leases of before, until the last of them has ended.
 func (x *recovery) hold(g *group, b *bucket, n int64) {
 	if n > 0 {
-		x.p.holdOrphaned(g, b, n, x.until.Add(b.HeldAtMost(x.ttl)))
+		x.dom.holdOrphaned(g, b, n, x.until.Add(b.HeldAtMost(x.ttl)))
 	}
 }

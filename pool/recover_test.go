@@ -18,7 +18,7 @@ import (
 var after = pool.Recovery{Overlap: overlap, TTL: 5 * time.Minute}
 
 // kept begins a story whose states are written down.
-func kept(t *testing.T, cfg pool.Config) *story {
+func kept(t *testing.T, cfg setup) *story {
 	s := begin(t, cfg)
 	s.now = origin
 	s.Recover(s.now, nil, after)
@@ -45,7 +45,7 @@ func (s *story) state(stopped bool) *pool.State {
 }
 
 // succeeds begins another owner, on a clock of its own.
-func succeeds(t *testing.T, cfg pool.Config, state *pool.State, r pool.Recovery) *story {
+func succeeds(t *testing.T, cfg setup, state *pool.State, r pool.Recovery) *story {
 	s := begin(t, cfg)
 	s.now = origin + 12345
 	s.Recover(s.now, state, r)
@@ -57,10 +57,10 @@ func perDay(n int64, kind provider.Kind) []pool.Limit {
 	return append(limits(plenty, plenty, plenty), pool.Limit{Dimension: provider.Requests, Window: 24 * time.Hour, Amount: n, Kind: kind})
 }
 
-func (s *story) limit(i int) pool.LimitState { return s.Inspect(s.now).Quotas[0].Limits[i] }
+func (s *story) limit(i int) pool.LimitState { return s.Inspect(s.now, "").Quotas[0].Limits[i] }
 
 func TestShortWindowsAreEmptyAfterACrash(t *testing.T) {
-	cfg := pool.Config{Keys: one(rpm(60)), StartWithin: time.Second}
+	cfg := setup{Keys: one(rpm(60)), StartWithin: time.Second}
 	record := kept(t, cfg).state(false)
 	s := succeeds(t, cfg, record, after)
 	began := s.now
@@ -73,7 +73,7 @@ func TestShortWindowsAreEmptyAfterACrash(t *testing.T) {
 }
 
 func TestHeldOutputStaysHeldForHalfAWindow(t *testing.T) {
-	cfg := pool.Config{Keys: one(limits(plenty, plenty, 60))}
+	cfg := setup{Keys: one(limits(plenty, plenty, 60))}
 	s := succeeds(t, cfg, kept(t, cfg).state(false), after)
 	began := s.now
 	assert.EqualValues(t, 60, s.limit(2).Held)
@@ -88,7 +88,7 @@ func TestHeldOutputStaysHeldForHalfAWindow(t *testing.T) {
 
 // However late anybody looks, what was held began to refill when its time came.
 func TestGhostsEndInTime(t *testing.T) {
-	cfg := pool.Config{Keys: one(limits(plenty, plenty, 60))}
+	cfg := setup{Keys: one(limits(plenty, plenty, 60))}
 	s := succeeds(t, cfg, kept(t, cfg).state(false), after)
 	s.now += 92 * sec
 	s.lease("h", output(60))
@@ -96,7 +96,7 @@ func TestGhostsEndInTime(t *testing.T) {
 
 func TestAfterAStopAmountsAreAsTheyWere(t *testing.T) {
 	for _, kind := range []provider.Kind{provider.Refilling, provider.Sliding} {
-		cfg := pool.Config{Keys: one([]pool.Limit{
+		cfg := setup{Keys: one([]pool.Limit{
 			{Dimension: provider.Requests, Window: time.Minute, Amount: 60, Kind: kind},
 			{Dimension: provider.InputTokens, Window: time.Minute, Amount: plenty},
 			{Dimension: provider.OutputTokens, Window: time.Minute, Amount: 100, Kind: kind},
@@ -119,7 +119,7 @@ func TestAfterAStopAmountsAreAsTheyWere(t *testing.T) {
 }
 
 func TestSlotsStayTakenUntilTheirLeasesHaveEnded(t *testing.T) {
-	cfg := pool.Config{Keys: one(append(rpm(plenty), slots(2)))}
+	cfg := setup{Keys: one(append(rpm(plenty), slots(2)))}
 	s := succeeds(t, cfg, kept(t, cfg).state(false), after)
 	s.now += 5*minute + 2*sec - 1
 	s.refused("h")
@@ -129,7 +129,7 @@ func TestSlotsStayTakenUntilTheirLeasesHaveEnded(t *testing.T) {
 
 func TestLongWindowsComeBackAheadOfWhatIsWritten(t *testing.T) {
 	for _, kind := range []provider.Kind{provider.Refilling, provider.Sliding} {
-		cfg := pool.Config{Keys: one(perDay(1000, kind))}
+		cfg := setup{Keys: one(perDay(1000, kind))}
 		s := kept(t, cfg)
 		for range 50 {
 			s.lease("h")
@@ -146,7 +146,7 @@ func TestLongWindowsComeBackAheadOfWhatIsWritten(t *testing.T) {
 
 // Whoever restores slices has others, which begin at other moments.
 func TestSlicesLastWhateverTheClock(t *testing.T) {
-	cfg := pool.Config{Keys: one(append(limits(plenty, plenty, plenty)[1:], pool.Limit{
+	cfg := setup{Keys: one(append(limits(plenty, plenty, plenty)[1:], pool.Limit{
 		Dimension: provider.Requests, Window: time.Minute, Amount: 60, Kind: provider.Sliding,
 	}))}
 	const slice = minute / 32
@@ -166,7 +166,7 @@ func TestSlicesLastWhateverTheClock(t *testing.T) {
 
 // Debt is more than empty.
 func TestDebtIsWrittenDown(t *testing.T) {
-	cfg := pool.Config{Keys: one(limits(plenty, 100, plenty))}
+	cfg := setup{Keys: one(limits(plenty, 100, plenty))}
 	s := kept(t, cfg)
 	g := s.lease("h", input(100))
 	s.save()
@@ -179,7 +179,7 @@ func TestDebtIsWrittenDown(t *testing.T) {
 }
 
 func TestNewKeysAreFull(t *testing.T) {
-	cfg := pool.Config{Keys: one(rpm(60))}
+	cfg := setup{Keys: one(rpm(60))}
 	record := kept(t, cfg).state(false)
 	cfg.Keys = append(cfg.Keys, pool.Key{ID: "new", Limits: rpm(60)})
 	s := succeeds(t, cfg, record, after)
@@ -192,7 +192,7 @@ func TestNewKeysAreFull(t *testing.T) {
 func TestKeysThatMovedTakeTheirUseAlong(t *testing.T) {
 	for name, groups := range map[string][2]string{"into one that was there": {"g", "h"}, "into a new one": {"new", ""}} {
 		t.Run(name, func(t *testing.T) {
-			cfg := pool.Config{
+			cfg := setup{
 				Groups: []pool.Group{{Name: "g", Limits: rpm(60)}, {Name: "h", Limits: rpm(60)}},
 				Keys:   []pool.Key{{ID: "a", Group: "g"}, {ID: "b", Group: "h"}},
 			}
@@ -206,9 +206,9 @@ func TestKeysThatMovedTakeTheirUseAlong(t *testing.T) {
 
 // Of a class that is not in the record nothing was given out.
 func TestANewClassIsWrittenDownBeforeItIsUsed(t *testing.T) {
-	cfg := pool.Config{Models: []string{"opus"}, Keys: one(rpm(60))}
+	cfg := setup{Models: []string{"opus"}, Keys: one(rpm(60))}
 	assert.True(t, kept(t, cfg).lease("h", model("opus")).Durable)
-	cfg = pool.Config{Classes: []pool.Class{{Name: "known", Models: []string{"known"}}}, Keys: one(rpm(60))}
+	cfg = setup{Classes: []pool.Class{{Name: "known", Models: []string{"known"}}}, Keys: one(rpm(60))}
 	s := kept(t, cfg)
 	record := s.state(false)
 	assert.False(t, s.lease("h", model("unheard of")).Durable)
@@ -221,11 +221,11 @@ func TestANewClassIsWrittenDownBeforeItIsUsed(t *testing.T) {
 
 func TestModelsThatMovedTakeTheirUseAlong(t *testing.T) {
 	keys := one(rpm(60))
-	for name, c := range map[string]struct{ was, is pool.Config }{
-		"declared since":        {pool.Config{Classes: []pool.Class{{Name: "x"}}}, pool.Config{Classes: []pool.Class{{Name: "c", Models: []string{"m"}}}}},
-		"declared no more":      {pool.Config{Classes: []pool.Class{{Name: "c", Models: []string{"m"}}}}, pool.Config{Classes: []pool.Class{{Name: "x"}}}},
-		"for all models before": {pool.Config{}, pool.Config{Classes: []pool.Class{{Name: "x"}}}},
-		"for all models since":  {pool.Config{Classes: []pool.Class{{Name: "x"}}}, pool.Config{}},
+	for name, c := range map[string]struct{ was, is setup }{
+		"declared since":        {setup{Classes: []pool.Class{{Name: "x"}}}, setup{Classes: []pool.Class{{Name: "c", Models: []string{"m"}}}}},
+		"declared no more":      {setup{Classes: []pool.Class{{Name: "c", Models: []string{"m"}}}}, setup{Classes: []pool.Class{{Name: "x"}}}},
+		"for all models before": {setup{}, setup{Classes: []pool.Class{{Name: "x"}}}},
+		"for all models since":  {setup{Classes: []pool.Class{{Name: "x"}}}, setup{}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c.was.Keys, c.is.Keys = keys, keys
@@ -237,7 +237,7 @@ func TestModelsThatMovedTakeTheirUseAlong(t *testing.T) {
 }
 
 func TestWithoutARecordAllCountsAsUsed(t *testing.T) {
-	cfg := pool.Config{Classes: []pool.Class{{Name: "known"}}, Keys: one(append(perDay(1000, provider.Sliding), slots(5)))}
+	cfg := setup{Classes: []pool.Class{{Name: "known"}}, Keys: one(append(perDay(1000, provider.Sliding), slots(5)))}
 	s := begin(t, cfg)
 	s.now = origin
 	s.Forget(s.now, after)
@@ -266,7 +266,7 @@ func TestRestsComeBack(t *testing.T) {
 }
 
 func TestLearnedAndLoweredLimitsComeBack(t *testing.T) {
-	cfg := pool.Config{Keys: one(limits(100, 0x10000, plenty)[:1])}
+	cfg := setup{Keys: one(limits(100, 0x10000, plenty)[:1])}
 	s := kept(t, cfg)
 	s.answers(s.lease("h"), "h", states(provider.InputTokens, 5000, 5000))
 	s.answers(s.lease("h"), "h", states(provider.Requests, 50, 40))
@@ -280,7 +280,7 @@ func TestLearnedAndLoweredLimitsComeBack(t *testing.T) {
 
 // A limit that is new in the configuration was one before.
 func TestNewLongLimitsCountAsUsed(t *testing.T) {
-	cfg := pool.Config{Keys: one(rpm(60))}
+	cfg := setup{Keys: one(rpm(60))}
 	record := kept(t, cfg).state(true)
 	cfg.Keys = one(perDay(1000, provider.Refilling))
 	s := succeeds(t, cfg, record, after)

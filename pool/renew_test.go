@@ -11,7 +11,6 @@ import (
 	"github.com/stretchr/testify/assert"
 
 	"github.com/keybroker/keybroker/internal/provider"
-	"github.com/keybroker/keybroker/pool"
 )
 
 var noon = time.Date(2026, 1, 15, 12, 0, 0, 0, time.UTC)
@@ -27,7 +26,7 @@ func dated(at time.Time, limit int64) provider.Signal {
 // usedUp is a story that begins at half past twelve, when an owner before had used
 // all of the hour; down is for how long nobody was there.
 func usedUp(t *testing.T, down, wrong time.Duration) *story {
-	cfg := pool.Config{Dialect: dialect(t, "github"), StartWithin: 2 * time.Second, Keys: one(nil)}
+	cfg := setup{Dialect: dialect(t, "github"), StartWithin: 2 * time.Second, Keys: one(nil)}
 	before := kept(t, cfg)
 	g := before.lease("h")
 	first := dated(noon.Add(30*time.Minute), 200)

@@ -14,7 +14,7 @@ import (
 // A key that has another value is a new credential of the same account.
 func TestRenewedKeyIsNotItsAccount(t *testing.T) {
 	day := pool.Limit{Dimension: provider.Requests, Window: 24 * time.Hour, Amount: 10, Kind: provider.Refilling}
-	s := begin(t, pool.Config{
+	s := begin(t, setup{
 		Groups: []pool.Group{{Name: "org", Limits: append(rpm(plenty), day)}},
 		Keys:   []pool.Key{{ID: "a", Group: "org"}, {ID: "b", Group: "org"}},
 	})
@@ -35,7 +35,7 @@ func TestRenewedKeyIsNotItsAccount(t *testing.T) {
 }
 
 func TestRestOfTheAccountOutlivesANewValue(t *testing.T) {
-	s := begin(t, pool.Config{Keys: one(rpm(10))})
+	s := begin(t, setup{Keys: one(rpm(10))})
 	s.ends(s.lease("h"), "h", limited(10*time.Minute), unknown)
 	s.Renewed(s.now, "a")
 	s.now = 9 * minute
@@ -47,7 +47,7 @@ func TestRestOfTheAccountOutlivesANewValue(t *testing.T) {
 // What several calls with one request id were given ends when the last of them takes it
 // back, and not when one whose answer is out has it.
 func TestTakeBack(t *testing.T) {
-	s := begin(t, pool.Config{StartWithin: time.Second, Keys: []pool.Key{{ID: "a", Limits: append(rpm(plenty), slots(1))}}})
+	s := begin(t, setup{StartWithin: time.Second, Keys: []pool.Key{{ID: "a", Limits: append(rpm(plenty), slots(1))}}})
 	g := s.lease("h", request("x"))
 	require.Equal(t, g.Lease, s.lease("h", request("x")).Lease)
 	s.TakeBack(s.now, g.Lease, "h")

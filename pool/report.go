@@ -34,85 +34,85 @@ type report struct {
 // renews it, and expires is the new end. A lease whose time has run out takes reports
 // for as long again, so that debt is never dropped. The errors are ErrLeaseEnded and
 // ErrNotHolder, and then nothing has changed.
-func (p *Pool) Report(now Time, id LeaseID, holder string, s provider.Signal, used provider.Amounts, final bool) (expires Time, err error) {
-	return p.report(now, id, holder, report{signal: &s, used: used, final: final})
+func (dom *Domain) Report(now Time, id LeaseID, holder string, s provider.Signal, used provider.Amounts, final bool) (expires Time, err error) {
+	return dom.report(now, id, holder, report{signal: &s, used: used, final: final})
 }
 
 // ReportLast is a Report of a lease for several requests, of which no more will be sent
 // than it says: what was reserved for the others comes back.
-func (p *Pool) ReportLast(now Time, id LeaseID, holder string, s provider.Signal, used provider.Amounts, final bool) (expires Time, err error) {
-	return p.report(now, id, holder, report{signal: &s, used: used, last: true, final: final})
+func (dom *Domain) ReportLast(now Time, id LeaseID, holder string, s provider.Signal, used provider.Amounts, final bool) (expires Time, err error) {
+	return dom.report(now, id, holder, report{signal: &s, used: used, last: true, final: final})
 }
 
-func (p *Pool) report(now Time, id LeaseID, holder string, r report) (expires Time, err error) {
-	now = p.tick(now)
-	if r.lease, err = p.find(id, holder); err != nil {
+func (dom *Domain) report(now Time, id LeaseID, holder string, r report) (expires Time, err error) {
+	now = dom.tick(now)
+	if r.lease, err = dom.find(id, holder); err != nil {
 		return 0, err
 	}
 	l, s := r.lease, r.signal
-	freed := p.settle(now, &r)
-	known, loosened := p.learn(now, l, s)
+	freed := dom.settle(now, &r)
+	known, loosened := dom.learn(now, l, s)
 	freed = loosened || freed
-	freed = p.reconcile(now, l, known) || freed
-	p.rejudge(now, l, s)
-	p.blame(now, l, s, r.final)
-	p.detect(now, l.key, s)
-	return p.conclude(now, &r, freed), nil
+	freed = dom.reconcile(now, l, known) || freed
+	dom.rejudge(now, l, s)
+	dom.blame(now, l, s, r.final)
+	dom.detect(now, l.key, s)
+	return dom.conclude(now, &r, freed), nil
 }
 
 // settle charges what was used in the place of what was reserved. It returns whether
 // room came free.
-func (p *Pool) settle(now Time, r *report) (freed bool) {
+func (dom *Domain) settle(now Time, r *report) (freed bool) {
 	l := r.lease
 	requests := r.used[provider.Requests]
 	if r.last {
 		freed = l.trim(now, requests)
 	}
-	for d, kept := range p.cfg.Dialect.Kept {
+	for d, kept := range dom.cfg.Dialect.Kept {
 		if kept && r.used[d] >= 0 {
 			r.used[d] = max(r.used[d], l.reservedFor(d, requests))
 		}
 	}
 	if r.final {
-		p.learnOutput(l, r.signal, &r.used)
+		dom.learnOutput(l, r.signal, &r.used)
 	}
 	before := l.overuse()
 	freed = l.settle(now, r.used, r.final) || freed
 	if more := l.overuse() - before; more > 0 {
-		l.account.class.queue.owes(l, more)
+		l.choice.queue.owes(l, more)
 	}
 	if !l.reserved.Covers(&l.used) { // debt has to be saved
-		p.dirty = true
+		dom.dirty = true
 	}
 	return freed
 }
 
 // conclude ends the lease or renews it. It returns when the lease ends.
-func (p *Pool) conclude(now Time, r *report, freed bool) (expires Time) {
+func (dom *Domain) conclude(now Time, r *report, freed bool) (expires Time) {
 	l := r.lease
 	a := l.account
 	switch {
 	case l.lapsed:
 		if freed || r.final && a.slowStart.active() { // a good answer widens the window
-			p.freed(now, a)
+			dom.freed(now, a)
 		}
 		if r.final {
-			p.forget(l)
+			dom.forget(l)
 		}
 		return now
 	case r.final:
-		p.counters.Released++
-		p.end(now, l, freed)
-		p.forget(l)
+		l.choice.pool.counters.Released++
+		dom.end(now, l, freed)
+		dom.forget(l)
 		return now
 	}
 	l.heldFrom = now
 	if !l.last {
 		l.expires = max(l.expires, now.Add(l.ttl))
 	}
-	p.due.update(l, int64(l.nextEvent()))
+	dom.due.update(l, int64(l.nextEvent()))
 	if freed {
-		p.freed(now, a)
+		dom.freed(now, a)
 	}
 	return l.expires
 }

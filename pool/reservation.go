@@ -35,8 +35,8 @@ type reservation struct {
 // asks is too rough to go by: a large ask would move from one group to the next, and each
 // group would be spent before its turn. Where some are level, the ask keeps what it had.
 // found is where the search would have it.
-func (p *Pool) reserve(now Time, c *class, w *Waiter, had []reservation, found *account) {
-	q := &c.queue
+func (dom *Domain) reserve(now Time, ch *choice, w *Waiter, had []reservation, found *account) {
+	q := &ch.queue
 	before := Never // by which a second one must end
 	for i := range q.reservations {
 		if o := &q.reservations[i]; o.holder == w.Ask.Holder {
@@ -46,7 +46,7 @@ func (p *Pool) reserve(now Time, c *class, w *Waiter, had []reservation, found *
 			before = o.until.Add(-longBefore)
 		}
 	}
-	s := p.search(now, c, &w.Ask)
+	s := dom.search(now, ch, &w.Ask)
 	best := reservation{ask: s.ask, holder: s.holder, until: Never}
 	look := func(a *account) {
 		if slices.ContainsFunc(q.reservations, func(o reservation) bool { return o.account == a }) {
@@ -65,8 +65,8 @@ func (p *Pool) reserve(now Time, c *class, w *Waiter, had []reservation, found *
 	if found != nil { // it may be far down the list
 		look(found)
 	}
-	for _, g := range p.groups[:min(len(p.groups), maxChoice)] {
-		look(g.accounts[c.index])
+	for _, g := range ch.pool.groups[:min(len(ch.pool.groups), maxChoice)] {
+		look(g.accounts[ch.class.index])
 	}
 	if best.account != nil && (best.until < before || before == Never) { // else there is nothing to wait for
 		q.reservations = append(q.reservations, best)
@@ -75,11 +75,11 @@ func (p *Pool) reserve(now Time, c *class, w *Waiter, had []reservation, found *
 
 // endReservations removes all reservations, and what is known because of them. It returns
 // them; their slice is free to be used again.
-func (c *class) endReservations() (had []reservation) {
-	for _, t := range c.tiers {
+func (ch *choice) endReservations() (had []reservation) {
+	for _, t := range ch.tiers {
 		t.forgetReserved()
 	}
-	had, c.queue.reservations = c.queue.reservations, nil
+	had, ch.queue.reservations = ch.queue.reservations, nil
 	return had
 }
 

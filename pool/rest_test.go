@@ -52,8 +52,8 @@ func (s *story) granted(holder string, more ...func(*pool.Ask)) (n int) {
 }
 
 // Four keys: two of one group, one of another, one of a lower priority.
-func scopes() pool.Config {
-	return pool.Config{
+func scopes() setup {
+	return setup{
 		Models: []string{"opus", "haiku"},
 		Groups: []pool.Group{{Name: "g", Limits: rpm(plenty)}},
 		Keys: []pool.Key{
@@ -119,7 +119,7 @@ func TestWaitsOnlyExtend(t *testing.T) {
 		"a stated one after a guess": {0, 50 * time.Second, 50 * sec},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := begin(t, pool.Config{Keys: one(rpm(plenty))})
+			s := begin(t, setup{Keys: one(rpm(plenty))})
 			one, two := s.lease("h"), s.lease("h")
 			s.answers(one, "h", limited(c.first))
 			s.answers(two, "h", limited(c.second))
@@ -134,7 +134,7 @@ func TestWaitsOnlyExtend(t *testing.T) {
 
 // What another holder says confirms, as far as it goes.
 func TestTheOtherConfirmsAsFarAsItGoes(t *testing.T) {
-	s := begin(t, pool.Config{Keys: one(rpm(plenty))})
+	s := begin(t, setup{Keys: one(rpm(plenty))})
 	one, two := s.lease("liar"), s.lease("honest")
 	s.answers(one, "liar", limited(provider.LongestWait))
 	s.answers(two, "honest", limited(40*time.Second))
@@ -149,7 +149,7 @@ func TestTheOtherConfirmsAsFarAsItGoes(t *testing.T) {
 func TestOthersSeeForThemselves(t *testing.T) {
 	for _, scope := range []provider.Scope{provider.ClassScope, provider.GroupScope, provider.ModelScope, provider.KeyModelScope, provider.KeyScope} {
 		t.Run(scope.String(), func(t *testing.T) {
-			s := begin(t, pool.Config{Keys: one(rpm(plenty))})
+			s := begin(t, setup{Keys: one(rpm(plenty))})
 			s.answers(s.lease("liar"), "liar", refusal(provider.QuotaExhausted, scope, provider.LongestWait))
 			s.now = 30*sec - 1
 			s.refused("honest")
@@ -169,7 +169,7 @@ func TestWaitersSeeForThemselves(t *testing.T) {
 	for _, scope := range []provider.Scope{provider.ClassScope, provider.GroupScope, provider.ModelScope, provider.KeyModelScope, provider.KeyScope} {
 		for _, single := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%v, single %v", scope, single), func(t *testing.T) {
-				s := begin(t, pool.Config{Single: single, Keys: one(rpm(plenty))})
+				s := begin(t, setup{Single: single, Keys: one(rpm(plenty))})
 				s.answers(s.lease("liar"), "liar", refusal(provider.QuotaExhausted, scope, provider.LongestWait))
 				s.waits("liar")
 				s.waits("honest")
@@ -202,7 +202,7 @@ func TestTrialWithoutAVerdict(t *testing.T) {
 	} {
 		for _, scope := range []provider.Scope{provider.ClassScope, provider.GroupScope, provider.ModelScope, provider.KeyModelScope, provider.KeyScope} {
 			t.Run(name+", "+scope.String(), func(t *testing.T) {
-				s := begin(t, pool.Config{Keys: one(rpm(plenty))})
+				s := begin(t, setup{Keys: one(rpm(plenty))})
 				s.answers(s.lease("liar"), "liar", refusal(provider.QuotaExhausted, scope, provider.LongestWait))
 				s.now = 30 * sec
 				trial := s.lease("one", lasting(time.Duration(max(end.after, 1))))
@@ -222,7 +222,7 @@ func TestTrialWithoutAVerdict(t *testing.T) {
 
 // Its answer comes with its end, and counts then.
 func TestTrialThatReportsOnlyAtItsEnd(t *testing.T) {
-	s := begin(t, pool.Config{Keys: one(rpm(plenty))})
+	s := begin(t, setup{Keys: one(rpm(plenty))})
 	s.answers(s.lease("liar"), "liar", limited(time.Hour))
 	s.now = 30 * sec
 	trial := s.lease("honest")
@@ -234,7 +234,7 @@ func TestTrialThatReportsOnlyAtItsEnd(t *testing.T) {
 
 // A holder that takes the trials for itself does not keep the others from theirs.
 func TestTrialsAreNotTheLiarsToTake(t *testing.T) {
-	s := begin(t, pool.Config{Keys: one(rpm(plenty))})
+	s := begin(t, setup{Keys: one(rpm(plenty))})
 	g := s.lease("liar")
 	for s.now < 60*sec {
 		s.answers(g, "liar", limited(0))
@@ -264,7 +264,7 @@ func TestOldLeasesProlongNothing(t *testing.T) {
 		"a limit of one":  states(provider.Requests, 1, 0),
 	} {
 		t.Run(name, func(t *testing.T) {
-			st := begin(t, pool.Config{Keys: one(rpm(1000))})
+			st := begin(t, setup{Keys: one(rpm(1000))})
 			var old []pool.Grant
 			for range 100 {
 				old = append(old, st.lease("liar"))
@@ -285,7 +285,7 @@ func TestOldLeasesProlongNothing(t *testing.T) {
 }
 
 func TestSlowStart(t *testing.T) {
-	s := begin(t, pool.Config{Keys: one(rpm(plenty))})
+	s := begin(t, setup{Keys: one(rpm(plenty))})
 	s.answers(s.lease("h"), "h", limited(10*time.Second))
 	s.now = 10 * sec
 	trial := s.lease("h")
@@ -300,7 +300,7 @@ func TestSlowStart(t *testing.T) {
 
 // All who wait are served, though nobody calls but when Next wants to be called.
 func TestSlowStartServesAllWhoWait(t *testing.T) {
-	s := begin(t, pool.Config{Keys: one(rpm(plenty))})
+	s := begin(t, setup{Keys: one(rpm(plenty))})
 	s.answers(s.lease("h"), "h", limited(10*time.Second))
 	for i := range 300 {
 		s.waits(fmt.Sprint("h", i%7))
@@ -316,7 +316,7 @@ func TestSlowStartServesAllWhoWait(t *testing.T) {
 }
 
 func TestRefusalInASlowStartBeginsItAnew(t *testing.T) {
-	s := begin(t, pool.Config{Keys: one(rpm(plenty))})
+	s := begin(t, setup{Keys: one(rpm(plenty))})
 	s.ends(s.lease("h"), "h", limited(0), unknown)
 	s.now = sec
 	s.ends(s.lease("h"), "h", fine, unknown)
@@ -330,7 +330,7 @@ func TestRefusalInASlowStartBeginsItAnew(t *testing.T) {
 
 // An ask for nothing of what is refused passes, and its answer tells nothing of it.
 func TestRestOfOneDimension(t *testing.T) {
-	s := begin(t, pool.Config{Keys: one(limits(plenty, plenty, plenty))})
+	s := begin(t, setup{Keys: one(limits(plenty, plenty, plenty))})
 	s.answers(s.lease("h", input(5)), "h", about(limited(time.Minute), provider.InputTokens))
 	assert.Equal(t, provider.InputTokens, s.refused("h", input(1)).Dimension)
 	s.ends(s.lease("h", output(5)), "h", fine, unknown)
@@ -342,13 +342,13 @@ func TestRestOfOneDimension(t *testing.T) {
 
 // Who asks for none of it and is refused for it all the same asks for some.
 func TestRestOfADimensionThatIsNotAskedFor(t *testing.T) {
-	s := begin(t, pool.Config{Keys: one(limits(plenty, plenty, plenty))})
+	s := begin(t, setup{Keys: one(limits(plenty, plenty, plenty))})
 	s.answers(s.lease("h"), "h", about(limited(time.Minute), provider.InputTokens))
 	assert.Equal(t, minute, s.refused("h").RetryAt)
 }
 
 func TestClassMadeWhileTheGroupRests(t *testing.T) {
-	s := begin(t, pool.Config{Keys: one(rpm(plenty)), Models: nil, Classes: []pool.Class{{Name: "opus", Models: []string{"opus"}}}})
+	s := begin(t, setup{Keys: one(rpm(plenty)), Models: nil, Classes: []pool.Class{{Name: "opus", Models: []string{"opus"}}}})
 	s.answers(s.lease("h", model("opus")), "h", refusal(provider.QuotaExhausted, provider.GroupScope, time.Minute))
 	assert.Equal(t, minute, s.refused("h", model("new")).RetryAt)
 	s.waits("h", model("new"))
@@ -365,7 +365,7 @@ func TestClassMadeWhileTheGroupRests(t *testing.T) {
 // answers mostly so rests.
 func TestModelOverload(t *testing.T) {
 	overloaded := refusal(provider.Overloaded, provider.ModelScope, 0)
-	s := begin(t, pool.Config{Keys: one(rpm(plenty))})
+	s := begin(t, setup{Keys: one(rpm(plenty))})
 	for i := range 1000 {
 		answer := fine
 		if i%100 == 99 {
@@ -392,14 +392,14 @@ func TestModelOverload(t *testing.T) {
 	}
 	assert.Equal(t, pool.Healthy, s.health(0))
 
-	s = begin(t, pool.Config{Keys: one(rpm(plenty))})
+	s = begin(t, setup{Keys: one(rpm(plenty))})
 	s.ends(s.lease("h"), "h", fine, unknown)
 	s.ends(s.lease("h"), "h", refusal(provider.Overloaded, provider.ModelScope, 20*time.Second), unknown)
 	assert.Equal(t, 20*sec, s.refused("h").RetryAt, "what is stated is obeyed at once")
 }
 
 func TestPriorityFallsBackWhileTheHigherRests(t *testing.T) {
-	s := begin(t, pool.Config{Keys: []pool.Key{{ID: "high", Priority: 1, Limits: rpm(plenty)}, {ID: "low", Limits: rpm(plenty)}}})
+	s := begin(t, setup{Keys: []pool.Key{{ID: "high", Priority: 1, Limits: rpm(plenty)}, {ID: "low", Limits: rpm(plenty)}}})
 	s.answers(s.lease("h"), "h", limited(20*time.Second))
 	assert.Equal(t, "low", s.key("h"))
 	s.now = 20 * sec
@@ -414,7 +414,7 @@ func TestPriorityFallsBackWhileTheHigherRests(t *testing.T) {
 
 // Without pooling a key that rests is waited for; one that may not be used is not.
 func TestWithoutPoolingARestIsWaitedFor(t *testing.T) {
-	cfg := pool.Config{Single: true, Keys: []pool.Key{{ID: "a", Limits: rpm(plenty)}, {ID: "b", Limits: rpm(plenty)}}}
+	cfg := setup{Single: true, Keys: []pool.Key{{ID: "a", Limits: rpm(plenty)}, {ID: "b", Limits: rpm(plenty)}}}
 	s := begin(t, cfg)
 	s.answers(s.lease("h"), "h", limited(20*time.Second))
 	assert.Equal(t, 20*sec, s.refused("h").RetryAt)
@@ -433,7 +433,7 @@ func TestWithoutPoolingARestIsWaitedFor(t *testing.T) {
 
 // A cached answer tells of another time.
 func TestCachedAnswerEndsNoRest(t *testing.T) {
-	s := begin(t, pool.Config{Keys: one(rpm(plenty))})
+	s := begin(t, setup{Keys: one(rpm(plenty))})
 	s.answers(s.lease("h"), "h", limited(10*time.Second))
 	s.now = 10 * sec
 	s.answers(s.lease("h"), "h", provider.Signal{Cached: true})
@@ -445,7 +445,7 @@ func TestRestore(t *testing.T) {
 	for _, scope := range []provider.Scope{provider.ClassScope, provider.GroupScope, provider.KeyModelScope, provider.KeyScope, provider.ModelScope} {
 		for _, id := range []string{"a", ""} {
 			t.Run(scope.String()+id, func(t *testing.T) {
-				s := begin(t, pool.Config{Keys: one(rpm(plenty))})
+				s := begin(t, setup{Keys: one(rpm(plenty))})
 				blocked := refusal(provider.QuotaExhausted, scope, 0)
 				blocked.Operator = true
 				s.answers(s.lease("h"), "h", blocked)
@@ -464,7 +464,7 @@ func TestRestore(t *testing.T) {
 // So are limits of its own that it has within its group.
 func TestRestoreOfAKeyWithLimitsOfItsOwn(t *testing.T) {
 	daily := []pool.Limit{{Dimension: provider.Requests, Window: 24 * time.Hour, Amount: 1, Kind: provider.Sliding}}
-	s := begin(t, pool.Config{
+	s := begin(t, setup{
 		Groups: []pool.Group{{Name: "g", Limits: rpm(plenty)}},
 		Keys:   []pool.Key{{ID: "a", Group: "g", Limits: daily}},
 	})
@@ -476,19 +476,19 @@ func TestRestoreOfAKeyWithLimitsOfItsOwn(t *testing.T) {
 
 // A refusal that is over sooner does not hide the one that lasts.
 func TestWhyItRestsIsWhyItRestsSoLong(t *testing.T) {
-	s := begin(t, pool.Config{Keys: one(rpm(plenty))})
+	s := begin(t, setup{Keys: one(rpm(plenty))})
 	broke := refusal(provider.QuotaExhausted, provider.GroupScope, 0)
 	broke.Operator = true
 	first, second := s.lease("h"), s.lease("h")
 	s.answers(first, "h", broke)
 	s.answers(second, "h", refusal(provider.RateLimited, provider.GroupScope, time.Second))
-	assert.Equal(t, "quota_exhausted", s.Inspect(s.now).Quotas[0].Reason)
+	assert.Equal(t, "quota_exhausted", s.Inspect(s.now, "").Quotas[0].Reason)
 	assert.True(t, s.refused("h").NoUsableKey)
 }
 
 // A client may tell of an error when its headers arrive, and again with its body.
 func TestRateLimitThatTurnsOutToBeAQuota(t *testing.T) {
-	s := begin(t, pool.Config{Keys: one(rpm(plenty))})
+	s := begin(t, setup{Keys: one(rpm(plenty))})
 	g := s.lease("h")
 	s.answers(g, "h", limited(0))
 	broke := refusal(provider.QuotaExhausted, provider.GroupScope, 0)
@@ -498,13 +498,13 @@ func TestRateLimitThatTurnsOutToBeAQuota(t *testing.T) {
 		s.answers(g, "h", broke)
 	}
 	s.answers(g, "h", limited(time.Hour))
-	assert.Equal(t, "quota_exhausted", s.Inspect(s.now).Quotas[0].Reason)
-	assert.Equal(t, sec+10*minute, s.Inspect(s.now).Quotas[0].CooldownUntil)
+	assert.Equal(t, "quota_exhausted", s.Inspect(s.now, "").Quotas[0].Reason)
+	assert.Equal(t, sec+10*minute, s.Inspect(s.now, "").Quotas[0].CooldownUntil)
 }
 
 // Quarantine is long, and ends by itself when the key works.
 func TestQuarantineBacksOff(t *testing.T) {
-	s := begin(t, pool.Config{Keys: one(rpm(plenty))})
+	s := begin(t, setup{Keys: one(rpm(plenty))})
 	s.quarantines("a")
 	for _, wait := range []pool.Time{10, 20, 40, 60, 60} {
 		s.now += wait*minute - 1
@@ -519,7 +519,7 @@ func TestQuarantineBacksOff(t *testing.T) {
 
 // Many calls were out when the key was revoked.
 func TestRefusalsOfOneKeyAtOneMomentCountOnce(t *testing.T) {
-	s := begin(t, pool.Config{Keys: one(rpm(plenty))})
+	s := begin(t, setup{Keys: one(rpm(plenty))})
 	var out []pool.Grant
 	for i := range 10 {
 		out = append(out, s.lease(fmt.Sprint(i%2)))
@@ -535,7 +535,7 @@ func TestRefusalsOfOneKeyAtOneMomentCountOnce(t *testing.T) {
 // A longer wait that one holder has stated is not shortened by another's guess,
 // for the one; nor does it bind the others.
 func TestKeyQuotaOfTwoWords(t *testing.T) {
-	s := begin(t, pool.Config{Keys: one(rpm(plenty))})
+	s := begin(t, setup{Keys: one(rpm(plenty))})
 	s.answers(s.lease("one"), "one", refusal(provider.QuotaExhausted, provider.KeyScope, 24*time.Hour))
 	s.now = 30 * sec
 	s.ends(s.lease("two"), "two", refusal(provider.QuotaExhausted, provider.KeyScope, 0), unknown)

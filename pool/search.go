@@ -23,31 +23,31 @@ type search struct {
 	personal bool     // something was passed over that may be there for others
 }
 
-func (p *Pool) search(now Time, c *class, ask *Ask) search {
-	s := search{now: now, ask: &ask.Amounts, holder: ask.Holder, exclude: ask.Exclude, reservations: c.queue.reservations}
-	s.only, s.until = p.only(c, ask)
+func (dom *Domain) search(now Time, ch *choice, ask *Ask) search {
+	s := search{now: now, ask: &ask.Amounts, holder: ask.Holder, exclude: ask.Exclude, reservations: ch.queue.reservations}
+	s.only, s.until = dom.only(ch, ask)
 	return s
 }
 
 // only returns the one key that may be leased without pooling: the first that is usable
 // and that this holder may have; and when a key that ranks higher may become usable.
 // With pooling it returns nil.
-func (p *Pool) only(c *class, ask *Ask) (k *key, until Time) {
+func (dom *Domain) only(ch *choice, ask *Ask) (k *key, until Time) {
 	until = Never
-	if !p.cfg.Single {
+	if !ch.pool.Single {
 		return nil, until
 	}
-	for _, k := range p.keys {
+	for _, k := range ch.pool.keys {
 		if !k.usable() || slices.Contains(ask.Exclude, k.id) {
 			continue
 		}
-		at := k.opens(p.now, c, ask.Holder)
-		if at == p.now {
+		at := k.opens(dom.now, ch.class, ask.Holder)
+		if at == dom.now {
 			return k, until
 		}
 		until = min(until, at)
 	}
-	return p.keys[0], until
+	return ch.pool.keys[0], until
 }
 
 // allows reports whether the caller may have a key.
@@ -57,8 +57,8 @@ func (s *search) allows(k *key) bool {
 
 // run tries the priorities from the top. It returns whether there was room; if not, when
 // there will be.
-func (s *search) run(c *class) (n negative, ok bool) {
-	for _, t := range c.tiers {
+func (s *search) run(ch *choice) (n negative, ok bool) {
+	for _, t := range ch.tiers {
 		known := t.recall(s.now, s.ask)
 		if known == nil {
 			if s.tier(t) {

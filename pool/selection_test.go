@@ -25,18 +25,27 @@ func (s *story) tally(n int) map[string]int {
 	return count
 }
 
-func TestUnknownStrategyAndGroup(t *testing.T) {
-	_, err := pool.New(pool.Config{Strategy: "fastest"})
-	require.ErrorContains(t, err, `unknown strategy "fastest"`)
-	_, err = pool.New(pool.Config{Keys: []pool.Key{{ID: "a", Group: "g"}}})
-	require.ErrorContains(t, err, `unknown group "g"`)
-	s, err := pool.NewSelector("", nil)
-	require.NoError(t, err)
-	require.IsType(t, &pool.LeastLoadedSelector{}, s)
+func TestMistakesOfAConfiguration(t *testing.T) {
+	d := dialect(t, "anthropic")
+	one := []pool.Rules{{Name: "p"}}
+	for want, cfg := range map[string]pool.Config{
+		`domain "d" has no dialect`:                             {Pools: one},
+		`domain "d" has no pool`:                                {Dialect: d},
+		`pool "p": unknown strategy "fastest"`:                  {Dialect: d, Pools: []pool.Rules{{Name: "p", Strategy: "fastest"}}},
+		`pool "p": unknown group "g"`:                           {Dialect: d, Pools: []pool.Rules{{Name: "p", Groups: []string{"g"}}}},
+		`pool "p" is there twice`:                               {Dialect: d, Pools: append(one, one...)},
+		`key "a": unknown group "g"`:                            {Dialect: d, Pools: one, Keys: []pool.Key{{ID: "a", Group: "g"}}},
+		`key "a" is there twice`:                                {Dialect: d, Pools: one, Keys: []pool.Key{{ID: "a"}, {ID: "a"}}},
+		`key "g": it has the name of a group, but is not in it`: {Dialect: d, Pools: one, Groups: []pool.Group{{Name: "g"}}, Keys: []pool.Key{{ID: "g"}}},
+	} {
+		cfg.Name = "d"
+		_, err := pool.New(cfg)
+		require.EqualError(t, err, want)
+	}
 }
 
 func TestRoundRobinCycles(t *testing.T) {
-	s := begin(t, pool.Config{Strategy: pool.RoundRobin, Keys: []pool.Key{
+	s := begin(t, setup{Strategy: pool.RoundRobin, Keys: []pool.Key{
 		{ID: "a", Limits: rpm(10)}, {ID: "b", Limits: rpm(10)}, {ID: "c", Limits: rpm(10)},
 	}})
 	for range 10 {
@@ -46,7 +55,7 @@ func TestRoundRobinCycles(t *testing.T) {
 }
 
 func TestWeightedServesByWeight(t *testing.T) {
-	s := begin(t, pool.Config{Strategy: pool.Weighted, Keys: []pool.Key{
+	s := begin(t, setup{Strategy: pool.Weighted, Keys: []pool.Key{
 		{ID: "a", Weight: 3, Limits: rpm(plenty)}, {ID: "b", Weight: 1, Limits: rpm(plenty)},
 	}})
 	for range 50 {
@@ -56,7 +65,7 @@ func TestWeightedServesByWeight(t *testing.T) {
 
 // A key that comes back does not make up for the time that it was away.
 func TestWeightedForgetsAbsence(t *testing.T) {
-	s := begin(t, pool.Config{Strategy: pool.Weighted, Keys: []pool.Key{{ID: "a", Limits: rpm(plenty)}, {ID: "b", Limits: rpm(6)}}})
+	s := begin(t, setup{Strategy: pool.Weighted, Keys: []pool.Key{{ID: "a", Limits: rpm(plenty)}, {ID: "b", Limits: rpm(6)}}})
 	s.tally(12) // b has none left
 	require.Equal(t, map[string]int{"a": 100}, s.tally(100))
 	s.now = minute
@@ -65,7 +74,7 @@ func TestWeightedForgetsAbsence(t *testing.T) {
 
 // With nine degrees of freedom, chi-square is above 27.9 once in a thousand.
 func TestRandomIsEven(t *testing.T) {
-	cfg := pool.Config{Strategy: pool.Random, Seed: 7}
+	cfg := setup{Strategy: pool.Random, Seed: 7}
 	for i := range 10 {
 		cfg.Keys = append(cfg.Keys, pool.Key{ID: fmt.Sprint(i), Limits: rpm(plenty)})
 	}
@@ -90,7 +99,7 @@ func TestLeastLoadedTakesTheEmptiest(t *testing.T) {
 		"held output loads":                 {limits(plenty, plenty, 400), limits(10, plenty, plenty), []string{"a", "b", "b", "b", "a"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := begin(t, pool.Config{Keys: []pool.Key{{ID: "a", Limits: c.a}, {ID: "b", Limits: c.b}}})
+			s := begin(t, setup{Keys: []pool.Key{{ID: "a", Limits: c.a}, {ID: "b", Limits: c.b}}})
 			var got []string
 			for range c.want {
 				got = append(got, s.key("h", input(1000), output(100)))
@@ -102,7 +111,7 @@ func TestLeastLoadedTakesTheEmptiest(t *testing.T) {
 
 // Keys of one group share its limits, and so its load.
 func TestKeysOfOneGroupTakeTurns(t *testing.T) {
-	s := begin(t, pool.Config{
+	s := begin(t, setup{
 		Groups: []pool.Group{{Name: "g", Limits: rpm(4)}},
 		Keys:   []pool.Key{{ID: "a", Group: "g"}, {ID: "b", Group: "g"}},
 	})
@@ -113,7 +122,7 @@ func TestKeysOfOneGroupTakeTurns(t *testing.T) {
 func TestPriorityThenStrategy(t *testing.T) {
 	for _, strategy := range strategies {
 		t.Run(strategy, func(t *testing.T) {
-			s := begin(t, pool.Config{Strategy: strategy, Keys: []pool.Key{
+			s := begin(t, setup{Strategy: strategy, Keys: []pool.Key{
 				{ID: "backup", Priority: 0, Limits: rpm(60)},
 				{ID: "first", Priority: 2, Limits: rpm(60)},
 				{ID: "second", Priority: 1, Limits: rpm(60)},
@@ -132,7 +141,7 @@ func TestPriorityThenStrategy(t *testing.T) {
 func TestExcludedKeysAreSkipped(t *testing.T) {
 	for _, strategy := range strategies {
 		t.Run(strategy, func(t *testing.T) {
-			s := begin(t, pool.Config{Strategy: strategy, Keys: []pool.Key{{ID: "a", Limits: rpm(100)}, {ID: "b", Limits: rpm(100)}}})
+			s := begin(t, setup{Strategy: strategy, Keys: []pool.Key{{ID: "a", Limits: rpm(100)}, {ID: "b", Limits: rpm(100)}}})
 			for range 20 {
 				assert.Equal(t, "b", s.key("h", without("a")))
 			}
@@ -161,7 +170,7 @@ func TestExhaustedSaysWhenAndWhy(t *testing.T) {
 		"the last to have room": {limits(6, 60, plenty), 0, in(60), in(30), 30 * sec, provider.InputTokens},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := begin(t, pool.Config{StartWithin: c.delta, Keys: []pool.Key{{ID: "a", Limits: c.limits}}})
+			s := begin(t, setup{StartWithin: c.delta, Keys: []pool.Key{{ID: "a", Limits: c.limits}}})
 			s.lease("h", c.before...)
 			e := s.refused("h", c.ask...)
 			assert.Equal(t, c.at, e.RetryAt)
@@ -180,7 +189,7 @@ func in(n int64) []func(*pool.Ask) { return []func(*pool.Ask){input(n)} }
 func TestSoonestOfManyKeys(t *testing.T) {
 	for _, strategy := range strategies {
 		t.Run(strategy, func(t *testing.T) {
-			s := begin(t, pool.Config{Strategy: strategy, Keys: []pool.Key{
+			s := begin(t, setup{Strategy: strategy, Keys: []pool.Key{
 				{ID: "slow", Limits: rpm(1)}, {ID: "quick", Limits: rpm(3)}, {ID: "low", Priority: -1, Limits: rpm(2)},
 			}})
 			s.tally(6)
@@ -195,7 +204,7 @@ func TestSoonestOfManyKeys(t *testing.T) {
 
 // Nobody knows when a call ends; soon is likely.
 func TestExhaustedByOpenCalls(t *testing.T) {
-	s := begin(t, pool.Config{Keys: []pool.Key{{ID: "a", Limits: append(rpm(plenty), slots(1))}}})
+	s := begin(t, setup{Keys: []pool.Key{{ID: "a", Limits: append(rpm(plenty), slots(1))}}})
 	g := s.lease("h")
 	for _, more := range []func(*pool.Ask){input(0), input(9), output(9), input(3), output(3), input(1)} {
 		e := s.refused("h", more)
@@ -216,12 +225,12 @@ func TestTooLargeIsForEver(t *testing.T) {
 		return e
 	}
 	t.Run("names the largest limit", func(t *testing.T) {
-		s := begin(t, pool.Config{Keys: keys})
+		s := begin(t, setup{Keys: keys})
 		assert.Equal(t, &pool.TooLargeError{Dimension: provider.InputTokens, Limit: 100}, refusal(t, s, 101))
 		assert.Equal(t, "a", s.key("h", input(100)), "but at the limit it fits")
 	})
 	t.Run("however many other asks have failed since", func(t *testing.T) {
-		s := begin(t, pool.Config{Keys: keys})
+		s := begin(t, setup{Keys: keys})
 		refusal(t, s, 101)
 		s.lease("h", input(100))
 		s.lease("h", input(70))
@@ -231,11 +240,11 @@ func TestTooLargeIsForEver(t *testing.T) {
 		refusal(t, s, 101)
 	})
 	t.Run("not when only excluded keys are large enough", func(t *testing.T) {
-		s := begin(t, pool.Config{Keys: keys})
+		s := begin(t, setup{Keys: keys})
 		s.refused("h", input(90), without("a"))
 	})
 	t.Run("a key's own limit counts", func(t *testing.T) {
-		s := begin(t, pool.Config{
+		s := begin(t, setup{
 			Groups: []pool.Group{{Name: "g", Limits: rpm(60)}},
 			Keys:   []pool.Key{{ID: "a", Group: "g", Limits: limits(60, 10, plenty)}},
 		})
@@ -243,7 +252,7 @@ func TestTooLargeIsForEver(t *testing.T) {
 		refusal(t, s, 11)
 	})
 	t.Run("a learned limit never binds for ever", func(t *testing.T) {
-		s := begin(t, pool.Config{Keys: []pool.Key{{ID: "a"}}})
+		s := begin(t, setup{Keys: []pool.Key{{ID: "a"}}})
 		g := s.lease("h")
 		s.ends(g, "h", states(provider.InputTokens, 50, 50), unknown)
 		s.lease("h", input(1000))
@@ -251,7 +260,7 @@ func TestTooLargeIsForEver(t *testing.T) {
 }
 
 func TestModels(t *testing.T) {
-	s := begin(t, pool.Config{
+	s := begin(t, setup{
 		Models:  []string{"opus", "opus-old", "haiku"},
 		Classes: []pool.Class{{Name: "opus", Models: []string{"opus", "opus-old"}}},
 		Keys:    []pool.Key{{ID: "a", Limits: rpm(1)}},
@@ -266,11 +275,11 @@ func TestModels(t *testing.T) {
 	require.ErrorIs(t, err, pool.ErrModelRequired)
 	_, err = s.Acquire(s.now, ask("h", model("gpt")))
 	require.ErrorIs(t, err, pool.ErrModelNotServed)
-	assert.False(t, s.Serves("gpt"))
+	assert.False(t, (&pool.Rules{Models: []string{"opus"}}).Serves("gpt"))
 }
 
 func TestPoolJumpBackwards(t *testing.T) {
-	s := begin(t, pool.Config{StartWithin: 2 * time.Second, Keys: []pool.Key{{ID: "a", Limits: rpm(60)}}})
+	s := begin(t, setup{StartWithin: 2 * time.Second, Keys: []pool.Key{{ID: "a", Limits: rpm(60)}}})
 	s.now = 100 * sec
 	s.tally(58)
 	s.now = 0 // the clock jumps

@@ -20,9 +20,9 @@ func together(n int64) pool.Limit {
 }
 
 // sharing are pools of two slots, wherever they are configured.
-func sharing() map[string]pool.Config {
+func sharing() map[string]setup {
 	two := append(rpm(plenty), together(2))
-	return map[string]pool.Config{
+	return map[string]setup{
 		"of a group": {Models: models, Groups: []pool.Group{{Name: "g", Limits: two}}, Keys: []pool.Key{{ID: "a", Group: "g"}, {ID: "b", Group: "g"}}},
 		"of a key":   {Models: models, Keys: one(two)},
 		"of a key in a group": {
@@ -73,7 +73,7 @@ func TestSlotFreedForOneModelServesAnother(t *testing.T) {
 // By the minute, a provider counts each class for itself, and so do slots that
 // are not shared.
 func TestOtherLimitsAreOfEachClass(t *testing.T) {
-	s := begin(t, pool.Config{Models: models, Keys: one(append(rpm(2), slots(5)))})
+	s := begin(t, setup{Models: models, Keys: one(append(rpm(2), slots(5)))})
 	for _, m := range models {
 		s.lease("h", model(m))
 		s.lease("h", model(m))
@@ -83,9 +83,9 @@ func TestOtherLimitsAreOfEachClass(t *testing.T) {
 
 // Shared slots are one bucket, whichever class shows it.
 func TestSharedSlotsAreSeenFromEveryClass(t *testing.T) {
-	s := begin(t, pool.Config{Models: models, Keys: one(append(rpm(9), together(2)))})
+	s := begin(t, setup{Models: models, Keys: one(append(rpm(9), together(2)))})
 	s.lease("h", model("opus"))
-	for _, q := range s.Inspect(s.now).Quotas {
+	for _, q := range s.Inspect(s.now, "").Quotas {
 		last := q.Limits[len(q.Limits)-1]
 		require.Equal(t, provider.Concurrency, last.Dimension)
 		assert.EqualValues(t, 1, last.Held, q.Class)
@@ -95,13 +95,13 @@ func TestSharedSlotsAreSeenFromEveryClass(t *testing.T) {
 
 // Somebody looks before the first ask.
 func TestListedModelsHaveAccountsFromTheStart(t *testing.T) {
-	s := begin(t, pool.Config{
+	s := begin(t, setup{
 		Models:  []string{"opus", "opus-old", "haiku"},
 		Classes: []pool.Class{{Name: "large", Models: []string{"opus", "opus-old"}}},
 		Keys:    []pool.Key{{ID: "a", Limits: rpm(7)}, {ID: "b", Limits: rpm(7)}},
 	})
 	seen := map[string]int64{}
-	for _, q := range s.Inspect(0).Quotas {
+	for _, q := range s.Inspect(0, "").Quotas {
 		seen[q.Group+" "+q.Class] = q.Limits[0].Remaining
 	}
 	assert.Equal(t, map[string]int64{"a large": 7, "a haiku": 7, "b large": 7, "b haiku": 7}, seen)

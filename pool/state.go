@@ -1,6 +1,7 @@
 package pool
 
 import (
+	"slices"
 	"time"
 
 	"github.com/keybroker/keybroker/internal/provider"
@@ -91,18 +92,19 @@ type BucketState struct {
 // whether they may be given out before the next State is saved, which Saved says. again
 // is when the pool wants to be asked for the sake of time alone: what is used of long
 // windows is less by then. Never means that it is not.
-func (p *Pool) State(now Time, stopped bool) (s *State, again Time) {
-	now = p.tick(now)
-	p.keeps, p.dirty = true, false
-	r := recorder{p: p, now: now, stopped: stopped, again: Never}
+func (dom *Domain) State(now Time, stopped bool) (s *State, again Time) {
+	now = dom.tick(now)
+	dom.keeps, dom.dirty = true, false
+	r := recorder{dom: dom, now: now, stopped: stopped, again: Never}
 	s = &State{Stopped: stopped}
-	for _, key := range p.keys {
+	for _, key := range dom.keys {
 		s.Keys = append(s.Keys, r.key(key))
 	}
-	for _, g := range p.groups {
+	dom.dropRetired(now)
+	for _, g := range slices.Concat(dom.groups, dom.retired) {
 		s.Groups = append(s.Groups, r.group(g))
 	}
-	for _, c := range p.inOrder {
+	for _, c := range dom.inOrder {
 		cs := ClassState{Name: c.name, Rest: r.cooldown(&c.cooldown)}
 		if len(c.models) != 1 || c.models[0] != c.name {
 			cs.Models = c.models
@@ -115,20 +117,20 @@ func (p *Pool) State(now Time, stopped bool) (s *State, again Time) {
 
 // Saved says that the last State has been saved. There is no other one in between: one
 // is saved after the other.
-func (p *Pool) Saved() {
-	for _, g := range p.groups {
+func (dom *Domain) Saved() {
+	for _, g := range slices.Concat(dom.groups, dom.retired) {
 		for b := range g.buckets {
 			b.Saved()
 		}
 	}
-	for _, c := range p.inOrder {
+	for _, c := range dom.inOrder {
 		c.saved = c.stated
 	}
 }
 
 // Dirty reports whether something has changed since the last State that must outlive the
 // owner.
-func (p *Pool) Dirty() bool { return p.dirty }
+func (dom *Domain) Dirty() bool { return dom.dirty }
 
 // buckets iterates over all buckets of a group and its keys, each once.
 func (g *group) buckets(yield func(*bucket) bool) {
@@ -164,7 +166,7 @@ func (g *group) buckets(yield func(*bucket) bool) {
 
 // recorder collects a State.
 type recorder struct {
-	p       *Pool
+	dom     *Domain
 	now     Time
 	stopped bool
 	again   Time
@@ -235,7 +237,7 @@ func (r *recorder) bucket(b *bucket) (s BucketState, ok bool) {
 	}
 	long := limit.Long(b.Window())
 	if long {
-		b.KeepAhead(&r.p.dirty)
+		b.KeepAhead(&r.dom.dirty)
 		s.Ahead = b.Ahead()
 		if status.Used > 0 {
 			r.again = min(r.again, r.now.Add(b.Window()/(2*limit.AheadPart)))

@@ -39,23 +39,46 @@ func rpm(n int64) []pool.Limit { return limits(n, plenty, plenty) }
 
 func slots(n int64) pool.Limit { return pool.Limit{Dimension: provider.Concurrency, Amount: n} }
 
+// setup is a domain of one pool.
+type setup struct {
+	Dialect     *provider.Dialect
+	Strategy    string
+	Models      []string
+	Flat        bool
+	Single      bool
+	Classes     []pool.Class
+	Groups      []pool.Group
+	Keys        []pool.Key
+	StartWithin time.Duration
+	Seed        uint64
+}
+
+func (s setup) config() pool.Config {
+	return pool.Config{
+		Dialect: s.Dialect, Flat: s.Flat, Classes: s.Classes, Groups: s.Groups, Keys: s.Keys, Seed: s.Seed,
+		Pools: []pool.Rules{{Strategy: s.Strategy, Models: s.Models, Single: s.Single, StartWithin: s.StartWithin}},
+	}
+}
+
+func newPool(s setup) (*pool.Domain, error) { return pool.New(s.config()) }
+
 // story is a pool at a moment. Unless it says otherwise, the request of a lease
 // must be sent at once, which makes for round numbers.
 type story struct {
 	*testing.T
-	*pool.Pool
+	*pool.Domain
 	now  pool.Time
 	keys []pool.Key
 }
 
-func begin(t *testing.T, cfg pool.Config) *story {
+func begin(t *testing.T, cfg setup) *story {
 	cfg.Flat = len(cfg.Classes) == 0 && len(cfg.Models) == 0
 	if cfg.Dialect == nil {
 		cfg.Dialect = dialect(t, "anthropic")
 	}
-	p, err := pool.New(cfg)
+	p, err := newPool(cfg)
 	require.NoError(t, err)
-	return &story{T: t, Pool: p, keys: cfg.Keys}
+	return &story{T: t, Domain: p, keys: cfg.Keys}
 }
 
 // ask is for one request and what else is said.

@@ -5,6 +5,7 @@ import "github.com/keybroker/keybroker/internal/provider"
 // tier is the candidates of one priority: those that may have room, in the strategy's
 // hands, and those that had none when they were last asked.
 type tier struct {
+	choice   *choice
 	priority int
 	ready    KeySelector
 	waiting  heap[*Candidate] // by the moment at which they may have room
@@ -70,8 +71,8 @@ func (n *negative) sooner(m *negative) {
 }
 
 // knownFull returns what is known without a search, if it is known that no tier has room.
-func (c *class) knownFull(now Time, ask *provider.Amounts) (n negative, ok bool) {
-	for _, t := range c.tiers {
+func (ch *choice) knownFull(now Time, ask *provider.Amounts) (n negative, ok bool) {
+	for _, t := range ch.tiers {
 		m := t.recall(now, ask)
 		if m == nil {
 			return n, false

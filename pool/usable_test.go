@@ -17,8 +17,8 @@ import (
 )
 
 // pair is two keys of one group.
-func pair(ls []pool.Limit) pool.Config {
-	return pool.Config{
+func pair(ls []pool.Limit) setup {
+	return setup{
 		Groups: []pool.Group{{Name: "g", Limits: ls}},
 		Keys:   []pool.Key{{ID: "a", Group: "g"}, {ID: "b", Group: "g"}},
 	}
@@ -49,15 +49,15 @@ func (s *story) only(key string) pool.Grant {
 }
 
 func TestNoUsableKeyIsSaidOnlyWhenItIsSo(t *testing.T) {
-	single := pool.Config{Keys: one(limits(10, 100, plenty))}
+	single := setup{Keys: one(limits(10, 100, plenty))}
 	for name, c := range map[string]struct {
-		cfg    pool.Config
+		cfg    setup
 		before func(s *story)
 		ask    []func(*pool.Ask)
 		none   bool
 	}{
 		"suspect":          {single, func(s *story) { s.suspects("a") }, nil, false},
-		"suspect and full": {pool.Config{Keys: one(rpm(1))}, func(s *story) { s.suspects("a") }, nil, false},
+		"suspect and full": {setup{Keys: one(rpm(1))}, func(s *story) { s.suspects("a") }, nil, false},
 		"suspect, a smaller ask": {single, func(s *story) {
 			s.suspects("a")
 			s.refused("h", input(5))
@@ -81,7 +81,7 @@ func TestNoUsableKeyIsSaidOnlyWhenItIsSo(t *testing.T) {
 		}, nil, true},
 		"quarantined, the other excluded": {pair(rpm(9)), func(s *story) { s.quarantines("a") }, []func(*pool.Ask){without("b")}, true},
 		"all excluded":                    {pair(rpm(9)), func(*story) {}, []func(*pool.Ask){without("a", "b")}, true},
-		"quarantined after it was full": {pool.Config{Keys: one(rpm(2))}, func(s *story) {
+		"quarantined after it was full": {setup{Keys: one(rpm(2))}, func(s *story) {
 			one, two := s.lease("h"), s.lease("h")
 			s.answers(one, "h", invalid)
 			s.refused("h") // and it is remembered that there is a key
@@ -100,7 +100,7 @@ func TestNoUsableKeyIsSaidOnlyWhenItIsSo(t *testing.T) {
 
 // The one key that is large enough rests, and will be back.
 func TestTooLargeIsNotSaidWhileTheFittingKeyRests(t *testing.T) {
-	s := begin(t, pool.Config{
+	s := begin(t, setup{
 		Groups: []pool.Group{{Name: "g", Limits: rpm(plenty)}},
 		Keys:   []pool.Key{{ID: "small", Group: "g", Limits: limits(plenty, 10, plenty)}, {ID: "large", Group: "g"}},
 	})
@@ -121,7 +121,7 @@ func TestWithoutPoolingAProbeLeavesTheNextKey(t *testing.T) {
 	for _, strategy := range strategies {
 		for before := 1; before < 6; before++ {
 			t.Run(fmt.Sprintf("%s, %d leases before", strategy, before), func(t *testing.T) {
-				s := begin(t, pool.Config{
+				s := begin(t, setup{
 					Single: true, Strategy: strategy,
 					Keys: []pool.Key{{ID: "a", Limits: rpm(100)}, {ID: "b", Limits: rpm(100)}},
 				})
@@ -147,7 +147,7 @@ func TestWithoutPoolingAProbeLeavesTheNextKey(t *testing.T) {
 // Both wait, for different models. One gets the probe, which leaves the second
 // key to the other at once, and not at some later call.
 func TestWithoutPoolingAProbeServesTheOtherClass(t *testing.T) {
-	s := begin(t, pool.Config{
+	s := begin(t, setup{
 		Single: true, Models: []string{"opus", "haiku"},
 		Keys: []pool.Key{{ID: "a", Limits: rpm(1)}, {ID: "b", Limits: rpm(9)}},
 	})
@@ -162,7 +162,7 @@ func TestWithoutPoolingAProbeServesTheOtherClass(t *testing.T) {
 }
 
 func TestWithoutPoolingAnExcludedKeyIsSkipped(t *testing.T) {
-	s := begin(t, pool.Config{Single: true, Keys: []pool.Key{{ID: "a", Limits: rpm(1)}, {ID: "b", Limits: rpm(1)}}})
+	s := begin(t, setup{Single: true, Keys: []pool.Key{{ID: "a", Limits: rpm(1)}, {ID: "b", Limits: rpm(1)}}})
 	assert.Equal(t, "b", s.key("h", without("a")))
 	assert.Equal(t, "a", s.key("h"))
 	assert.False(t, s.refused("h", without("a")).NoUsableKey)
@@ -171,12 +171,12 @@ func TestWithoutPoolingAnExcludedKeyIsSkipped(t *testing.T) {
 
 // The number of available keys is that of keys that say they are.
 func TestAvailableIsCountedAsItIsShown(t *testing.T) {
-	s := begin(t, pool.Config{Keys: []pool.Key{
+	s := begin(t, setup{Keys: []pool.Key{
 		{ID: "a", Limits: rpm(9)}, {ID: "b", Limits: rpm(9)}, {ID: "c", Limits: rpm(9)}, {ID: "d", Limits: rpm(9)},
 	}})
 	agrees := func(want int, when string) {
 		t.Helper()
-		v := s.Inspect(s.now)
+		v := s.Inspect(s.now, "")
 		shown := 0
 		for _, k := range v.Keys {
 			if k.IsAvailable() {
@@ -203,7 +203,7 @@ func TestAvailableIsCountedAsItIsShown(t *testing.T) {
 
 // A caller that reports tokens without a status has no verdict on the key.
 func TestReportWithoutAStatusHealsNothing(t *testing.T) {
-	s := begin(t, pool.Config{Keys: one(rpm(9))})
+	s := begin(t, setup{Keys: one(rpm(9))})
 	s.suspects("a")
 	s.now = 5 * sec
 	g := s.lease("h")
@@ -221,7 +221,7 @@ func (s *story) unanswered() provider.Signal {
 }
 
 func TestOnlyAnswersWidenTheWindow(t *testing.T) {
-	s := begin(t, pool.Config{Keys: one(nil)})
+	s := begin(t, setup{Keys: one(nil)})
 	start := s.window()
 	for range 20 {
 		require.NoError(t, s.Release(s.now, s.lease("h").Lease, "h", false))

@@ -109,20 +109,57 @@ func (b *Bucket) Init(now Time, l Limit, t Terms) {
 	if t.Holds {
 		b.delta = 0
 	}
-	switch {
-	case l.Dimension == provider.Concurrency:
-		b.counter, b.holds = &slots{terms: &b.terms}, true
-	case l.Kind == provider.Refilling && b.delta < l.Window: // else it has no room for a burst
+	b.holds = b.holds || b.Slots()
+	b.count(now, l, t.ResetAge)
+}
+
+// kindFor returns how a limit is counted. In a window shorter than delta a token bucket has
+// no room for a burst; as a sliding window it serves the limit in each window and delta.
+func (b *Bucket) kindFor(l Limit) provider.Kind {
+	if l.Kind == provider.Refilling && b.delta >= l.Window {
+		return provider.Sliding
+	}
+	return l.Kind
+}
+
+// count makes the counter of a limit of which nothing is used.
+func (b *Bucket) count(now Time, l Limit, resetAge time.Duration) {
+	switch kind := b.kindFor(l); {
+	case b.Slots():
+		b.counter = &slots{terms: &b.terms}
+	case kind == provider.Refilling:
 		b.tokens = tokenBucket{terms: &b.terms, fullAt: now - Time(b.delta)}
 		b.counter = &b.tokens
-	case l.Kind == provider.Fixed && l.Reset > 0:
-		b.counter = &fixedWindow{terms: &b.terms, reset: l.Reset, early: t.ResetAge}
-	case l.Kind == provider.Fixed:
+	case kind == provider.Fixed && l.Reset > 0:
+		b.counter = &fixedWindow{terms: &b.terms, reset: l.Reset, early: resetAge}
+	case kind == provider.Fixed:
 		b.counter = &unphasedWindow{slidingWindow: newSlidingWindow(&b.terms)}
 	default:
 		w := newSlidingWindow(&b.terms)
 		b.counter = &w
 	}
+}
+
+// Reconfigure puts another configured limit in force, on the same thing. What is used stays
+// used, and a limit that is lower than the configured one, because the provider says so,
+// stays so. Of the terms, Holds must be the same.
+func (b *Bucket) Reconfigure(now Time, l Limit, t Terms) {
+	limit := min(b.limit, l.Amount)
+	if b.limit == b.ceiling { // the provider has not lowered it
+		limit = l.Amount
+	}
+	was := b.terms
+	if !b.holds {
+		b.delta = t.Delta
+	}
+	if !b.Slots() && (b.delta != was.delta || b.kind() != b.kindFor(l)) {
+		s := b.Snapshot(now)
+		b.count(now, l, 0)
+		b.counter.restore(now, now, &s, was.limit)
+		b.loosenedAt = now // no refund can tell where its charge is now
+	}
+	b.ceiling, b.clamps = l.Amount, t.Clamps
+	b.SetLimit(now, limit)
 }
 
 // Dimension returns what the limit counts.

@@ -1,0 +1,95 @@
+// Package pool is the engine: it decides who gets which key, who waits, and until when.
+// It is this module's engine and no API for others: its exported names may change with
+// any commit.
+//
+// It holds no lock, reads no clock, does no I/O and knows no secret. Every call is given
+// its moment, and one owner makes the calls, one at a time.
+//
+// # Nouns
+//
+//	quota group    what the provider counts limits for: an organisation, a project
+//	class          models that share one limit
+//	account        what one group may use of one class: a list of buckets
+//	bucket         the books of one limit (package limit)
+//	key            a credential, by name; it belongs to one group
+//	holder         somebody who asks for leases
+//	ask            one holder's wish for a lease; it is granted, refused, or waits
+//	lease          one key in a holder's hands, with amounts set aside for it
+//	report         what a holder says of the provider's answer to a lease
+//	candidate      an account with the group's keys of one priority: what a strategy chooses
+//	tier           the candidates of one priority
+//
+// # What the owner must do
+//
+//  1. New, then Recover with the last State of the owner before, if there is one.
+//  2. Call one verb at a time, each with the present moment: Acquire, Wait, Cancel,
+//     Report, Release and the others.
+//  3. After each verb call Next. It returns the waiters that are served now, and when to
+//     call it again if nothing happens before.
+//  4. Give a lease out only if its Grant is Durable. Otherwise save a State, call Saved,
+//     then Cover for the lease, and give it out then; or Release it as unused.
+//  5. While Dirty is true, and when State says so, take a State, save it, call Saved.
+//     One is saved after the other. If a save fails, the next State replaces it.
+//  6. On an orderly stop, take the last State with stopped true and call nothing
+//     afterwards.
+//
+// # The life of an ask
+//
+//	Acquire → admit: its class, what its answer will likely use, the holder's caps
+//	        → knownFull: is it known already that nothing has room?
+//	        → serve: those who wait go first
+//	        → search.run: each tier from the top → the strategy's choice
+//	            → reserved? room in the account? → seat.pick: a key
+//	        → grant: charge, hold, move back in line
+//	Wait    → the same admission → turn.append; Next → pass: along the line in the order of
+//	          virtual time; the first that do not fit reserve
+//
+// # The life of a report
+//
+//	settle → learn → reconcile → rejudge → blame → detect → conclude; see report.go
+//
+// # Invariants
+//
+// Whatever anybody reports, in any order:
+//   - What is charged and held, up to what each lease reserved, fits every configured
+//     limit. Only a probe may exceed a learned or lowered limit, one at a time.
+//   - A lease is charged to the buckets that existed at its grant, each exactly once;
+//     its charge ends by a report, its release, or its time, and never without one.
+//   - Use beyond the reservation is debt, and debt is never dropped.
+//   - No ask that fits waits while nobody reserves what it needs.
+//   - One holder's statement binds others for at most secondOpinion.
+//   - What a crash can lose is bounded by what is written ahead.
+//   - Whatever is kept for a holder, a class or a lease goes again when they do.
+//
+// # Map
+//
+//	pool.go         configuration, construction, classes of models
+//	acquire.go      Ask, Acquire, the grant          release.go   ends of leases, what is due
+//	queue.go        Wait, Next, one pass             turn.go      virtual time
+//	search.go       the search for room              tier.go      what is known without one
+//	seat.go         keys of one group in turns       selector.go  strategies
+//	reservation.go  what the first in line keep      fit.go       when an ask fits
+//	account.go      group × class                    bucket.go    limits as the engine makes them
+//	lease.go        charge, hold, settle             expect.go    what answers will likely use
+//	report.go       the pipeline of a report         learn.go     limits that answers state
+//	blame.go        what a refusal is about          detect.go    what answers reveal to people
+//	cooldown.go     out of use for a time            key.go       health of a credential
+//	dispute.go      unconfirmed statements           slow_start.go  few leases while limits are unknown
+//	holder.go       caps                             event.go     what people should hear of
+//	state.go        what outlives the owner          recover.go   how a successor begins
+//	predecessor.go  reports on its leases            orphan.go    what those may still hold
+//	inspect.go      for people to look at            errors.go    every error, and when
+//
+// # Glossary
+//
+//	durable      saved, or within what was written ahead, so that a crash does not forget it
+//	held         set aside until it is known what was used
+//	debt         used beyond the limit; it delays the next grants
+//	headroom     kept unused after a refusal that we cannot explain
+//	probe        one lease that finds out whether something is still so
+//	dispute      a figure that stands on one holder's statement, until others have seen it
+//	reservation  what an ask in line keeps free of those behind it
+//	orphan       amounts that leases of a predecessor may still hold
+//	slow start   few leases at once while a limit is unknown
+//	negative     a cache entry: an ask at least this large has no room before that moment
+package pool
