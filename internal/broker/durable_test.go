@@ -139,7 +139,7 @@ func TestNothingIsGrantedWithoutThePermit(t *testing.T) {
 		store := storetest.NewFaulty(&broker.Memory{})
 		var last atomic.Value // the word of the store
 		cfg := daily(60, 1000)
-		cfg.Stored = func(err error) { last.Store(fmt.Sprint(err)) }
+		cfg.OnStore = func(err error) { last.Store(fmt.Sprint(err)) }
 		p := begin(t, store, cfg)
 		require.Equal(t, 58, p.take(100))
 		until := make(chan struct{})

@@ -53,7 +53,7 @@ func names(t *rapid.T) leaseName {
 
 // signed makes an id of any bytes, with a tag that holds.
 func signed(k signingKeys, name []byte, holder string) string {
-	p := k.newest.atWork().pads.Get().(*pad)
+	p := k.newest.activate().free.Get().(*scratch)
 	copy(p.name[1:], name)
 	return base64.RawURLEncoding.EncodeToString(append(name[:len(name):len(name)], p.tag(len(name), holder)...))
 }

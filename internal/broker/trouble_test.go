@@ -170,7 +170,7 @@ func TestCallersContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := storetest.NewFaulty(&broker.Memory{})
 		cfg := daily(plenty, 1000)
-		cfg.Stored = func(err error) { t.Error(err) }
+		cfg.OnStore = func(err error) { t.Error(err) }
 		p := begin(t, store, cfg)
 		time.Sleep(time.Minute) // nobody has asked, and there is no permit
 		ctx, cancel := context.WithCancel(t.Context())
@@ -196,7 +196,7 @@ func TestTroubleIsToldOnce(t *testing.T) {
 		var told []bool
 		var mu sync.Mutex
 		cfg := daily(plenty, 1000)
-		cfg.Stored = func(err error) {
+		cfg.OnStore = func(err error) {
 			mu.Lock()
 			defer mu.Unlock()
 			told = append(told, err != nil)
