@@ -143,6 +143,10 @@ func (v *verifier) page(id uint64) ([]byte, error) {
 // bound.
 type bounds struct{ low, high []byte }
 
+func (b *bounds) contain(key []byte) bool {
+	return bytes.Compare(key, b.low) >= 0 && (b.high == nil || bytes.Compare(key, b.high) < 0)
+}
+
 // tree checks a page and all pages below it.
 func (v *verifier) tree(id uint64, within bounds) error {
 	b, err := v.page(id)
@@ -164,8 +168,7 @@ func (v *verifier) elements(id uint64, page []byte, within bounds) error {
 		if err != nil {
 			return corrupt("page %d: %v", id, err)
 		}
-		if i > 0 && bytes.Compare(before, key) >= 0 ||
-			bytes.Compare(key, within.low) < 0 || within.high != nil && bytes.Compare(key, within.high) >= 0 {
+		if i > 0 && bytes.Compare(before, key) >= 0 || !within.contain(key) {
 			return corrupt("page %d: keys are out of order", id)
 		}
 		before = key
@@ -178,15 +181,14 @@ func (v *verifier) elements(id uint64, page []byte, within bounds) error {
 					return corrupt("page %d: %v", id, err)
 				}
 			}
-			if err := v.tree(order.Uint64(e[8:]), below); err != nil {
-				return err
-			}
+			err = v.tree(order.Uint64(e[8:]), below)
 		case order.Uint32(e) == 1:
-			if err := v.bucket(id, value); err != nil {
-				return err
-			}
+			err = v.bucket(id, value)
 		case order.Uint32(e) != 0:
-			return corrupt("page %d: an element of unknown kind", id)
+			err = corrupt("page %d: an element of unknown kind", id)
+		}
+		if err != nil {
+			return err
 		}
 	}
 	return nil
