@@ -356,13 +356,13 @@ var plants = []plant{
 	},
 	{
 		name: "grants on after a failed renewal", rule: "an owner grants until two seconds after its last word that was answered",
-		pkg: "internal/broker", file: "ownership.go", test: "TestNothingIsGrantedWithoutThePermit", says: "the store cannot be reached",
+		pkg: "internal/broker", file: "ownership.go", test: "TestNothingIsGrantedWithoutTheOwnershipLease", says: "the store cannot be reached",
 		old: "case now >= l.ownership.until:",
 		new: "case false:",
 	},
 	{
 		name: "goes on when it is fenced", rule: "whoever has been followed grants nothing",
-		pkg: "internal/broker", file: "ownership.go", test: "TestFollowedOwner", says: "another broker owns the pool",
+		pkg: "internal/broker", file: "ownership.go", test: "TestPredecessorGrantsNothing", says: "another broker owns the pool",
 		old: "l.ownership.fenced = true",
 		new: "_ = l",
 	},
