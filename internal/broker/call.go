@@ -37,14 +37,13 @@ func newCall(ask *pool.Ask) *call {
 	return &call{holder: ask.Holder, repeatable: ask.Request != "", done: make(chan answer, 1)}
 }
 
-// grant makes a call on the engine that may grant a lease, and returns the lease once it
-// is durable. granted is true if the engine has granted a lease, also if that lease could
-// not be made durable and has ended.
-func (o *owner) grant(ctx context.Context, r *Request, try func(*locked, pool.Time, pool.Ask) (pool.Grant, error)) (grant pool.Grant, granted bool, err error) {
+// grant makes an engineCall and returns the lease once it is durable. granted is true if the
+// engine has granted a lease, also if that lease could not be made durable and has ended.
+func (o *owner) grant(ctx context.Context, r *Request, try engineCall) (grant pool.Grant, granted bool, err error) {
 	ask := o.ask(r)
 	var held *call
 	run := func(l *locked, now pool.Time) { grant, held, err = l.grant(now, &ask, try) }
-	if o.do(run); errors.Is(err, ErrStore) { // perhaps only because nobody has asked for long
+	if o.do(run); errors.Is(err, ErrStore) { // perhaps because nobody has asked for a while
 		if err = o.confirmOwnership(ctx); err == nil {
 			o.do(run)
 		}

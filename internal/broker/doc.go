@@ -27,8 +27,8 @@
 //     first pool that will have room, and when its time is over all pools are asked once
 //     more.
 //  2. Held until durable. The engine has granted a lease. If the lease is not durable,
-//     its answer is held and the upkeep goroutine saves a record at once. If that fails,
-//     the lease ends as unused and the call fails with ErrStore.
+//     its answer is held, and upkeep saves a record as soon as the rate of saves allows. If
+//     that fails, the lease ends as unused and the call fails with ErrStore.
 //  3. Answered. The caller gets the lease with its signed id.
 //  4. Taken back. If the caller has gone, or if the server may not pass the key on
 //     (TakeBack), the lease ends as unused. After that, only Report and Release end it.
@@ -40,11 +40,11 @@
 // the queue who can now be served, sets the timer, releases the lock, and delivers the
 // engine's events. One timer for each owner does the same when time alone brings room.
 //
-// Each owner has one goroutine, upkeep, and no other code calls the store while it runs.
-// It saves the record when something has changed or a call is held, and it renews the
-// ownership lease while somebody asks for leases. It never holds the lock while it calls
-// the store. New starts it after the claim, the recovery and a first save; Stop ends it
-// and saves the last record.
+// Each owner has one goroutine, upkeep. While it runs, nothing else calls the store for that
+// pool. It saves the record when something has changed or a call is held, and it renews the
+// ownership lease while somebody asks for leases. It does not hold the lock while it calls
+// the store. New starts it after the claim, the recovery and a first save; Stop ends it and
+// saves the last record.
 //
 // # The lock
 //

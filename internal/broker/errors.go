@@ -17,7 +17,8 @@ var (
 	ErrUnknownKey = errors.New("no such key")
 
 	// ErrUnknownLease is returned for a lease id that was not made for this holder with
-	// one of the signing keys in use, or whose pool does not exist.
+	// one of the signing keys in use, whose pool does not exist, or that a successor of
+	// this broker granted.
 	ErrUnknownLease = errors.New("no such lease")
 
 	// ErrTTL is returned for a time to live that the pool does not allow.

@@ -138,8 +138,10 @@ func until[T any](ctx context.Context, o *owner, c <-chan T) error {
 		return ErrDraining
 	case <-ctx.Done():
 	}
-	if o.closed() { // this may be why the context ended
+	select {
+	case <-o.closing: // this may be why the context ended
 		return ErrDraining
+	default:
+		return ctx.Err()
 	}
-	return ctx.Err()
 }

@@ -45,14 +45,17 @@ func (l *locked) recover(now pool.Time, last *record) {
 	if l.cfg.StateLost {
 		l.engine.Forget(now, r)
 	}
-	if l.cfg.StateLost || last != nil { // a successor of ours may still meet the predecessor's leases
+	if l.cfg.StateLost || last != nil { // the predecessor's leases may outlive this owner too
 		l.saves.longest = r.TTL
 	}
 }
 
-// grant makes a call on the engine that may grant a lease. If the lease is not durable,
-// it is held, and grant returns the call that will be answered.
-func (l *locked) grant(now pool.Time, ask *pool.Ask, try func(*locked, pool.Time, pool.Ask) (pool.Grant, error)) (g pool.Grant, held *call, err error) {
+// engineCall is (*locked).acquire or (*locked).repeated.
+type engineCall func(l *locked, now pool.Time, ask pool.Ask) (pool.Grant, error)
+
+// grant makes an engineCall if this owner may grant. If the lease is not durable, it is
+// held, and grant returns the call that will be answered.
+func (l *locked) grant(now pool.Time, ask *pool.Ask, try engineCall) (g pool.Grant, held *call, err error) {
 	if err = l.mayGrant(now); err != nil {
 		l.unchanged = true
 		return g, nil, err

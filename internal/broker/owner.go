@@ -28,8 +28,8 @@ type owner struct {
 	locked locked // only do and look may use it, and newOwner before they are called
 }
 
-// past is how far before the start the engine's clock begins. The use of windows as long
-// as a month is restored at times after Time 0.
+// past is how far before the start the engine's clock begins, so that the use of a window
+// as long as a month can be restored at a time after Time 0.
 const past = 62 * 24 * time.Hour
 
 // newOwner claims a pool, continues where the record leaves off, and starts upkeep, which
@@ -126,16 +126,6 @@ func (o *owner) close() {
 			l.emptyQueue(ErrDraining)
 		}
 	})
-}
-
-// closed reports whether close has been called.
-func (o *owner) closed() bool {
-	select {
-	case <-o.closing:
-		return true
-	default:
-		return false
-	}
 }
 
 // halt ends upkeep and saves the last record, in two attempts, unless a successor owns

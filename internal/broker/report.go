@@ -114,8 +114,8 @@ func (b *Broker) NameOf(holder, leaseID string) (pool, keyID string) {
 	return o.cfg.Name, o.keyIDs[name.key]
 }
 
-// find checks a lease id and returns the owner of its pool. An epoch above the owner's
-// cannot be genuine.
+// find checks a lease id and returns the owner of its pool. A lease with a later epoch than
+// the owner's was granted by a successor, and is unknown here.
 func (b *Broker) find(holder, leaseID string) (*owner, leaseName, error) {
 	name, ok := b.signer.parse(leaseID, holder)
 	o := b.byHash[name.pool]

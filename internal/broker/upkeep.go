@@ -68,9 +68,10 @@ func (o *owner) save(ctx context.Context, last bool) error {
 		state, refreshAt := l.engine.State(now, last)
 		sent, r, held = now, record{MaxTTL: l.saves.longest, State: state}, l.saves.begin(now, refreshAt)
 	})
+	b := r.encode() // before the deadline that judges the store
 	ctx, cancel := context.WithTimeout(ctx, permit)
 	defer cancel()
-	err := o.store.Save(ctx, o.cfg.Name, o.epoch, r.encode())
+	err := o.store.Save(ctx, o.cfg.Name, o.epoch, b)
 	o.answered(sent, err, func(l *locked, now pool.Time) (changed bool) {
 		if l.trouble.save = err; err == nil {
 			l.engine.Saved()
