@@ -19,7 +19,7 @@ const (
 	retryEvery = 250 * time.Millisecond
 )
 
-// ownership is the ownership lease.
+// ownership is the state of the ownership lease.
 type ownership struct {
 	until  pool.Time // it ends then
 	used   bool      // somebody has asked for a lease since the last renewal was sent
@@ -92,9 +92,10 @@ func (l *locked) renewAt() pool.Time {
 	return at
 }
 
-// answered takes in the store's answer to a call that was sent at the time sent. then
-// completes what is particular to the call, and reports whether calls may have been
-// answered. The queue is served if it could not be served without this answer.
+// answered takes in the store's answer to a store call that was sent at the time sent. It
+// extends or ends the ownership lease, and serves the queue if it could not be served
+// before. then does what is particular to the store call; if it reports a change, the queue
+// is served and the watchers are woken.
 func (o *owner) answered(sent pool.Time, err error, then func(l *locked, now pool.Time) (changed bool)) {
 	var tell bool
 	var trouble error

@@ -24,8 +24,8 @@ type saves struct {
 	refreshAt pool.Time // a record is due then even if nothing has changed; see pool.Pool.State
 	dirty     bool      // upkeep knows that something has changed since the last save
 
-	prompt   float64   // prompt saves that are left
-	promptAt pool.Time // prompt is counted up to then
+	prompt   float64   // how many prompt saves are allowed now
+	promptAt pool.Time // when prompt was computed
 
 	// longest is the longest time to live of any lease that may be open, and recorded
 	// is what the store's record says of it. After a crash a successor waits that long.
@@ -59,9 +59,8 @@ func (s *saves) due(now pool.Time, dirty bool) pool.Time {
 	return at
 }
 
-// promptDue is when the record is due that calls are held for: at once, or when the next
-// prompt save is allowed, but before half of the time is over in which the first of the
-// leases must be used.
+// promptDue is when the record is due that calls are held for: when the next prompt save is
+// allowed, but no later than half of the time in which the first lease must be used.
 func (s *saves) promptDue(now pool.Time) pool.Time {
 	s.prompt = min(promptSaves, s.prompt+promptRate*now.Sub(s.promptAt).Seconds())
 	s.promptAt = now

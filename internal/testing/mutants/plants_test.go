@@ -355,6 +355,24 @@ var plants = []plant{
 		new: "return true",
 	},
 	{
+		name: "longer time to live given out unwritten", rule: "whoever follows knows how long any lease may live",
+		pkg: "internal/broker", file: "saves.go", test: "TestLongerTimeToLiveIsRecordedFirst", says: "Should be false",
+		old: "return g.Covered && ttl <= s.recorded",
+		new: "return g.Covered",
+	},
+	{
+		name: "given out too late", rule: "a lease that cannot be used in time is not given out",
+		pkg: "internal/broker", file: "call.go", test: "TestDurableTooLate", says: "the store cannot be reached",
+		old: "case now >= c.grant.StartBy, !l.engine.Cover(c.grant.Lease):",
+		new: "case !l.engine.Cover(c.grant.Lease):",
+	},
+	{
+		name: "left behind by a caller", rule: "a lease that its caller did not wait for ends as unused",
+		pkg: "internal/broker", file: "call.go", test: "TestCallerLeavesDuringASave", says: "expected: 1",
+		old: "if err != nil || c.gone && !c.repeatable {",
+		new: "if err != nil {",
+	},
+	{
 		name: "grants on after a failed renewal", rule: "an owner grants until two seconds after its last word that was answered",
 		pkg: "internal/broker", file: "ownership.go", test: "TestNothingIsGrantedWithoutTheOwnershipLease", says: "the store cannot be reached",
 		old: "case now >= l.ownership.until:",
