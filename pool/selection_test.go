@@ -296,3 +296,9 @@ func TestPoolJumpBackwards(t *testing.T) {
 	s.now = 0
 	s.refused("h")
 }
+
+func TestTheDefaultStrategyIsLeastLoaded(t *testing.T) {
+	s, err := pool.NewSelector("", nil)
+	require.NoError(t, err)
+	require.IsType(t, &pool.LeastLoadedSelector{}, s)
+}

@@ -75,7 +75,7 @@ func TestKeysLeaveOnlyInAcquireKey(t *testing.T) {
 		}
 		pools := []broker.PoolConfig{onePool("a", key("one", slots(2)), key("two", slots(1))), onePool("b", key("k", limits(2, 100, 100)))}
 		for i := range pools { // as internal/app does
-			pools[i].Notify = notices()
+			pools[i].OnEvent = notices()
 		}
 		w := beginWith(t, options, pools...)
 		svc := a.over(w, a.client("spiffe://example.org/svc"))

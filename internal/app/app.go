@@ -94,7 +94,7 @@ func (a *App) open(ctx context.Context, o *Options) (err error) {
 	}
 	for i := range pools {
 		logger := a.logger.With("pool", pools[i].Name)
-		pools[i].Notify, pools[i].Stored, pools[i].StateLost = notifier(logger), storeNotifier(logger), o.StateLost
+		pools[i].OnEvent, pools[i].OnStore, pools[i].StateLost = notifier(logger), storeNotifier(logger), o.StateLost
 	}
 	if a.broker, err = broker.New(context.WithoutCancel(ctx), store, pools); err != nil { // it has an end of its own
 		return err

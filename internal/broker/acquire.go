@@ -13,116 +13,73 @@ import (
 
 // Request is what a holder asks for.
 type Request struct {
-	Holder  string
-	Pool    string // may be empty if Model is set
+	Holder string
+	// Pool is the pool to lease from. If it is empty, every pool that serves Model will
+	// do, in the order of the configuration.
+	Pool    string
 	Model   string
-	Demand  provider.Demand
-	MaxWait time.Duration // cut to the pool's longest
-	TTL     time.Duration // 0: the pool's default
-	Exclude []string
-	Request string // makes the call repeatable
-	Count   int    // requests that the lease is to be good for
-	// May, if set, tells whether the holder may use a pool, and how much of it. Any
-	// other is unknown to it.
+	Demand  provider.Demand // of one request
+	MaxWait time.Duration   // how long the call may wait; the pool's MaxWait bounds it
+	TTL     time.Duration   // of the lease; 0 means the pool's DefaultTTL
+	Exclude []string        // ids of keys that are not to be leased
+	// Request, if not empty, identifies the call: the same holder gets the same lease
+	// when it repeats the call.
+	Request string
+	Count   int // how many requests the lease is to be good for; fewer may be granted
+	// May reports whether the holder may use a pool, and its caps there. Nil allows
+	// every pool. A pool that the holder may not use counts as unknown.
 	May func(pool string) (pool.Caps, bool)
 }
 
-func (r *Request) may(o *owner) bool {
-	if r.May == nil {
-		return true
-	}
-	_, ok := r.May(o.cfg.Name)
-	return ok
-}
-
-// Lease is what it gets.
+// Lease is what a holder gets.
 type Lease struct {
-	ID   string
-	Pool *PoolConfig
-	Key  string // its id
-	// Requests is how many it is good for.
-	Requests int
-	// StartWithin and TTL count from the moment the call came in, and so does a
-	// client that counts from before it called, to be on the safe side.
+	ID       string
+	Pool     *PoolConfig
+	Key      string // the id of the key
+	Requests int    // how many requests the lease is good for
+	// StartWithin is the time within which the request must be sent, and TTL the time
+	// after which the lease ends without a report. Both count from the call of Acquire.
+	// A client that counts from before it called is on the safe side.
 	StartWithin, TTL time.Duration
 	Waited           time.Duration
 }
 
-// answerTime is how long before the caller's deadline a wait ends, so that the
-// answer still reaches it.
-const answerTime = 50 * time.Millisecond
-
-// ExhaustedError adds to the engine's error where and when, in terms of the
-// caller.
-type ExhaustedError struct {
-	*pool.ExhaustedError
-	Pool  string
-	Retry time.Duration // from now; 0 if it is no use to ask again
-}
-
-// TooLargeError adds to the engine's error where.
-type TooLargeError struct {
-	*pool.TooLargeError
-	Pool string
-}
-
-// Unwrap gives the engine's error.
-func (e *TooLargeError) Unwrap() error { return e.TooLargeError }
-
-// Unwrap gives the engine's error.
-func (e *ExhaustedError) Unwrap() error { return e.ExhaustedError }
-
-// Acquire leases a key: from the pool asked for or one of its fallbacks if one
-// has room now; else, if the caller waits, from the pool asked for, or at the
-// end from any of them. A lease is given out when it is written down, or need not
-// be. The errors are *ExhaustedError, *TooLargeError, ErrUnknownPool, ErrTTL,
-// ErrDraining, ErrStore, ErrNotOwner, ErrSuperseded, the context's, and those of
-// pool.Acquire.
+// Acquire leases a key from the first pool of the route that has room. If none has room
+// and the caller waits, the call waits for one pool, and asks all of them again when its
+// time is over. Acquire returns once the lease is durable. The errors are *ExhaustedError,
+// *TooLargeError, ErrUnknownPool, ErrTTL, ErrSuperseded, ErrDraining, ErrStore,
+// ErrNotOwner, the context's, and those of pool.Acquire.
 func (b *Broker) Acquire(ctx context.Context, r Request) (Lease, error) {
 	start := time.Now()
-	chain, err := b.chain(&r)
+	route, err := b.route(&r)
 	if err != nil {
 		return Lease{}, err
 	}
-	if cfg := &chain[0].cfg; r.TTL != 0 && (r.TTL < cfg.StartWithin || r.TTL > cfg.MaxTTL) {
+	if cfg := &route[0].cfg; r.TTL != 0 && (r.TTL < cfg.StartWithin || r.TTL > cfg.MaxTTL) {
 		return Lease{}, fmt.Errorf("%w: from %v, its start_within, to %v", ErrTTL, cfg.StartWithin, cfg.MaxTTL)
 	}
-	o, grant, repeated, err := granted(ctx, chain, &r)
-	if !repeated {
-		o, grant, err = tryAll(ctx, chain, &r)
-	}
-	if errors.Is(err, pool.ErrAllKeysExhausted) {
-		if until := waitUntil(ctx, start, min(r.MaxWait, o.cfg.MaxWait)); until > 0 && worthWaiting(err) {
-			grant, err = o.wait(ctx, &r, until)
-			if errors.Is(err, errWaitEnded) {
-				o, grant, err = tryAll(ctx, chain, &r)
-			}
-		}
-	}
-	if err == nil && ctx.Err() != nil { // nobody is there to take it
+	o, grant, err := obtain(ctx, start, route, &r)
+	if err == nil && ctx.Err() != nil { // the caller has gone
 		err = ctx.Err()
-	}
-	if err != nil && grant.Lease != 0 && r.Request == "" {
-		o.do(func(now pool.Time, e *pool.Pool) { _ = e.Release(now, grant.Lease, r.Holder, true) })
+		if r.Request == "" { // with a request id, another call may have the same lease
+			o.do(func(l *locked, now pool.Time) { l.endUnused(now, grant.Lease, r.Holder) })
+		}
 	}
 	if err != nil {
-		o.noteRefused(err)
-		if errors.Is(err, pool.ErrModelNotServed) {
-			err = fmt.Errorf("%w: pool %q, model %q", err, o.cfg.Name, r.Model)
-		}
+		o.countRefusal(err)
 		return Lease{}, err
 	}
 	if r.Request != "" {
-		for _, other := range chain {
-			if other != o {
-				other.supersede(requestKey{r.Holder, r.Request})
+		for _, other := range route {
+			if other != o { // the same call may wait there
+				other.do(func(l *locked, _ pool.Time) { l.supersede(requestKey{r.Holder, r.Request}) })
 			}
 		}
 	}
-	waited := floor(o.origin.Add(time.Duration(grant.Granted)).Sub(start))
+	waited := floorMillisecond(o.origin.Add(time.Duration(grant.Granted)).Sub(start))
 	failpoint.At("before-answer")
 	return Lease{
-		ID:          b.signer.id(o.name(&grant), r.Holder),
+		ID:          b.signer.id(o.nameOf(&grant), r.Holder),
 		Pool:        &o.cfg,
 		Key:         grant.Key,
 		Requests:    grant.Count,
@@ -132,61 +89,71 @@ func (b *Broker) Acquire(ctx context.Context, r Request) (Lease, error) {
 	}, nil
 }
 
-// floor rounds down to a millisecond: less is on the safe side, and easier to
-// read. The wait for a lease that was granted to an earlier call is below zero.
-func floor(d time.Duration) time.Duration {
-	f := d.Truncate(time.Millisecond)
-	if f > d {
-		f -= time.Millisecond
-	}
-	return f
-}
-
-// granted finds the lease that a repeated call was given before, in any pool of
-// the chain.
-func granted(ctx context.Context, chain []*owner, r *Request) (found *owner, grant pool.Grant, ok bool, err error) {
-	if r.Request == "" {
-		return nil, grant, false, nil
-	}
-	for _, o := range chain {
-		grant, err = o.grant(ctx, r, func(now pool.Time, e *pool.Pool, ask pool.Ask) (g pool.Grant, err error) {
-			if g, ok = o.granted(now, ask); !ok {
-				err = errNotRepeated
+// route lists the pools to try in order: the pool that was asked for and its fallbacks,
+// or all pools that serve the model. Pools that the holder may not use are left out.
+func (b *Broker) route(r *Request) ([]*owner, error) {
+	var route []*owner
+	if r.Pool == "" {
+		for _, o := range b.owners {
+			if o.serves(r.Model) && r.allowed(o) {
+				route = append(route, o)
 			}
-			return g, err
-		})
-		if ok {
-			return o, grant, true, err
+		}
+	} else if o := b.byName[r.Pool]; o != nil && r.allowed(o) {
+		route = append(route, o)
+		for _, name := range o.cfg.Fallback {
+			if f := b.byName[name]; r.allowed(f) {
+				route = append(route, f)
+			}
 		}
 	}
-	return nil, grant, false, nil
-}
-
-var errNotRepeated = errors.New("not granted before")
-
-var errWaitEnded = errors.New("wait ended")
-
-// waitUntil gives how long a call may stand in line.
-func waitUntil(ctx context.Context, start time.Time, wait time.Duration) time.Duration {
-	if deadline, ok := ctx.Deadline(); ok {
-		wait = min(wait, deadline.Sub(start)-answerTime)
+	if len(route) == 0 {
+		return nil, ErrUnknownPool
 	}
-	return wait
+	return route, nil
 }
 
-// worthWaiting reports whether time may bring room.
-func worthWaiting(err error) bool {
-	var e *ExhaustedError
-	return errors.As(err, &e) && !e.NoUsableKey
+func (r *Request) allowed(o *owner) bool {
+	if r.May == nil {
+		return true
+	}
+	_, ok := r.May(o.cfg.Name)
+	return ok
 }
 
-// tryAll asks each pool once. Without room anywhere it gives the first pool
-// where there may be some later, with its error; else the first pool's error.
-func tryAll(ctx context.Context, chain []*owner, r *Request) (*owner, pool.Grant, error) {
+// obtain gets a lease from some pool of the route: the one that the same call was granted
+// before, else one that is granted now, else one that is worth waiting for. With an
+// error, the owner is the one that the error is about.
+func obtain(ctx context.Context, start time.Time, route []*owner, r *Request) (*owner, pool.Grant, error) {
+	if r.Request != "" {
+		for _, o := range route {
+			if grant, granted, err := o.grant(ctx, r, (*locked).repeated); granted {
+				return o, grant, err
+			}
+		}
+	}
+	o, grant, err := tryEach(ctx, route, r)
+	if err == nil || !worthWaiting(err) {
+		return o, grant, err
+	}
+	limit := waitLimit(ctx, start, min(r.MaxWait, o.cfg.MaxWait))
+	if limit <= 0 {
+		return o, grant, err
+	}
+	if grant, err = o.wait(ctx, r, limit); errors.Is(err, errWaitEnded) {
+		return tryEach(ctx, route, r)
+	}
+	return o, grant, err
+}
+
+// tryEach asks each pool of the route once. If none grants a lease, it returns the first
+// pool that is worth waiting for and that pool's error, or else the route's first pool
+// and its error.
+func tryEach(ctx context.Context, route []*owner, r *Request) (*owner, pool.Grant, error) {
 	var first *owner
 	var reason error
-	for _, o := range chain {
-		grant, err := o.try(ctx, r)
+	for _, o := range route {
+		grant, _, err := o.grant(ctx, r, (*locked).acquire)
 		if err == nil {
 			return o, grant, nil
 		}
@@ -197,6 +164,26 @@ func tryAll(ctx context.Context, chain []*owner, r *Request) (*owner, pool.Grant
 	return first, pool.Grant{}, reason
 }
 
+// worthWaiting reports whether time alone may bring room.
+func worthWaiting(err error) bool {
+	var e *ExhaustedError
+	return errors.As(err, &e) && !e.NoUsableKey
+}
+
+// answerTime is how long before the caller's deadline a wait ends, so that the answer
+// still reaches the caller.
+const answerTime = 50 * time.Millisecond
+
+// waitLimit is how long a call may wait: the time asked for, or less if the caller's
+// deadline comes earlier.
+func waitLimit(ctx context.Context, start time.Time, limit time.Duration) time.Duration {
+	if deadline, ok := ctx.Deadline(); ok {
+		limit = min(limit, deadline.Sub(start)-answerTime)
+	}
+	return limit
+}
+
+// ask puts a request in the engine's terms.
 func (o *owner) ask(r *Request) pool.Ask {
 	ttl := r.TTL
 	if ttl == 0 {
@@ -213,108 +200,19 @@ func (o *owner) ask(r *Request) pool.Ask {
 	}
 }
 
-func (o *owner) try(ctx context.Context, r *Request) (grant pool.Grant, err error) {
-	return o.grant(ctx, r, func(now pool.Time, e *pool.Pool, ask pool.Ask) (pool.Grant, error) {
-		g, err := e.Acquire(now, ask)
-		return g, o.explain(now, err)
-	})
-}
-
-// grant runs a call on the engine that may give a lease, and gives it as soon as
-// that may be.
-func (o *owner) grant(ctx context.Context, r *Request, f func(pool.Time, *pool.Pool, pool.Ask) (pool.Grant, error)) (grant pool.Grant, err error) {
-	ask := o.ask(r)
-	var mine *wait
-	call := func(now pool.Time, e *pool.Pool) {
-		if err = o.may(now); err != nil {
-			o.unchanged = true
-			return
-		}
-		if grant, err = f(now, e, ask); err == nil && o.uncovered(&grant, ask.TTL) {
-			mine = &wait{done: make(chan answer, 1)}
-			o.hold(held{mine, grant, ask.Holder, ask.Request != ""})
-		}
-	}
-	if o.do(call); errors.Is(err, ErrStore) {
-		if err = o.permitted(ctx); err == nil {
-			o.do(call)
-		}
-	}
-	if mine == nil {
-		return grant, err
-	}
-	select {
-	case a := <-mine.done:
-		return a.grant, a.err
-	case <-ctx.Done():
-	}
-	o.leave(nil, mine)
-	select {
-	case a := <-mine.done: // saved at the last moment
-		return a.grant, a.err
-	default:
-		return pool.Grant{}, ctx.Err()
-	}
-}
-
-// name is what the id of a lease says.
-func (o *owner) name(g *pool.Grant) leaseName {
-	return leaseName{
-		pool: o.hash, epoch: o.epoch, lease: g.Lease,
-		key: pool.Hash(g.Key), class: pool.Hash(g.Class),
-		ttl: g.Expires.Sub(g.Granted), count: g.Count, reserved: g.Reserved,
-	}
-}
-
-// explain turns the engine's moments into the caller's.
-func (o *owner) explain(now pool.Time, err error) error {
-	var exhausted *pool.ExhaustedError
-	var large *pool.TooLargeError
-	switch {
-	case errors.As(err, &exhausted):
-		e := &ExhaustedError{ExhaustedError: exhausted, Pool: o.cfg.Name}
-		if exhausted.RetryAt != pool.Never {
-			e.Retry = max(exhausted.RetryAt.Sub(now), time.Millisecond)
-		}
-		return e
-	case errors.As(err, &large):
-		return &TooLargeError{large, o.cfg.Name}
-	case errors.Is(err, pool.ErrHolderLimit):
-		return fmt.Errorf("pool %q: %w", o.cfg.Name, err)
-	}
-	return err
-}
-
-// wait stands in line until the call is served, or the time is over, or the
-// caller is gone.
-func (o *owner) wait(ctx context.Context, r *Request, limit time.Duration) (pool.Grant, error) {
-	w, mine, err := o.line(o.ask(r))
-	if err != nil {
-		return pool.Grant{}, err
-	}
-	timer := time.NewTimer(limit)
-	defer timer.Stop()
-	select {
-	case a := <-mine.done:
-		return a.grant, a.err
-	case <-timer.C:
-		err = errWaitEnded
-	case <-ctx.Done():
-		err = ctx.Err()
-	}
-	o.leave(w, mine)
-	select {
-	case a := <-mine.done: // served at the last moment
-		return a.grant, a.err
-	default:
-		return pool.Grant{}, err
-	}
-}
-
-func (o *owner) noteRefused(err error) {
+// countRefusal counts a call that ended without a lease for want of room.
+func (o *owner) countRefusal(err error) {
 	if errors.Is(err, pool.ErrAllKeysExhausted) || errors.Is(err, pool.ErrHolderLimit) {
-		o.mu.Lock()
-		o.refused++
-		o.mu.Unlock()
+		o.look(func(l *locked, _ pool.Time) { l.refused++ })
 	}
+}
+
+// floorMillisecond rounds down, which is on the safe side for what remains of a lease.
+// The wait for a lease that was granted to an earlier call is negative.
+func floorMillisecond(d time.Duration) time.Duration {
+	f := d.Truncate(time.Millisecond)
+	if f > d {
+		f -= time.Millisecond
+	}
+	return f
 }

@@ -2,28 +2,28 @@ package broker
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"github.com/keybroker/keybroker/pool"
 )
 
-// View is a pool's state with what it takes to put its moments on the wall
-// clock.
+// View is a pool's state at one moment. Its methods put the moments of the snapshot on the
+// wall clock.
 type View struct {
 	Pool     *PoolConfig
-	Snapshot pool.Snapshot // of Summary only, in a list
-	Refused  int64
+	Snapshot pool.Snapshot // in a list, only its Summary is set
+	Refused  int64         // calls that ended without a lease for want of room
 
 	now  pool.Time
 	wall time.Time
 }
 
-// Wall puts a moment of the snapshot on the wall clock, as it is now.
+// Wall returns the wall-clock time of a moment, as the wall clock stood when the view was
+// made.
 func (v *View) Wall(t pool.Time) time.Time { return v.wall.Add(t.Sub(v.now)) }
 
-// Future is Wall for a moment that matters only if it is still to come; else,
-// or for Never, it gives the zero time.
+// Future is Wall for a moment that matters only if it is still to come. It returns the
+// zero time for a moment in the past and for pool.Never.
 func (v *View) Future(t pool.Time) time.Time {
 	if t <= v.now || t == pool.Never {
 		return time.Time{}
@@ -33,14 +33,14 @@ func (v *View) Future(t pool.Time) time.Time {
 
 func (o *owner) view(f func(now pool.Time, e *pool.Pool) pool.Snapshot) View {
 	v := View{Pool: &o.cfg}
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	v.now, v.wall = o.now(), time.Now()
-	v.Snapshot, v.Refused = f(v.now, o.engine), o.refused
+	o.look(func(l *locked, now pool.Time) {
+		v.now, v.wall = now, time.Now()
+		v.Snapshot, v.Refused = f(now, l.engine), l.refused
+	})
 	return v
 }
 
-// List gives every pool at a glance, in the order of the configuration.
+// List returns a summary of every pool, in the order of the configuration.
 func (b *Broker) List() []View {
 	var all []View
 	for _, o := range b.owners {
@@ -51,7 +51,7 @@ func (b *Broker) List() []View {
 	return all
 }
 
-// Inspect gives one pool whole, or ErrUnknownPool.
+// Inspect returns the whole state of a pool. The only error is ErrUnknownPool.
 func (b *Broker) Inspect(name string) (View, error) {
 	o := b.byName[name]
 	if o == nil {
@@ -60,33 +60,8 @@ func (b *Broker) Inspect(name string) (View, error) {
 	return o.view(func(now pool.Time, e *pool.Pool) pool.Snapshot { return e.Inspect(now) }), nil
 }
 
-// ErrUnknownKey is returned for a key that a pool does not have.
-var ErrUnknownKey = errors.New("no such key")
-
-// Restore takes a key, or with "" all keys of a pool, back into use:
-// ErrUnknownPool, ErrUnknownKey.
-func (b *Broker) Restore(name, key string) (err error) {
-	o := b.byName[name]
-	if o == nil {
-		return ErrUnknownPool
-	}
-	o.do(func(now pool.Time, e *pool.Pool) {
-		if !e.Restore(now, key) {
-			err = ErrUnknownKey
-		}
-	})
-	return err
-}
-
-// Renewed takes note that a key of a pool has another value, if there is one.
-func (b *Broker) Renewed(name, key string) {
-	if o := b.byName[name]; o != nil {
-		o.do(func(now pool.Time, e *pool.Pool) { e.Renewed(now, key) })
-	}
-}
-
-// Leases lists up to limit open leases of a pool after the one given, oldest
-// first, or ErrUnknownPool.
+// Leases lists up to limit open leases of a pool in the order of their grants, after the
+// one given; 0 begins with the oldest. The only error is ErrUnknownPool.
 func (b *Broker) Leases(name string, after pool.LeaseID, limit int) (View, []pool.LeaseState, error) {
 	o := b.byName[name]
 	if o == nil {
@@ -100,23 +75,40 @@ func (b *Broker) Leases(name string, after pool.LeaseID, limit int) (View, []poo
 	return v, leases, nil
 }
 
-// Watch calls f with the pool's state, and again after changes, at most once in
-// the interval, until the context ends or f fails, and gives that error; or
-// ErrUnknownPool, or ErrDraining when the broker closes.
+// Restore takes a key, or with an empty id all keys of the pool, back into use. The errors
+// are ErrUnknownPool and ErrUnknownKey.
+func (b *Broker) Restore(name, keyID string) (err error) {
+	o := b.byName[name]
+	if o == nil {
+		return ErrUnknownPool
+	}
+	o.do(func(l *locked, now pool.Time) {
+		if !l.engine.Restore(now, keyID) {
+			err = ErrUnknownKey
+		}
+	})
+	return err
+}
+
+// Renewed tells the engine that a key has another value. It does nothing if there is no
+// such pool.
+func (b *Broker) Renewed(name, keyID string) {
+	if o := b.byName[name]; o != nil {
+		o.do(func(l *locked, now pool.Time) { l.engine.Renewed(now, keyID) })
+	}
+}
+
+// Watch calls f with the pool's state now, and again after changes, at most once in the
+// interval. It ends with the context's error, the first error of f, ErrUnknownPool, or
+// ErrDraining when the broker closes.
 func (b *Broker) Watch(ctx context.Context, name string, interval time.Duration, f func(View) error) error {
 	o := b.byName[name]
 	if o == nil {
 		return ErrUnknownPool
 	}
 	changed := make(chan struct{}, 1)
-	o.mu.Lock()
-	o.watchers[changed] = struct{}{}
-	o.mu.Unlock()
-	defer func() {
-		o.mu.Lock()
-		delete(o.watchers, changed)
-		o.mu.Unlock()
-	}()
+	o.look(func(l *locked, _ pool.Time) { l.watchers[changed] = struct{}{} })
+	defer o.look(func(l *locked, _ pool.Time) { delete(l.watchers, changed) })
 	pause := time.NewTimer(interval)
 	defer pause.Stop()
 	for {
@@ -146,8 +138,10 @@ func until[T any](ctx context.Context, o *owner, c <-chan T) error {
 		return ErrDraining
 	case <-ctx.Done():
 	}
-	if o.closed() { // which may be why the context ended
+	select {
+	case <-o.closing: // this may be why the context ended
 		return ErrDraining
+	default:
+		return ctx.Err()
 	}
-	return ctx.Err()
 }

@@ -7,8 +7,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Only what was made here is taken, whatever is sent; and what is rightly signed is
-// taken in one spelling only.
+// An id is accepted only if this program made it, and a good tag only with the one encoding
+// of its name.
 func FuzzLeaseID(f *testing.F) {
 	k := keysFrom(1)
 	s := newSigner(k)

@@ -1,7 +1,5 @@
 package broker
 
-// Lease ids: nobody can guess one, use another's, or break what reads them.
-
 import (
 	"encoding/base64"
 	"encoding/binary"
@@ -18,7 +16,7 @@ import (
 	"github.com/keybroker/keybroker/pool"
 )
 
-// keysFrom makes keys that are the same in each run, the newest first.
+// keysFrom makes signing keys that are the same in each run. The first is the newest.
 func keysFrom(ids ...byte) signingKeys {
 	var keys [2]signingKey
 	for i, id := range ids {
@@ -31,7 +29,7 @@ func keysFrom(ids ...byte) signingKeys {
 	return signingKeys{newest: keys[0], older: keys[1]}
 }
 
-// typical is a lease as most are.
+// typical is a lease with common values.
 var typical = leaseName{
 	pool: pool.Hash("anthropic"), epoch: 12, lease: 1_234_567, key: pool.Hash("team-a"), class: pool.Hash("claude-opus-4"),
 	ttl: 2 * time.Minute, count: 1, reserved: provider.Amounts{1, 12_000, 4_096, 16_096, 1},
@@ -51,9 +49,9 @@ func names(t *rapid.T) leaseName {
 	return n
 }
 
-// signed makes an id of any bytes, with a tag that holds.
+// signed makes an id of any bytes with a good tag.
 func signed(k signingKeys, name []byte, holder string) string {
-	p := k.newest.atWork().pads.Get().(*pad)
+	p := k.newest.activate().free.Get().(*scratch)
 	copy(p.name[1:], name)
 	return base64.RawURLEncoding.EncodeToString(append(name[:len(name):len(name)], p.tag(len(name), holder)...))
 }
@@ -82,7 +80,7 @@ func TestLeaseIDNamesItsLeaseToItsHolderOnly(t *testing.T) {
 	})
 }
 
-// Leases differ in one respect, and so do their ids.
+// Leases that differ in one field have different ids.
 func TestLeaseIDSaysEverything(t *testing.T) {
 	s := newSigner(keysFrom(1))
 	seen := map[string]string{s.id(typical, "alice"): "typical"}
@@ -100,8 +98,8 @@ func TestLeaseIDSaysEverything(t *testing.T) {
 	}
 }
 
-// Whoever changes the format, or adds a dimension, takes a new version: ids of the
-// program before are still in use.
+// A change of the format or of the dimensions needs a new version, because ids that the
+// previous program made are still in use.
 func TestLeaseIDHasTheFormatOfItsVersion(t *testing.T) {
 	const made = "AgElJLQmGZYRs96Qo3F9ElLWLJik9kfQXvQMh61LgOC6hL8DAQHgXYAg4H0B6z7xWB7rI6YvJY_NI50XPQ"
 	s := newSigner(keysFrom(1))
@@ -146,7 +144,7 @@ func TestLeaseIDsOfExtremeLeases(t *testing.T) {
 }
 
 func TestLeaseIDWithAnyBitFlippedIsUnknown(t *testing.T) {
-	s := newSigner(keysFrom(1, 3)) // a flipped bit may name the other key
+	s := newSigner(keysFrom(1, 3)) // a flipped bit may turn one key id into the other
 	rapid.Check(t, func(t *rapid.T) {
 		holder := rapid.String().Draw(t, "holder")
 		id := s.id(names(t), holder)
@@ -189,7 +187,7 @@ func TestLeaseIDCutOrLongerIsUnknown(t *testing.T) {
 	})
 }
 
-// The last character may have bits to spare, and still only one will do.
+// Even if the last character has unused bits, only one character is accepted.
 func TestLeaseIDHasOneSpelling(t *testing.T) {
 	const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_+/=\n\r"
 	s := newSigner(keysFrom(1))
@@ -212,8 +210,7 @@ func TestLeaseIDHasOneSpelling(t *testing.T) {
 	assert.Len(t, lengths, 3, "every number of spare bits")
 }
 
-// What stands behind a tag was made by us. Were it not, still only our spelling
-// would do.
+// Even with a good tag, only the encoding that this program writes is accepted.
 func TestLeaseIDSpelledOtherwiseIsUnknown(t *testing.T) {
 	k := keysFrom(1)
 	s := newSigner(k)
@@ -253,8 +250,7 @@ func TestLeaseIDSpelledOtherwiseIsUnknown(t *testing.T) {
 	}
 }
 
-// The boundary between an id and its holder cannot be moved: no two pairs are
-// signed alike.
+// The boundary between a name and its holder cannot be moved: no two pairs have the same tag.
 func TestLeaseIDsOfSimilarHoldersDiffer(t *testing.T) {
 	k := keysFrom(1)
 	s := newSigner(k)
@@ -277,7 +273,7 @@ func TestLeaseIDsOfSimilarHoldersDiffer(t *testing.T) {
 	})
 }
 
-// An id as it was made before ids outlived the program.
+// Ids of version 1 were not meant to outlive the program that made them.
 func TestLeaseIDOfVersion1IsUnknown(t *testing.T) {
 	s := newSigner(keysFrom(1))
 	for _, id := range []string{"AQABAAAAAAAAAAIAAAAAAAAAA5q8Yk1uT3p0c2h2d3h5eno", signed(keysFrom(1), append([]byte{1}, make([]byte, leastName)...), "alice")} {

@@ -8,27 +8,27 @@ import (
 	"github.com/keybroker/keybroker/pool"
 )
 
-// record is what a store keeps of a pool: never a key, nor anything of a lease.
+// record is what the store keeps of a pool. It holds neither keys nor leases.
 type record struct {
 	Version int           `json:"version"`
-	MaxTTL  time.Duration `json:"max_ttl"` // that any lease may live without a report
+	MaxTTL  time.Duration `json:"max_ttl"` // no lease lives longer without a report
 	State   *pool.State   `json:"state"`
 }
 
-// recordVersion is that of the records written here. A later one may say what this
-// program does not understand, and so must not forget.
+// recordVersion is the version of the records that this program writes. It refuses later
+// ones, because it would lose what it does not understand of them.
 const recordVersion = 1
 
 func (r *record) encode() []byte {
 	r.Version = recordVersion
 	b, err := json.Marshal(r)
-	if err != nil { // plain numbers and names
+	if err != nil { // numbers and names can always be encoded
 		panic(err)
 	}
 	return b
 }
 
-// decodeRecord reads a record; nil if there is none.
+// decodeRecord reads a record. It returns nil if the store has none.
 func decodeRecord(b []byte) (*record, error) {
 	if b == nil {
 		return nil, nil

@@ -12,18 +12,18 @@ import (
 	"time"
 )
 
-// signingKeysName is where a store keeps the signing keys. No pool may be called so.
+// signingKeysName is the name under which a store keeps the signing keys. No pool may have
+// this name.
 const signingKeysName = "signing keys"
 
-// signingKeys are what lease ids are signed with: the newest signs, and the one
-// before it still verifies what it has signed. They print as a constant; only
-// record tells their bytes.
+// signingKeys are what lease ids are signed with. The newest signs, and what older has
+// signed is still accepted. They print as a constant; only record reveals their bytes.
 type signingKeys struct{ newest, older signingKey }
 
-// signingKey hides its bytes in a closure, because reflection cannot look into one:
-// fmt prints unexported fields without asking their methods.
+// signingKey hides its bytes in a closure, because reflection cannot look into one. Package
+// fmt prints unexported fields without calling their methods.
 type signingKey struct {
-	id      byte  // in the ids that it signs; 0 if there is no such key
+	id      byte  // which the ids that it signs name; 0 if there is no such key
 	created int64 // in Unix seconds
 	reveal  func() [sha256.Size]byte
 }
@@ -38,45 +38,45 @@ func makeSigningKey(id byte, created int64, b [sha256.Size]byte) signingKey {
 	return signingKey{id, created, func() [sha256.Size]byte { return b }}
 }
 
-// unix is a moment as keys have it. A clock may stand before 1970.
+// unix returns Unix seconds, and 0 if the clock stands before 1970.
 func unix(t time.Time) int64 { return max(t.Unix(), 0) }
 
-func (k signingKey) atWork() *keyAtWork {
+// activate makes a key ready for use. It returns nil if there is no such key.
+func (k signingKey) activate() *activeKey {
 	if k.id == 0 {
 		return nil
 	}
-	w := &keyAtWork{id: k.id}
-	w.pads.New = func() any {
+	a := &activeKey{id: k.id}
+	a.free.New = func() any {
 		b := k.reveal()
-		return &pad{mac: hmac.New(sha256.New, b[:])}
+		return &scratch{mac: hmac.New(sha256.New, b[:])}
 	}
-	return w
+	return a
 }
 
 // newSigningKeys makes the first key.
 func newSigningKeys(now time.Time) signingKeys { return signingKeys{newest: newSigningKey(1, now)} }
 
-// rotate makes a new key, and drops the one before the newest. It does nothing
-// while the newest is young: what the one before it has signed may still be in
-// use, and a program that starts again and again must not push it out. changed is
-// whether the keys are to be saved, and then used.
+// rotate makes a new key and drops the older one, unless the newest is younger than young.
+// What the older one has signed may still be in use then, and a program that starts again
+// and again must not drop it. changed means that the keys are to be saved and then used.
 //
-// The clock is not trusted far. A newest key from the future counts from now on:
-// so it neither stays for ever, nor is replaced at each start.
+// The clock may be wrong. If the newest key was created in the future, its age counts from
+// now on, so that it neither stays for ever nor is replaced at each start.
 func (k signingKeys) rotate(now time.Time, young time.Duration) (next signingKeys, changed bool) {
 	age := unix(now) - k.newest.created
 	switch {
 	case age < 0:
 		k.newest.created = unix(now)
 		return k, true
-	case age <= int64(young/time.Second)+1: // both are cut to seconds
+	case age <= int64(young/time.Second)+1: // both were rounded down to seconds
 		return k, false
 	}
 	return signingKeys{newest: newSigningKey(k.newest.id%255+1, now), older: k.newest}, true
 }
 
-// signingRecord is what a store keeps of signingKeys. It prints what it holds, so it
-// never leaves record and parseSigningKeys.
+// signingRecord is what a store keeps of signingKeys. It prints the keys, so it is used only
+// in record and parseSigningKeys.
 type signingRecord struct {
 	Version int            `json:"version"`
 	Keys    []signingBytes `json:"keys"` // the newest first
@@ -90,7 +90,7 @@ type signingBytes struct {
 
 const signingRecordVersion = 1
 
-// record tells the bytes of the keys. It is for a store, and for nobody else.
+// record returns the bytes of the keys, for a store and nobody else.
 func (k signingKeys) record() []byte {
 	r := signingRecord{Version: signingRecordVersion}
 	for _, k := range []signingKey{k.newest, k.older} {
@@ -100,7 +100,7 @@ func (k signingKeys) record() []byte {
 		}
 	}
 	b, err := json.Marshal(r)
-	if err != nil { // numbers and bytes
+	if err != nil { // numbers and bytes can always be encoded
 		panic("signing keys cannot be written")
 	}
 	return b
@@ -108,7 +108,8 @@ func (k signingKeys) record() []byte {
 
 var errSigningRecord = errors.New("the record of the signing keys is damaged")
 
-// parseSigningKeys reads a record. No error quotes it, so none wraps one of json's.
+// parseSigningKeys reads a record. Its errors must not quote the record, so they wrap none
+// of package json, which do.
 func parseSigningKeys(record []byte) (signingKeys, error) {
 	var r signingRecord
 	if json.Unmarshal(record, &r) != nil {

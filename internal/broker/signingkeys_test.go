@@ -1,8 +1,5 @@
 package broker
 
-// Signing keys: they change without harm to what they have signed, and are seen by
-// nobody.
-
 import (
 	"bytes"
 	"encoding/base64"
@@ -56,7 +53,7 @@ func TestRotationKeepsWhatTheKeyBeforeHasSigned(t *testing.T) {
 	assert.True(t, ok)
 }
 
-// Another key under the name of a dropped one.
+// After 255 rotations, a new key has the id of a dropped one, but does not accept its ids.
 func TestKeyIDsComeRound(t *testing.T) {
 	k := newSigningKeys(monday)
 	s := newSigner(k)
@@ -88,7 +85,7 @@ func TestYoungKeyStays(t *testing.T) {
 	assert.False(t, changed)
 }
 
-// A program that starts again and again drops no key that signs live leases.
+// A program that starts again and again drops no key that has signed open leases.
 func TestCrashLoopDropsNoKey(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		now := monday.Add(time.Duration(rapid.Int64Range(0, int64(3*day)).Draw(t, "age")))
@@ -107,7 +104,7 @@ func TestCrashLoopDropsNoKey(t *testing.T) {
 	})
 }
 
-// alone compares keys.
+// alone returns a key in a form that can be compared.
 func (k signingKey) alone() string { return string(signingKeys{newest: k}.record()) }
 
 func TestKeyFromTheFutureCountsFromNow(t *testing.T) {
@@ -173,7 +170,7 @@ func TestRotationWhileServing(t *testing.T) {
 			}
 		})
 	}
-	for i := range 2000 { // the first verifies all the time
+	for i := range 2000 { // the first key is always one of the two
 		if i%2 == 0 {
 			s.use(second)
 		} else {
@@ -243,7 +240,7 @@ func TestDamagedSigningRecordIsRefused(t *testing.T) {
 	require.NoError(t, err, "but this is a record")
 }
 
-// spellings are the ways in which bytes may be printed.
+// spellings returns the texts as which bytes may be printed.
 func spellings(b []byte) []string {
 	return []string{
 		string(b), hex.EncodeToString(b), strings.ToUpper(hex.EncodeToString(b)), fmt.Sprintf("% x", b), fmt.Sprintf("%#x", b),
@@ -261,7 +258,7 @@ func (f *failure) Errorf(format string, args ...any) { f.text += fmt.Sprintf(for
 func TestNobodySeesSigningKeys(t *testing.T) {
 	k := rotated(t, newSigningKeys(monday), monday.Add(2*day))
 	s := newSigner(k)
-	id := s.id(typical, "alice") // there is an HMAC with the key
+	id := s.id(typical, "alice") // now there is an HMAC with the key
 	_, ok := s.parse(id, "alice")
 	require.True(t, ok)
 
@@ -270,7 +267,7 @@ func TestNobodySeesSigningKeys(t *testing.T) {
 	clean := func(text, how string) {
 		t.Helper()
 		for _, secret := range secrets {
-			require.False(t, strings.Contains(text, secret), how) // without the text
+			require.False(t, strings.Contains(text, secret), how) // the message must not show the text
 		}
 	}
 	found := func(text string) bool {
@@ -312,7 +309,7 @@ func TestNobodySeesSigningKeys(t *testing.T) {
 		if text, err := yaml.Marshal(x); err == nil {
 			clean(string(text), fmt.Sprintf("YAML of %T", x))
 		}
-		var f failure // which follows pointers
+		var f failure // a failed assertion prints what pointers refer to
 		assert.Equal(&f, "something else", x)
 		assert.Equal(&f, []any{nil}, []any{x})
 		clean(f.text, fmt.Sprintf("failed test of %T", x))

@@ -3,42 +3,37 @@ package broker
 import (
 	"bytes"
 	"context"
-	"errors"
 	"sync"
 )
 
-// Store keeps, under a name, who owns it and one small record. Owners are ordered
-// by their epochs: what an earlier one still tries is refused. Implementations are
-// safe for concurrent use; internal/testing/storetest says in full how they behave.
+// Store keeps, for each name, the epoch of the latest claim and one small record. A Save or
+// Renew with an earlier epoch is refused. Implementations are safe for concurrent use;
+// internal/testing/storetest tests the whole contract.
 //
-// Other errors than ErrFenced, the context's among them, leave open whether the
-// call had its effect, at once or later. A call returns when its context ends. No
-// epoch is 0. Names are not empty and have at most 1 KiB, records at most 1 MiB;
-// the caller and the store share no memory.
+// An error other than ErrFenced, the context's included, leaves open whether the call has
+// had its effect or will have it later. A call returns when its context ends. No epoch is
+// 0. Names have 1 to 1024 bytes, records up to 1 MiB. The caller and the store share no
+// memory.
 type Store interface {
-	// Claim takes ownership of a name. The epoch is larger than that of every
-	// claim before. From then on, no earlier owner can save or renew.
+	// Claim takes ownership of a name. The epoch is larger than those of all earlier
+	// claims, whose owners can neither save nor renew from then on.
 	Claim(ctx context.Context, name string) (epoch uint64, err error)
-	// Load gives the record that was saved last, by whichever owner; nil if none
-	// was, which an empty record is not.
+	// Load returns the record that was saved last, by whichever owner. It returns nil if
+	// none was saved; an empty record is not nil.
 	Load(ctx context.Context, name string) (record []byte, err error)
-	// Save puts a record in place of the last, and returns when it is durable. The
-	// error is ErrFenced, and nothing has changed, if epoch is not that of the
-	// latest claim.
+	// Save replaces the record, and returns when the new one is durable. If epoch is not
+	// that of the latest claim, it changes nothing and returns ErrFenced.
 	Save(ctx context.Context, name string, epoch uint64, record []byte) error
-	// Renew confirms that epoch is that of the latest claim, which was so at some
-	// moment after the call began; else the error is ErrFenced.
+	// Renew confirms that at some moment since the call began, epoch was that of the
+	// latest claim. Otherwise it returns ErrFenced.
 	Renew(ctx context.Context, name string, epoch uint64) error
-	// Watch gives the epochs of later claims as they are made; of several that
-	// come quickly, perhaps only the last. The channel is closed when the
-	// context ends. What was claimed before the call returns may be told too.
+	// Watch sends the epochs of later claims as they are made; of several claims in quick
+	// succession, perhaps only the last. Claims made before Watch returns may be sent too.
+	// The channel is closed when the context ends.
 	Watch(ctx context.Context, name string) (<-chan uint64, error)
 }
 
-// ErrFenced is returned to an owner that another has followed.
-var ErrFenced = errors.New("another owner has taken over")
-
-// Memory is a Store that lasts as long as the process. Its zero value is empty.
+// Memory is a Store that lasts as long as the process. The zero value is an empty store.
 type Memory struct {
 	mu    sync.Mutex
 	names map[string]*entry
@@ -50,8 +45,8 @@ type entry struct {
 	watchers map[chan uint64]struct{}
 }
 
-// entry finds a name's, under the lock.
-func (m *Memory) entry(name string) *entry {
+// lockedEntry returns what is stored of a name. The caller holds the lock.
+func (m *Memory) lockedEntry(name string) *entry {
 	if m.names == nil {
 		m.names = map[string]*entry{}
 	}
@@ -70,7 +65,7 @@ func (m *Memory) Claim(ctx context.Context, name string) (uint64, error) {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	e := m.entry(name)
+	e := m.lockedEntry(name)
 	e.epoch++
 	for c := range e.watchers {
 		Latest(c, e.epoch)
@@ -78,8 +73,8 @@ func (m *Memory) Claim(ctx context.Context, name string) (uint64, error) {
 	return e.epoch, nil
 }
 
-// Latest puts an epoch into a channel of capacity 1, in place of one that nobody
-// has taken. Only one goroutine at a time may do so.
+// Latest sends an epoch to a channel of capacity 1, in place of one that nobody has
+// received. Only one goroutine at a time may send to the channel.
 func Latest(c chan uint64, epoch uint64) {
 	select {
 	case <-c:
@@ -95,7 +90,7 @@ func (m *Memory) Load(ctx context.Context, name string) ([]byte, error) {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return bytes.Clone(m.entry(name).record), nil
+	return bytes.Clone(m.lockedEntry(name).record), nil
 }
 
 // Save implements Store.
@@ -105,11 +100,11 @@ func (m *Memory) Save(ctx context.Context, name string, epoch uint64, record []b
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	e := m.entry(name)
+	e := m.lockedEntry(name)
 	if e.epoch != epoch || epoch == 0 {
 		return ErrFenced
 	}
-	e.record = append([]byte{}, record...) // not nil, also if empty
+	e.record = append([]byte{}, record...) // not nil, even if it is empty
 	return nil
 }
 
@@ -120,7 +115,7 @@ func (m *Memory) Renew(ctx context.Context, name string, epoch uint64) error {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.entry(name).epoch != epoch || epoch == 0 {
+	if m.lockedEntry(name).epoch != epoch || epoch == 0 {
 		return ErrFenced
 	}
 	return nil
@@ -133,7 +128,7 @@ func (m *Memory) Watch(ctx context.Context, name string) (<-chan uint64, error) 
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	e, c := m.entry(name), make(chan uint64, 1)
+	e, c := m.lockedEntry(name), make(chan uint64, 1)
 	e.watchers[c] = struct{}{}
 	context.AfterFunc(ctx, func() {
 		m.mu.Lock()

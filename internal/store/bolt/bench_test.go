@@ -22,7 +22,7 @@ func BenchmarkSave(b *testing.B) {
 	}
 }
 
-// BenchmarkSaveAtOnce is the time that 100 names take together.
+// BenchmarkSaveAtOnce measures 100 names that save at the same time.
 func BenchmarkSaveAtOnce(b *testing.B) {
 	for _, size := range []int{1 << 10, 10 << 10} {
 		b.Run(fmt.Sprintf("100x%dKiB", size>>10), func(b *testing.B) {
@@ -56,7 +56,7 @@ func BenchmarkLoad(b *testing.B) {
 	}
 }
 
-// BenchmarkOpen includes Close.
+// BenchmarkOpen measures Open and Close.
 func BenchmarkOpen(b *testing.B) {
 	path := file(b)
 	s := start(b, path)

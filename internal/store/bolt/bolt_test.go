@@ -40,8 +40,9 @@ func load(t testing.TB, s *Store, name string) string {
 	return string(record)
 }
 
-// inChild runs a test in a process of its own, which may be damaged or killed, and
-// tells that process that it is the one. The parent prepares the path.
+// inChild runs the test again in a child process, whose resource limits and memory may be
+// spoiled. In the parent, it returns child = false after the child has passed. prepare makes
+// the path, in the parent.
 func inChild(t *testing.T, prepare func() string) (path string, child bool) {
 	const env = "KEYBROKER_TEST_CHILD"
 	if path, child = os.LookupEnv(env); child {

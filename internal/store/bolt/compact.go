@@ -8,16 +8,16 @@ import (
 	"github.com/keybroker/keybroker/internal/failpoint"
 )
 
-// compactAbove is the size in bytes from which a file is worth compacting when less
-// than half of it holds something. bbolt never gives space back by itself.
+// compactAbove is the size in bytes above which a file is compacted if less than half of it
+// is in use. bbolt never makes a file smaller.
 const compactAbove = 16 << 20
 
-// compact copies what a file holds into a new one, and puts that in its place. A
-// process that is killed meanwhile leaves either the one or the other under the
-// name, each of them whole.
+// compact copies the content of a file into a new one, and renames that to the path. A
+// process that is killed meanwhile leaves either file under that path, and each of them is
+// complete.
 //
-// If there is no copy to be had, the old file serves on: a disk without space for
-// one must not keep a broker from starting.
+// If the copy fails, the old file stays in use. A disk without space for a copy must not
+// keep a broker from starting.
 func compact(path string, d *disk) (*disk, error) {
 	if d.size <= compactAbove || d.live > d.size/2 {
 		return d, nil
@@ -42,7 +42,7 @@ func compact(path string, d *disk) (*disk, error) {
 	return openDisk(path)
 }
 
-// copyTo makes a copy, durable and checked.
+// copyTo makes a copy, syncs it to the disk and checks that it has the same content.
 func copyTo(temp string, d *disk) error {
 	err := inNew(temp, func(dst *disk) error { return bbolt.Compact(dst.db, d.db, 0) })
 	if err != nil {

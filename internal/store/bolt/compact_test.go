@@ -17,7 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// hollow makes a file of more than 16 MiB that holds little.
+// hollow returns the bytes of a state file of more than 16 MiB of which little is in use.
 func hollow(t *testing.T) []byte {
 	path := file(t)
 	s := start(t, path)
@@ -35,7 +35,8 @@ func hollow(t *testing.T) []byte {
 	return data
 }
 
-// whole opens a file, which is what hollow has made, and small, and stands alone.
+// whole checks that a file has the content of hollow, is compacted, and has no temporary file
+// beside it.
 func whole(t *testing.T, path string) {
 	s := start(t, path)
 	for i := range 20 {
@@ -60,7 +61,7 @@ func TestCompaction(t *testing.T) {
 	whole(t, path)
 }
 
-// TestNoSpaceForCompaction lets the copy fail: the old file serves on.
+// If there is no space for a copy, the old file stays in use.
 func TestNoSpaceForCompaction(t *testing.T) {
 	path, child := inChild(t, func() string {
 		path := file(t)
@@ -68,7 +69,7 @@ func TestNoSpaceForCompaction(t *testing.T) {
 		return path
 	})
 	if !child {
-		whole(t, path) // at the next start there is space
+		whole(t, path) // the next start has space
 		return
 	}
 	limitFiles(t, 8<<10)
@@ -78,7 +79,7 @@ func TestNoSpaceForCompaction(t *testing.T) {
 	require.NoFileExists(t, path+compactSuffix)
 }
 
-// crasher builds a program that failpoints can kill.
+// crasher builds the program testdata/crasher with failpoints.
 func crasher(t *testing.T) string {
 	program := filepath.Join(t.TempDir(), "crasher")
 	out, err := exec.CommandContext(t.Context(), "go", "build", "-tags", "failpoints", "-o", program, "./testdata/crasher").CombinedOutput()
@@ -86,7 +87,7 @@ func crasher(t *testing.T) string {
 	return program
 }
 
-// crash runs it until it is killed, and gives what it printed.
+// crash runs that program until the failpoint kills it, and returns what it printed.
 func crash(t *testing.T, program, failpoint, path string, saves int) string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
@@ -114,7 +115,7 @@ func TestKilled(t *testing.T) {
 	}
 	for _, c := range []struct {
 		failpoint string
-		record    string // of the last save that was made, acknowledged or not
+		record    string // of the last save that had its effect, acknowledged or not
 	}{{"before-save:1", ""}, {"after-save:1", "0"}, {"before-save:4", "2"}, {"after-save:4", "3"}} {
 		t.Run(c.failpoint, func(t *testing.T) {
 			path := file(t)
@@ -126,15 +127,14 @@ func TestKilled(t *testing.T) {
 	}
 }
 
-// TestFileStaysSmall saves a record over and over, as a day of a save each second
-// does. Pages are used again. By and by the gaps between them become more than they
-// were, for which the file doubles once or twice; a whole day, 86,400 saves, was
-// measured to end at 0.5 or 1 MiB. So a small part of the day must end far below what is
-// allowed for all of it.
+// Many saves do not make the file grow, because bbolt uses free pages again. They do become
+// fragmented, so that the file doubles once or twice: a day with one save a second, 86,400
+// saves, was measured to end at 0.5 or 1 MiB. 5,000 saves must end far below the size at
+// which a file is compacted.
 func TestFileStaysSmall(t *testing.T) {
 	path := file(t)
 	s := start(t, path)
-	s.disk.db.NoSync = true // bbolt reuses pages alike
+	s.disk.db.NoSync = true // pages are used again in the same way
 	epoch := claim(t, s, "name")
 	record := bytes.Repeat([]byte("0123456789"), 11<<10)
 	var sizes []int64

@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// sample makes a file that has all kinds of pages, and gives its bytes and content.
+// sample returns the bytes of a file that has all kinds of pages, and its content by name.
 func sample(t *testing.T) (data []byte, content map[string]string) {
 	path := file(t)
 	s := start(t, path)
@@ -31,7 +31,8 @@ func sample(t *testing.T) (data []byte, content map[string]string) {
 	return data, content
 }
 
-// judge opens a damaged file: an error that says what to do, or all that was saved.
+// judge opens a damaged file. Either Open refuses it with an error that says what to do, or
+// the file holds everything that was saved.
 func judge(t *testing.T, path string, data []byte, content map[string]string, what string) (refused bool) {
 	require.NoError(t, os.WriteFile(path, data, 0o600))
 	s, err := Open(path)
@@ -75,7 +76,7 @@ func TestDamagedFile(t *testing.T) {
 		return
 	}
 	data, content := sample(t)
-	used := len(data) / 2 // bbolt's growth is not written to
+	used := len(data) / 2 // bbolt has made the file larger than it needs
 	seed := rand.Uint64()
 	random, refused := rand.New(rand.NewPCG(seed, 0)), 0
 	const variants, page = 300, 4096
@@ -86,7 +87,7 @@ func TestDamagedFile(t *testing.T) {
 		switch i % 6 {
 		case 0, 1, 2:
 			damaged[at] ^= 1 << random.IntN(8)
-		case 3: // in what bbolt itself reads
+		case 3: // in a page header or the start of the elements
 			damaged[from+random.IntN(64)] = byte(random.Uint32())
 		case 4:
 			clear(damaged[from : from+page])
@@ -101,8 +102,8 @@ func TestDamagedFile(t *testing.T) {
 	require.Greater(t, refused, variants/5)
 }
 
-// TestFileCutWhileInUse is about pages that are not there when bbolt reads them
-// from its mapping, which would end the process by SIGBUS.
+// A file that is truncated while it is in use is reported as damaged. Without guard, bbolt's
+// read of a page beyond the end would end the process with SIGBUS.
 func TestFileCutWhileInUse(t *testing.T) {
 	path, child := inChild(t, func() string { return file(t) })
 	if !child {
@@ -127,7 +128,8 @@ func TestFileCutWhileInUse(t *testing.T) {
 	require.Equal(t, "latest", load(t, s, "name"))
 }
 
-// TestBranchIntoItself is a page that bbolt would follow until its stack is full.
+// A branch page that refers to itself is refused. bbolt would follow it until its stack is
+// full.
 func TestBranchIntoItself(t *testing.T) {
 	data, content := sample(t)
 	const page = 4096
@@ -140,7 +142,7 @@ func TestBranchIntoItself(t *testing.T) {
 		}
 		order.PutUint16(header[10:], 1)
 		order.PutUint64(header[headerSize+8:], uint64(id))
-		if judge(t, file(t), damaged, content, fmt.Sprintf("page %d", id)) { // else it is not used any more
+		if judge(t, file(t), damaged, content, fmt.Sprintf("page %d", id)) { // a free page may say anything
 			found++
 		}
 	}

@@ -15,28 +15,28 @@ import (
 	berrors "go.etcd.io/bbolt/errors"
 )
 
-// disk is an open file and what is in it.
+// disk is an open file and its content.
 type disk struct {
 	db    *bbolt.DB
 	file  *os.File // the one that bbolt uses
 	names map[string]entry
 	seal  seal
 	size  int64 // of the file
-	live  int64 // bytes of the pages that hold something
+	live  int64 // bytes in pages that are in use
 }
 
-// entry is what the file says of a name.
+// entry is what the file holds for a name.
 type entry struct {
 	epoch  uint64
 	record []byte // nil if none was saved
 }
 
-// seal is over all entries, and changes with them in one transaction. bbolt's pages
-// have no checksums; a damaged byte in a name, an epoch or a record, and an entry
-// that has vanished, show by it.
+// seal is a checksum over all entries, written in the same transaction as they are. bbolt's
+// pages have no checksums. The seal shows when a name, an epoch or a record is damaged, and
+// when an entry is missing.
 type seal struct{ count, sum uint64 }
 
-// digest is a name's part of the seal's sum.
+// digest is what the entry of a name adds to the sum of the seal.
 func (e entry) digest(name string) uint64 {
 	h := sha256.New()
 	var b [24]byte
@@ -51,8 +51,8 @@ func (e entry) digest(name string) uint64 {
 	return binary.BigEndian.Uint64(h.Sum(nil))
 }
 
-// openDisk checks a file that exists, brings it to the schema of today and reads
-// it. The caller holds the lock.
+// openDisk checks an existing file, migrates it to the current schema and reads it. The
+// caller holds the lock file.
 func openDisk(path string) (d *disk, err error) {
 	d = &disk{names: map[string]entry{}}
 	err = guard(func() error {
@@ -99,7 +99,7 @@ func (d *disk) open(path string) (err error) {
 		NoStatistics: true,
 		OpenFile: func(name string, flag int, mode os.FileMode) (f *os.File, err error) {
 			d.file, err = os.OpenFile(name, flag, mode)
-			if err == nil && flag&os.O_RDWR != 0 { // a copy may be open to others; it signs lease ids
+			if err == nil && flag&os.O_RDWR != 0 { // a restored copy may be readable to others, and it holds the keys that sign lease ids
 				err = d.file.Chmod(mode)
 			}
 			return d.file, err
@@ -111,11 +111,11 @@ func (d *disk) open(path string) (err error) {
 	return err
 }
 
-// lockTimeout is for a program that has the file open without our lock.
+// lockTimeout is how long to wait for a program that has the file open without the lock file.
 const lockTimeout = 100 * time.Millisecond
 
-// create makes an empty file. Until it is whole it has another name, so that an
-// empty or half-written state file is always a damaged one.
+// create makes an empty state file. It has a temporary name until it is complete, so that
+// an empty or incomplete file under the path is always a damaged one.
 func create(path string) error {
 	temp := path + newSuffix
 	err := inNew(temp, func(d *disk) error { return migrate(d.db, true) })
@@ -129,7 +129,7 @@ func create(path string) error {
 	return syncDir(path)
 }
 
-// inNew fills a file that does not exist yet, and makes it durable.
+// inNew makes a file, fills it and closes it, which syncs it to the disk.
 func inNew(path string, fill func(*disk) error) error {
 	d := &disk{}
 	err := guard(func() error {
@@ -156,13 +156,13 @@ func syncDir(path string) error {
 	return errors.Join(dir.Sync(), dir.Close())
 }
 
-// Temporary files, which stand beside the state file.
+// Suffixes of temporary files beside the state file.
 const (
 	newSuffix     = ".new"
 	compactSuffix = ".compact"
 )
 
-// tidy removes what a process that was killed has left.
+// tidy removes the temporary files of a process that was killed.
 func tidy(path string) error {
 	for _, suffix := range []string{newSuffix, compactSuffix} {
 		if err := os.Remove(path + suffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -179,9 +179,9 @@ func (d *disk) close() error {
 	return d.db.Close()
 }
 
-// abandon lets go of a file after an error. A panic may have left bbolt with its
-// locks held: its mapping is given up for lost then, and since that would keep the
-// lock on the file, this is released by hand.
+// abandon closes a file after an error. After a panic, bbolt may still hold its own locks,
+// and closing it could block. Then its memory mapping is leaked, and only the lock on the
+// file is released and the file closed.
 func (d *disk) abandon(cause error) {
 	if !errors.As(cause, new(panicked)) {
 		_ = guard(d.close)
@@ -192,14 +192,14 @@ func (d *disk) abandon(cause error) {
 	}
 }
 
-// panicked is what bbolt panicked with. To whoever asks, the file is damaged.
+// panicked is the value of a panic of bbolt. It wraps ErrCorrupt.
 type panicked struct{ value any }
 
 func (p panicked) Error() string { return fmt.Sprintf("%v: %v", ErrCorrupt, p.value) }
 func (p panicked) Unwrap() error { return ErrCorrupt }
 
-// guard turns a panic of bbolt's, also one because a page could not be read from
-// the disk, into an error.
+// guard calls f and turns a panic of bbolt into an error. That includes the fault when a
+// page of the memory mapping cannot be read from the disk.
 func guard(f func() error) (err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {

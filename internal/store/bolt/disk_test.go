@@ -21,8 +21,8 @@ import (
 	"github.com/keybroker/keybroker/internal/broker"
 )
 
-// limitFiles lets the system refuse to this process what makes a file larger, as a
-// full disk does.
+// limitFiles makes the system refuse to enlarge a file beyond a size, as a full disk does. It
+// holds for the whole process.
 func limitFiles(t *testing.T, size uint64) (lift func()) {
 	signal.Ignore(syscall.SIGXFSZ)
 	var limit syscall.Rlimit
@@ -79,8 +79,8 @@ func TestNoSpaceForANewFile(t *testing.T) {
 	require.NoError(t, s.Close())
 }
 
-// TestStalledDisk holds bbolt's write lock, which to the store is a disk that does
-// not answer.
+// Calls return when their context ends although the disk does not answer. The test stalls
+// the writer with bbolt's write lock.
 func TestStalledDisk(t *testing.T) {
 	s := start(t, file(t))
 	epoch := claim(t, s, "name")
@@ -115,7 +115,8 @@ func TestStalledDisk(t *testing.T) {
 	require.Equal(t, "after", load(t, s, "name"))
 }
 
-// TestFailedWrite takes bbolt's file away, so that a write fails without an effect.
+// A write that fails without an effect is followed by a reopened file. The test closes
+// bbolt's file to make the write fail.
 func TestFailedWrite(t *testing.T) {
 	s := start(t, file(t))
 	first := claim(t, s, "name")
@@ -132,8 +133,8 @@ func TestFailedWrite(t *testing.T) {
 	require.Equal(t, "before", load(t, s, "name"))
 }
 
-// TestUnknownClaimThatLanded changes the file while the store does not know it, as
-// a commit does of which only the last fsync failed.
+// A claim whose outcome was unknown fences the earlier owner if it took effect. The test
+// changes the file without the store's knowledge, as a commit does whose last fsync fails.
 func TestUnknownClaimThatLanded(t *testing.T) {
 	s := start(t, file(t))
 	first := claim(t, s, "name")
@@ -148,7 +149,7 @@ func TestUnknownClaimThatLanded(t *testing.T) {
 	require.Equal(t, first+2, claim(t, s, "name"))
 }
 
-// TestSaversShareTransactions counts transactions by bbolt's ids.
+// Saves at the same time share transactions, which bbolt numbers.
 func TestSaversShareTransactions(t *testing.T) {
 	s := start(t, file(t))
 	const savers = 100
@@ -170,7 +171,7 @@ func TestSaversShareTransactions(t *testing.T) {
 	for _, name := range names {
 		all.Go(func() { assert.NoError(t, s.Save(t.Context(), name, 1, []byte("x"))) })
 	}
-	// All stand in line when each has nothing left to do.
+	// Wait until all calls wait for the writer.
 	require.Eventually(t, func() bool { return inCall() >= savers }, patience, time.Millisecond)
 	require.NoError(t, stall.Rollback())
 	all.Wait()

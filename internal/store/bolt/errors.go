@@ -6,24 +6,24 @@ import (
 )
 
 var (
-	// ErrInUse is returned by Open when another process, or another Store of this
-	// one, has the file.
+	// ErrInUse is returned by Open when another process, or another Store in this process,
+	// has the file open.
 	ErrInUse = errors.New("another keybroker uses this file")
 	// ErrNewer is returned by Open for a file that a newer keybroker has written.
 	ErrNewer = errors.New("a newer keybroker has written this file")
-	// ErrCorrupt is returned for a file that does not hold what was written to it.
+	// ErrCorrupt is returned when the file does not hold what was written to it.
 	ErrCorrupt = errors.New("the file is damaged")
 	// ErrClosed is returned by every call after Close.
 	ErrClosed = errors.New("the store is closed")
 )
 
-// corrupt says what is wrong inside a file. Where it is, and what to do, is added
-// by located.
+// corrupt returns an ErrCorrupt that says what is wrong inside the file. located adds the
+// path and what to do.
 func corrupt(format string, args ...any) error {
 	return fmt.Errorf("%w: %s", ErrCorrupt, fmt.Sprintf(format, args...))
 }
 
-// located names the file, and what somebody who runs a broker can do.
+// located adds the path of the file to an error, and what an operator can do about it.
 func located(path string, err error) error {
 	what := "make sure that the disk has space and that keybroker may read and write the file and its directory"
 	switch {

@@ -4,8 +4,8 @@ package bolt
 
 import "os"
 
-// lock leaves it to bbolt's own lock, which is on the state file, where there is
-// no flock.
+// lock only makes the lock file, because this system has no flock. What excludes other
+// processes is bbolt's own lock on the state file.
 func lock(path string) (*os.File, error) {
 	return os.OpenFile(path+".lock", os.O_RDWR|os.O_CREATE, 0o600)
 }

@@ -14,16 +14,16 @@ const (
 	lockPoll = 10 * time.Millisecond
 )
 
-// lock takes the file beside the state file that says who uses it. The lock of
-// bbolt is on the state file itself, which compaction replaces; this one stays the
-// same file for good. The kernel releases it when the process ends, however it ends.
+// lock takes an exclusive lock on the lock file beside the state file. bbolt's own lock is
+// not enough, because it is on the state file, which compaction replaces. The kernel
+// releases the lock when the process ends, however it ends.
 func lock(path string) (*os.File, error) {
 	f, err := os.OpenFile(path+".lock", os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, err
 	}
-	// A process that this one has just started holds the lock of a Store that was
-	// closed meanwhile, until it runs its own program: hence a few tries.
+	// Several attempts are needed: a child process that was forked while an earlier Store
+	// was open holds that Store's lock until it executes its own program.
 	for end := time.Now().Add(lockWait); ; time.Sleep(lockPoll) {
 		err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 		switch {
@@ -40,9 +40,9 @@ func lock(path string) (*os.File, error) {
 	}
 }
 
-// unlock releases a lock that lock or bbolt has taken.
+// unlock releases a lock that lock or bbolt took.
 func unlock(f *os.File) {
-	if raw, err := f.SyscallConn(); err == nil { // not if it is closed
+	if raw, err := f.SyscallConn(); err == nil { // fails if the file is closed
 		_ = raw.Control(func(fd uintptr) { _ = syscall.Flock(int(fd), syscall.LOCK_UN) })
 	}
 }

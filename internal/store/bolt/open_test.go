@@ -17,7 +17,7 @@ import (
 func TestFileAndDirectoryAreForOurEyesOnly(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "a", "b", "state.db")
 	require.NoError(t, start(t, path).Close())
-	require.NoError(t, os.Chmod(path, 0o644)) // as that of a copy may be
+	require.NoError(t, os.Chmod(path, 0o644)) // as a restored copy may be
 	start(t, path)
 	for name, mode := range map[string]os.FileMode{path: 0o600, path + ".lock": 0o600, filepath.Dir(path): 0o700} {
 		info, err := os.Stat(name)
@@ -33,14 +33,14 @@ func TestSecondOpenerIsRefused(t *testing.T) {
 		return path
 	})
 	if !child {
-		_, err := Open(path) // the same process is another one too
+		_, err := Open(path) // from the same process
 		require.ErrorIs(t, err, ErrInUse)
 		return
 	}
 	_, err := Open(path)
 	require.ErrorIs(t, err, ErrInUse)
 	require.EqualError(t, err, "state file "+path+": another keybroker uses this file; stop the other one, or give this one a file of its own")
-	require.NoError(t, os.Remove(path+".lock")) // somebody tidies up
+	require.NoError(t, os.Remove(path+".lock")) // somebody deletes the lock file
 	_, err = Open(path)
 	require.ErrorIs(t, err, ErrInUse)
 }
@@ -88,7 +88,8 @@ func TestLinkIsFollowed(t *testing.T) {
 	require.ErrorIs(t, err, ErrInUse)
 }
 
-// TestNoAccess runs in a process without root's rights, who may write anywhere.
+// Files without access rights are reported as such. The child process gives up root's
+// rights, because root may write anywhere.
 func TestNoAccess(t *testing.T) {
 	const nobody = 65534
 	path, child := inChild(t, func() string {
@@ -147,8 +148,7 @@ func TestLeftoversAreRemoved(t *testing.T) {
 	require.Len(t, entries, 2, "the file and its lock")
 }
 
-// TestLockFile is what keeps two processes apart while one makes or replaces the
-// file.
+// The lock file alone keeps a second process out, even while there is no state file.
 func TestLockFile(t *testing.T) {
 	path := file(t)
 	held, err := lock(path)

@@ -8,8 +8,8 @@ import (
 	"go.etcd.io/bbolt"
 )
 
-// The buckets. A name has an epoch from its first claim on, and a record from its
-// first save on.
+// The buckets and their keys. A name has an epoch since its first claim, and a record since
+// its first save.
 var (
 	metaBucket    = []byte("meta")
 	epochsBucket  = []byte("epochs")  // name → epoch, 8 bytes
@@ -19,8 +19,8 @@ var (
 	sealKey   = []byte("seal")   // count and sum, 8 bytes each
 )
 
-// migrations bring a file from the version that is their index to the next. Those
-// that have been released do not change any more.
+// migrations[v] brings a file from schema version v to v+1. A migration that was released
+// must not change any more.
 var migrations = []func(*bbolt.Tx) error{
 	func(tx *bbolt.Tx) error {
 		for _, name := range [][]byte{metaBucket, epochsBucket, recordsBucket} {
@@ -32,7 +32,7 @@ var migrations = []func(*bbolt.Tx) error{
 	},
 }
 
-// version is that of the file, 0 if it has never been migrated.
+// version returns the schema version of a file, 0 for a new one.
 func version(tx *bbolt.Tx) (uint64, error) {
 	b := tx.Bucket(metaBucket)
 	if b == nil {
@@ -45,8 +45,8 @@ func version(tx *bbolt.Tx) (uint64, error) {
 	return binary.BigEndian.Uint64(v), nil
 }
 
-// migrate applies what is missing in one transaction; an up-to-date file is not
-// written to.
+// migrate applies the missing migrations in one transaction. It does not write to a file
+// that needs none.
 func migrate(db *bbolt.DB, isNew bool) error {
 	var from uint64
 	if err := db.View(func(tx *bbolt.Tx) (err error) {
@@ -74,7 +74,7 @@ func migrate(db *bbolt.DB, isNew bool) error {
 	}
 }
 
-// read fills names and seal from the file, and checks one by the other.
+// read reads all entries of the file and checks them against its seal.
 func (d *disk) read(tx *bbolt.Tx) error {
 	m, epochs, records := tx.Bucket(metaBucket), tx.Bucket(epochsBucket), tx.Bucket(recordsBucket)
 	if epochs == nil || records == nil {
@@ -118,8 +118,8 @@ func (s seal) bytes() []byte {
 
 func putSeal(tx *bbolt.Tx, s seal) error { return tx.Bucket(metaBucket).Put(sealKey, s.bytes()) }
 
-// write puts entries in place of those that the file has. When it returns without
-// an error they are durable, and names and seal are still the old ones.
+// write replaces entries in the file and returns the seal that goes with them. Without an
+// error the entries are durable. It leaves d.names and d.seal to the caller.
 func (d *disk) write(changed map[string]entry) (next seal, err error) {
 	next = d.seal
 	err = d.db.Update(func(tx *bbolt.Tx) error {
@@ -140,8 +140,8 @@ func (d *disk) write(changed map[string]entry) (next seal, err error) {
 	return next, err
 }
 
-// replace writes what differs, provided that the epoch is still the one by which
-// it was decided.
+// replace writes what differs between two entries of a name. It fails if the epoch in the
+// file is not the one that the decision was based on.
 func replace(tx *bbolt.Tx, name string, was, is entry) error {
 	epochs, key := tx.Bucket(epochsBucket), []byte(name)
 	var stored uint64

@@ -1,12 +1,25 @@
-// Package bolt keeps the records of a broker in one file, by way of bbolt.
+// Package bolt keeps the records of a broker in one bbolt file.
 //
-// What the file holds is also in memory, from where Load and Renew answer. One
-// goroutine writes. All calls that wait for it when it is free share a transaction,
-// and so an fsync: a hundred pools that save at once cost two.
+// The whole content of the file is also in memory, from where Load and Renew answer. One
+// goroutine, the writer, changes both. It writes all requests that wait for it in one
+// transaction, which costs one fsync: if a hundred pools save at the same time, the first
+// is written alone and the others together.
 //
-// After a write that failed nobody knows what the file holds. It is closed then,
-// opened and checked anew, and calls fail until that has worked; nothing else is
-// needed once the disk has space again.
+// After a failed write it is unknown what the file holds. The writer then closes the file,
+// opens it again and checks it. Calls fail until that succeeds, which needs nobody's help
+// once the cause, such as a full disk, is gone.
+//
+// Where to find what:
+//
+//	store.go    Store: what a broker calls
+//	writer.go   the writer: batches, decisions, failures
+//	watch.go    watches of later claims
+//	disk.go     the open file: open, create, close, panics of bbolt
+//	schema.go   the buckets in the file, migrations, reading and writing entries
+//	verify.go   the check of bbolt's pages before bbolt follows them
+//	compact.go  making a file smaller at the start
+//	lock_*.go   the lock that keeps other processes out
+//	errors.go   the errors, and what to do about them
 package bolt
 
 import (
@@ -23,37 +36,36 @@ import (
 	"github.com/keybroker/keybroker/internal/failpoint"
 )
 
-// MaxName is the most bytes that a name has.
+// MaxName is the largest size of a name in bytes.
 const MaxName = 1 << 10
 
 // Store is a broker.Store in a file that no other process uses.
 //
-// Every method but Close returns when its context ends, however long the disk
-// takes; what it had begun may then still happen. A call that fails for another
-// reason than broker.ErrFenced leaves its outcome open too.
+// Every method except Close returns when its context ends, however long the disk takes.
+// What the call asked for may still happen then, as after any error other than
+// broker.ErrFenced.
 type Store struct {
 	path     string
 	lock     *os.File
-	requests chan *request // unbuffered: whoever gives up before it is taken has done nothing
+	requests chan *request // unbuffered, so that a request that is given up before the writer takes it has no effect
 	closing  chan struct{}
-	closed   chan struct{} // the writer has ended
+	closed   chan struct{} // closed when the writer has ended
 	close    func() error
 
-	disk *disk // the writer's; nil after a failure
+	disk *disk // used by the writer only; nil after a failure
 
 	mu      sync.Mutex
-	names   map[string]entry // changed by the writer only, under mu
-	failed  error            // why names may not be what the file says
+	names   map[string]entry // what the file holds; only the writer changes it, and holds mu then
+	failed  error            // why names may differ from what the file holds
 	watches watches
 }
 
-// Open opens the file, or makes it, with mode 0600, and its directory, with mode
-// 0700, if there is none. It reads all of it, and refuses a file that another
-// process uses (ErrInUse), that a newer keybroker has written (ErrNewer) or that is
-// damaged (ErrCorrupt). A file of more than 16 MiB of which more than half is unused
-// is made smaller.
+// Open opens the file and reads all of it. If there is none, it makes one with mode 0600,
+// and its directory with mode 0700. It refuses a file that another process uses
+// (ErrInUse), that a newer keybroker has written (ErrNewer), or that is damaged
+// (ErrCorrupt). It compacts a file of more than 16 MiB of which more than half is unused.
 //
-// A lock file stands beside it, under its name and ".lock", also after Close.
+// Beside the file there is a lock file with the suffix ".lock", which stays after Close.
 func Open(path string) (*Store, error) {
 	s, err := open(path)
 	if err != nil {
@@ -67,7 +79,7 @@ func open(path string) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	// What is renamed must be the file itself, not a link to it.
+	// Compaction renames a file to this path, which must replace the file and not a link.
 	if real, err := filepath.EvalSymlinks(path); err == nil {
 		path = real
 	}
@@ -109,9 +121,9 @@ func openLocked(path string) (*disk, error) {
 	return compact(path, d)
 }
 
-// Close waits for the write under way, however long the disk takes, and lets go of
-// the file. Calls that wait return ErrClosed. Watches go on until their contexts
-// end, and hear nothing more. Later calls of Close change nothing.
+// Close waits for the write under way, however long the disk takes, and closes the file.
+// Calls that wait for the writer return ErrClosed. Watches stay open until their contexts
+// end, but receive nothing more. Further calls of Close do nothing.
 func (s *Store) Close() error { return s.close() }
 
 func (s *Store) end() error {
@@ -132,11 +144,11 @@ func (s *Store) Claim(ctx context.Context, name string) (uint64, error) {
 	return s.call(ctx, &request{name: name, claim: true})
 }
 
-// Save implements broker.Store. It returns when the record has reached the disk.
+// Save implements broker.Store. It returns after the fsync.
 func (s *Store) Save(ctx context.Context, name string, epoch uint64, record []byte) error {
 	failpoint.At("before-save")
-	// The record is copied because the write may go on when the caller is told that
-	// its time is over. It is never nil: an empty record is one.
+	// The record is copied, because the writer may still read it after the caller's context
+	// has ended. The copy is not nil, because an empty record is a record.
 	_, err := s.call(ctx, &request{name: name, epoch: epoch, record: append([]byte{}, record...)})
 	if err == nil {
 		failpoint.At("after-save")
@@ -150,8 +162,8 @@ func (s *Store) Load(ctx context.Context, name string) ([]byte, error) {
 	return bytes.Clone(e.record), err
 }
 
-// Renew implements broker.Store. It does not touch the disk: nobody else claims in
-// a file that this process has locked.
+// Renew implements broker.Store. It does not touch the disk, because no other process can
+// claim in a file that this process has locked.
 func (s *Store) Renew(ctx context.Context, name string, epoch uint64) error {
 	e, err := s.look(ctx, name)
 	if err == nil && (e.epoch != epoch || epoch == 0) {
@@ -172,7 +184,7 @@ func (s *Store) look(ctx context.Context, name string) (entry, error) {
 	return s.names[name], nil
 }
 
-// usable says whether a call has any prospect.
+// usable returns why a call cannot succeed, or nil.
 func (s *Store) usable(ctx context.Context, name string) error {
 	select {
 	case <-s.closing:

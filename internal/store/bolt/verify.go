@@ -7,10 +7,10 @@ import (
 	"io"
 )
 
-// bbolt trusts its pages: a damaged one makes it panic, read outside of its
-// mapping or recurse without end, partly in goroutines of its own, where nobody
-// can recover. So every page that it would follow is checked before it sees the
-// file, with ordinary reads. The layout is that of bbolt's version 2:
+// bbolt trusts its pages. A damaged page makes it panic, read outside of its memory mapping
+// or recurse without end, and partly in goroutines of its own, where we cannot recover. So
+// every page that bbolt would follow is checked with ordinary reads before bbolt opens the
+// file. The layout is that of bbolt's file version 2:
 //
 //	page:   id 8, flags 2, count 2, overflow 4 (further pages), then elements
 //	meta:   magic 4, version 4, page size 4, flags 4, root 8, sequence 8,
@@ -18,8 +18,8 @@ import (
 //	branch: count × (position 4, key size 4, child 8), then keys
 //	leaf:   count × (flags 4, position 4, key size 4, value size 4), then data
 //
-// Positions count from the start of their own element; integers are in the order
-// of the machine.
+// Positions count from the start of their element. Integers are in the byte order of the
+// machine.
 const (
 	headerSize  = 16
 	metaSize    = 64
@@ -36,24 +36,24 @@ const (
 
 var order = binary.NativeEndian
 
-// meta is what one of the two first pages says. They are written in turns.
+// meta is the content of one of the first two pages, which bbolt writes in turn.
 type meta struct {
 	pageSize, root, freelist, end, txid uint64
 }
 
-// verifier walks over the pages of a file.
+// verifier checks the pages of a file.
 type verifier struct {
 	file io.ReaderAt
 	meta
 	used map[uint64]bool
 }
 
-// verify checks the pages that the latest transaction reaches, and gives how many
-// bytes they take.
+// verify checks all pages that the latest transaction reaches, and returns how many bytes
+// they take.
 //
-// bbolt would go back to the transaction before if the latest meta page were
-// damaged, and an acknowledged Save or Claim would be gone without a word: both have
-// to be whole. A crash does not tear them, since each lies within one sector.
+// Both meta pages must be good. If the latest one is damaged, bbolt silently continues with
+// the transaction before, and an acknowledged Save or Claim is lost. A crash does not damage
+// a meta page, because each is written within one sector.
 func verify(file io.ReaderAt, size int64) (live int64, err error) {
 	first, err := readMeta(file, 0, 0)
 	if err != nil {
@@ -116,7 +116,7 @@ func readAt(file io.ReaderAt, b []byte, at int64) error {
 	}
 }
 
-// page reads a page with all that belongs to it, once.
+// page reads a page with its overflow pages, and fails if one of them was read before.
 func (v *verifier) page(id uint64) ([]byte, error) {
 	if id < 2 || id >= v.end {
 		return nil, corrupt("page %d of %d", id, v.end)
@@ -139,11 +139,15 @@ func (v *verifier) page(id uint64) ([]byte, error) {
 	return b, readAt(v.file, b, int64(id*v.pageSize))
 }
 
-// bounds are those of the keys below a page: from low, and less than high; nil is
-// no bound.
+// bounds are the bounds of the keys below a page: at least low and less than high. Nil is no
+// bound.
 type bounds struct{ low, high []byte }
 
-// tree checks a page and what lies below it.
+func (b *bounds) contain(key []byte) bool {
+	return bytes.Compare(key, b.low) >= 0 && (b.high == nil || bytes.Compare(key, b.high) < 0)
+}
+
+// tree checks a page and all pages below it.
 func (v *verifier) tree(id uint64, within bounds) error {
 	b, err := v.page(id)
 	if err != nil {
@@ -152,7 +156,7 @@ func (v *verifier) tree(id uint64, within bounds) error {
 	return v.elements(id, b, within)
 }
 
-// elements checks those of a branch or a leaf, which may lie within a value.
+// elements checks the elements of a branch or leaf page, which may be inside a value.
 func (v *verifier) elements(id uint64, page []byte, within bounds) error {
 	flags, count := order.Uint16(page[8:]), int(order.Uint16(page[10:]))
 	if flags != leafFlag && flags != branchFlag || flags == branchFlag && count == 0 || headerSize+count*elementSize > len(page) {
@@ -164,8 +168,7 @@ func (v *verifier) elements(id uint64, page []byte, within bounds) error {
 		if err != nil {
 			return corrupt("page %d: %v", id, err)
 		}
-		if i > 0 && bytes.Compare(before, key) >= 0 ||
-			bytes.Compare(key, within.low) < 0 || within.high != nil && bytes.Compare(key, within.high) >= 0 {
+		if i > 0 && bytes.Compare(before, key) >= 0 || !within.contain(key) {
 			return corrupt("page %d: keys are out of order", id)
 		}
 		before = key
@@ -178,21 +181,20 @@ func (v *verifier) elements(id uint64, page []byte, within bounds) error {
 					return corrupt("page %d: %v", id, err)
 				}
 			}
-			if err := v.tree(order.Uint64(e[8:]), below); err != nil {
-				return err
-			}
+			err = v.tree(order.Uint64(e[8:]), below)
 		case order.Uint32(e) == 1:
-			if err := v.bucket(id, value); err != nil {
-				return err
-			}
+			err = v.bucket(id, value)
 		case order.Uint32(e) != 0:
-			return corrupt("page %d: an element of unknown kind", id)
+			err = corrupt("page %d: an element of unknown kind", id)
+		}
+		if err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-// element gives the key and, in a leaf, the value.
+// element returns the key of an element and, in a leaf, its value.
 func element(page []byte, i int) (key, value []byte, err error) {
 	at := headerSize + i*elementSize
 	e := page[at:]
@@ -221,8 +223,7 @@ func (v *verifier) bucket(id uint64, value []byte) error {
 	return v.elements(id, value[bucketSize:], bounds{})
 }
 
-// freelist checks that no page that is used counts as free: bbolt would write over
-// it.
+// freelist checks that no page in use is listed as free, because bbolt would overwrite it.
 func (v *verifier) freelist() error {
 	if v.meta.freelist == noFreelist {
 		return nil

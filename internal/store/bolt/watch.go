@@ -6,10 +6,10 @@ import (
 	"github.com/keybroker/keybroker/internal/broker"
 )
 
-// watches are the channels of those who watch a name.
+// watches are, for each name, the channels of those who watch it.
 type watches map[string]map[chan uint64]struct{}
 
-// tell passes on a later epoch than the one before.
+// tell sends an epoch to those who watch a name, if it is later than before.
 func (w watches) tell(name string, before, epoch uint64) {
 	if epoch <= before {
 		return

@@ -21,10 +21,10 @@ type answer struct {
 	err   error
 }
 
-// maxBatch bounds the bytes of the records that share a transaction.
+// maxBatch is the size in bytes at which a batch of records takes no further request.
 const maxBatch = 32 << 20
 
-// call hands a request to the writer and waits for what became of it.
+// call passes a request to the writer and waits for the answer.
 func (s *Store) call(ctx context.Context, r *request) (uint64, error) {
 	if err := s.usable(ctx, r.name); err != nil {
 		return 0, err
@@ -45,7 +45,7 @@ func (s *Store) call(ctx context.Context, r *request) (uint64, error) {
 	}
 }
 
-// write serves requests until the store is closed.
+// write is the writer. It serves requests until the store is closed.
 func (s *Store) write() {
 	defer close(s.closed)
 	for {
@@ -58,7 +58,7 @@ func (s *Store) write() {
 	}
 }
 
-// waiting adds the requests of all others that wait now.
+// waiting adds all requests that wait now to a batch, up to maxBatch.
 func (s *Store) waiting(batch []*request) []*request {
 	for size := len(batch[0].record); size < maxBatch; {
 		select {
@@ -72,9 +72,9 @@ func (s *Store) waiting(batch []*request) []*request {
 	return batch
 }
 
-// serve decides on a batch in the order of its requests, writes what has changed in
-// one transaction, and answers. If that fails nobody hears what was decided, since
-// one decision may rest on another that has not come about.
+// serve decides on the requests of a batch in their order, writes the changes in one
+// transaction, and answers. If the write fails, all requests get its error, because each
+// decision may depend on an earlier one of the batch.
 func (s *Store) serve(batch []*request) {
 	answers, changed := make([]answer, len(batch)), map[string]entry{}
 	err := s.reopen()
@@ -95,7 +95,8 @@ func (s *Store) serve(batch []*request) {
 	}
 }
 
-// decide gives a request's answer, given what those before it in the batch change.
+// decide returns the answer to a request and adds its change to changed, which has the
+// changes of the earlier requests of the batch.
 func (s *Store) decide(r *request, changed map[string]entry) answer {
 	e, ok := changed[r.name]
 	if !ok {
@@ -113,7 +114,7 @@ func (s *Store) decide(r *request, changed map[string]entry) answer {
 	return answer{epoch: e.epoch}
 }
 
-// commit makes changes durable first, and then shows them.
+// commit makes changes durable, and after that visible to Load, Renew and Watch.
 func (s *Store) commit(changed map[string]entry) error {
 	if len(changed) == 0 {
 		return nil
@@ -136,18 +137,18 @@ func (s *Store) commit(changed map[string]entry) error {
 	return nil
 }
 
-// fail gives up the open file after a write whose outcome nobody knows, and tries at
-// once to find out.
+// fail abandons the open file after a write whose outcome is unknown, and tries to open it
+// again at once.
 func (s *Store) fail(err error) {
 	s.mu.Lock()
 	s.failed = err
 	s.mu.Unlock()
 	s.disk.abandon(err)
 	s.disk = nil
-	_ = s.reopen() // else the next request tries again
+	_ = s.reopen() // if this fails, the next request tries again
 }
 
-// reopen opens the file anew if a write has failed.
+// reopen opens and checks the file again if a write has failed.
 func (s *Store) reopen() error {
 	if s.disk != nil {
 		return nil

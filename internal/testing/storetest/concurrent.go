@@ -44,13 +44,13 @@ func claimsAtOnce(t *testing.T, s broker.Store) {
 	require.Greater(t, claim(t, s, name), last)
 }
 
-// stamp fills a record with an epoch and a number, over and over.
+// stamp returns a record that consists of an epoch and a number, repeated.
 func stamp(epoch, number uint64) []byte {
 	b := binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(nil, epoch), number)
 	return bytes.Repeat(b, 500)
 }
 
-// readStamp gives them back, if the record is of one piece.
+// readStamp returns the epoch and number of a record, and checks that all repetitions agree.
 func readStamp(t assert.TestingT, record []byte) (epoch, number uint64) {
 	if len(record) == 0 {
 		return 0, 0
@@ -60,7 +60,7 @@ func readStamp(t assert.TestingT, record []byte) (epoch, number uint64) {
 	return epoch, number
 }
 
-// accepted is the last record that an owner saved.
+// accepted is what the last record that was saved without an error says.
 type accepted struct{ epoch, number uint64 }
 
 func saversAtOnce(t *testing.T, s broker.Store) {
@@ -89,7 +89,7 @@ func saversAtOnce(t *testing.T, s broker.Store) {
 	require.Equal(t, latest, accepted{epoch, number})
 }
 
-// own claims and saves a few times, until it is fenced.
+// own claims once and saves three times, or until it is fenced.
 func own(t *testing.T, s broker.Store, name string) (last accepted, ok bool) {
 	epoch, err := s.Claim(t.Context(), name)
 	if !assert.NoError(t, err) {
@@ -108,7 +108,8 @@ func own(t *testing.T, s broker.Store, name string) (last accepted, ok bool) {
 	return last, ok
 }
 
-// inOrder loads until it is told to end: no record is older than the one before.
+// inOrder loads until done is closed, and checks that no record is older than the one loaded
+// before.
 func inOrder(t *testing.T, s broker.Store, name string, done <-chan struct{}) {
 	var before accepted
 	for {

@@ -9,14 +9,14 @@ import (
 	"github.com/keybroker/keybroker/internal/broker"
 )
 
-// Durable is a store that can be closed and opened again.
+// Durable is a store that can be closed and opened again with its content.
 type Durable interface {
 	broker.Store
 	Close() error
 }
 
-// RunDurable holds what a store promises beyond the life of a process. Open opens
-// the one that is kept in a directory, or makes it.
+// RunDurable tests what a store promises beyond the life of a process. open opens the store
+// in a directory, and makes it if there is none.
 func RunDurable(t *testing.T, open func(t *testing.T, dir string) Durable) {
 	t.Run("what was acknowledged is there", func(t *testing.T) { acknowledged(t, open) })
 	t.Run("epochs go on rising", func(t *testing.T) { epochsGoOn(t, open) })

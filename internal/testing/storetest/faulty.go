@@ -11,7 +11,7 @@ import (
 // Op is a method of broker.Store.
 type Op int
 
-// The methods, as Faulty names them.
+// The methods of broker.Store.
 const (
 	Claim Op = iota
 	Load
@@ -20,24 +20,23 @@ const (
 	Watch
 )
 
-// ErrInjected is what a call fails with when a Fault names no other error.
+// ErrInjected is the error of a call whose Fault names no other.
 var ErrInjected = errors.New("injected fault")
 
 // Fault is what goes wrong with one call.
 type Fault struct {
-	// After lets the call take effect first, so that its caller cannot know; else
-	// it has none.
+	// After makes the fault occur after the call has had its effect, which its caller
+	// cannot know. Otherwise the call has no effect.
 	After bool
-	// Err is what the caller hears; ErrInjected if it is nil and Until is too.
+	// Err is what the call returns; ErrInjected if Err and Until are both nil.
 	Err error
-	// Until, if not nil, stalls the call until it is closed; then it goes on, and
-	// fails only if Err is set. If its context ends first, the caller hears that,
-	// and nothing more happens.
+	// Until, if not nil, stalls the call until the channel is closed. Then the call goes
+	// on, and fails only if Err is set. If its context ends first, the call returns the
+	// context's error and has no further effect.
 	Until <-chan struct{}
 }
 
-// Faulty is a store with faults, as a test orders them. It is safe for concurrent
-// use.
+// Faulty is a store with the faults that a test orders. It is safe for concurrent use.
 type Faulty struct {
 	store broker.Store
 
@@ -48,42 +47,42 @@ type Faulty struct {
 	stalled int
 }
 
-// NewFaulty wraps a store; there are no faults until some are ordered.
+// NewFaulty wraps a store. It has no faults until some are ordered.
 func NewFaulty(store broker.Store) *Faulty {
 	return &Faulty{store: store, next: map[Op][]Fault{}, always: map[Op]*Fault{}, calls: map[Op]int{}}
 }
 
-// Next orders faults for the next calls of a method, one each, behind those that
-// are ordered already.
+// Next orders faults for the next calls of a method, one for each call, after those that
+// were ordered before.
 func (f *Faulty) Next(op Op, faults ...Fault) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.next[op] = append(f.next[op], faults...)
 }
 
-// Always orders a fault for every call of a method for which Next has none. Nil
-// ends it.
+// Always orders a fault for every call of a method for which Next has ordered none. Nil
+// ends that.
 func (f *Faulty) Always(op Op, fault *Fault) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.always[op] = fault
 }
 
-// Calls is how many calls of a method have begun.
+// Calls returns how many calls of a method have begun.
 func (f *Faulty) Calls(op Op) int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.calls[op]
 }
 
-// Stalled is how many calls stall now.
+// Stalled returns how many calls are stalled now.
 func (f *Faulty) Stalled() int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.stalled
 }
 
-// begin counts a call and gives its fault, nil if it has none.
+// begin counts a call and returns its fault, or nil.
 func (f *Faulty) begin(op Op) *Fault {
 	f.mu.Lock()
 	defer f.mu.Unlock()

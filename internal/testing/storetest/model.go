@@ -13,20 +13,20 @@ import (
 	"github.com/keybroker/keybroker/internal/broker"
 )
 
-// world is a state that a name may be in. After a call whose outcome is unknown
-// there are several.
+// world is a state that a name may be in. After a call whose outcome is unknown, several
+// are possible.
 type world struct {
-	owner  uint64 // 0 if it is nobody who knows of it
+	owner  uint64 // the epoch of the latest claim; 0 if nobody has claimed or nobody knows the epoch
 	record string // "" if there is none
 }
 
-// model is all that a store may be, by what it has answered.
+// model has every state that agrees with what the store has answered.
 type model struct {
 	worlds map[world]bool
 	last   uint64 // the largest epoch given out
 }
 
-// claims are worlds after a claim whose epoch, 0 if it was lost, is known.
+// claims returns the worlds after a claim. epoch is 0 if the answer was lost.
 func (m *model) claims(epoch uint64) map[world]bool {
 	next := map[world]bool{}
 	for w := range m.worlds {
@@ -35,8 +35,8 @@ func (m *model) claims(epoch uint64) map[world]bool {
 	return next
 }
 
-// owned are the worlds in which an epoch is that of the latest claim, or those in
-// which it is not.
+// owned returns the worlds in which epoch is that of the latest claim; or, if yes is false,
+// those in which it is not.
 func (m *model) owned(epoch uint64, yes bool) map[world]bool {
 	next := map[world]bool{}
 	for w := range m.worlds {
@@ -47,7 +47,7 @@ func (m *model) owned(epoch uint64, yes bool) map[world]bool {
 	return next
 }
 
-// saved are the worlds after a save by an epoch that was accepted.
+// saved returns the worlds after a save with this epoch that had its effect.
 func (m *model) saved(epoch uint64, record string) map[world]bool {
 	next := map[world]bool{}
 	for w := range m.owned(epoch, true) {
@@ -56,17 +56,17 @@ func (m *model) saved(epoch uint64, record string) map[world]bool {
 	return next
 }
 
-// become takes over worlds, of which there has to be one.
+// become replaces the possible worlds, of which there must be at least one.
 func (m *model) become(t *rapid.T, worlds map[world]bool, what string, args ...any) {
 	require.NotEmpty(t, worlds, "%s cannot be; there could be %v", fmt.Sprintf(what, args...), m.worlds)
 	m.worlds = worlds
 }
 
-// and adds worlds to those that may be.
+// and adds possible worlds.
 func (m *model) and(worlds map[world]bool) { maps.Copy(m.worlds, worlds) }
 
-// likeModel runs any sequence of calls of several owners, some of which fail, with
-// or without effect.
+// likeModel makes random calls of several owners, some of which fail with or without effect,
+// and compares the answers with the model.
 func likeModel(t *testing.T, s broker.Store) {
 	rapid.Check(t, func(t *rapid.T) {
 		run := sequence{
@@ -84,11 +84,12 @@ type sequence struct {
 	store  *Faulty
 	name   string
 	model  model
-	epochs []uint64 // of owners, and two that nobody ever has
+	epochs []uint64 // of the owners, and two that no owner ever has
 	saves  int
 }
 
-// fault orders one for the next call of a method, perhaps, and gives its context.
+// fault orders a fault for the next call of a method, or none, and returns the context for
+// that call.
 func (q *sequence) fault(t *rapid.T, op Op) context.Context {
 	switch rapid.IntRange(0, 7).Draw(t, "fault") {
 	case 0:

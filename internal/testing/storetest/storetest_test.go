@@ -17,7 +17,7 @@ func TestMemory(t *testing.T) {
 	storetest.Run(t, func(*testing.T) broker.Store { return &broker.Memory{} })
 }
 
-// TestFaultyWithoutFaults also holds that it passes everything on.
+// Without faults, Faulty passes every call on.
 func TestFaultyWithoutFaults(t *testing.T) {
 	storetest.Run(t, func(*testing.T) broker.Store { return storetest.NewFaulty(&broker.Memory{}) })
 }

@@ -1,5 +1,6 @@
-// Package storetest says in full, as tests, how every broker.Store behaves, and has
-// a store with faults to test those who use one.
+// Package storetest tests the contract of broker.Store: Run tests any store, and RunDurable
+// a store that outlives its process. Faulty is a store that fails on demand, for tests of
+// code that uses a store.
 package storetest
 
 import (
@@ -18,15 +19,15 @@ import (
 	"github.com/keybroker/keybroker/internal/broker"
 )
 
-// MaxRecord is the size in bytes up to which every store takes records. etcd
-// refuses requests of more than 1.5 MiB.
+// MaxRecord is the largest size in bytes of a record that every store must take. It leaves
+// room below the 1.5 MiB up to which etcd accepts requests.
 const MaxRecord = 1 << 20
 
-// patience is how long an event may take that has no deadline of its own.
+// patience is how long to wait for an event that has no deadline of its own.
 const patience = 20 * time.Second
 
-// Run holds a store against the contract. Each subtest has a store from open, or
-// shares one: it uses names of its own.
+// Run tests a store. open is called for each subtest, and may return the same store every
+// time, because each subtest uses names of its own.
 func Run(t *testing.T, open func(t *testing.T) broker.Store) {
 	for _, c := range []struct {
 		name string
@@ -51,7 +52,7 @@ func Run(t *testing.T, open func(t *testing.T) broker.Store) {
 	}
 }
 
-// fresh is a name that no other test, nor an earlier run against the same store, has
+// fresh returns a name that no other test and no earlier run against the same store has
 // used.
 func fresh(about string) string { return fmt.Sprintf("%s-%016x", about, rand.Uint64()) } // #nosec G404 -- a name that no other test has
 
@@ -171,7 +172,7 @@ func namesApart(t *testing.T, s broker.Store) {
 	}
 }
 
-// hears waits for an epoch; earlier ones may come before it.
+// hears waits until a watch sends an epoch. It may send earlier ones first.
 func hears(t *testing.T, c <-chan uint64, epoch uint64) {
 	t.Helper()
 	limit := time.After(patience)
@@ -202,7 +203,7 @@ func watchHears(t *testing.T, s broker.Store) {
 	epoch := claim(t, s, name)
 	hears(t, one, epoch)
 	require.NoError(t, s.Save(ctx, name, epoch, []byte("x")))
-	for range 10 { // which nobody takes meanwhile
+	for range 10 { // nobody receives meanwhile
 		epoch = claim(t, s, name)
 	}
 	hears(t, one, epoch)
@@ -231,7 +232,7 @@ func watchEnds(t *testing.T, s broker.Store) {
 			}
 		}
 	}
-	claim(t, s, name) // into no channel that is closed
+	claim(t, s, name) // must not send to a closed channel
 	require.Eventually(t, func() bool { return runtime.NumGoroutine() <= before+2 }, patience, time.Millisecond)
 }
 
@@ -246,7 +247,7 @@ func cancelled(t *testing.T, s broker.Store) {
 	require.ErrorIs(t, err, context.Canceled)
 	require.ErrorIs(t, s.Save(ctx, name, epoch, []byte("x")), context.Canceled)
 	require.ErrorIs(t, s.Renew(ctx, name, epoch), context.Canceled)
-	if c, err := s.Watch(ctx, name); err == nil { // it may have ended already instead
+	if c, err := s.Watch(ctx, name); err == nil { // without an error, the channel must be closed
 		select {
 		case _, open := <-c:
 			require.False(t, open)
