@@ -201,7 +201,7 @@ func bubble(t *testing.T, text string) grpc.DialOption {
 	options.Plaintext = true
 	cfg, err := config.Parse("test.yaml", []byte(text), options)
 	require.NoError(t, err)
-	pools, keys := app.Pools(cfg), app.Keys(cfg)
+	pools, keys := app.Domains(cfg), app.Keys(cfg)
 	b, err := broker.New(t.Context(), &broker.Memory{}, pools)
 	require.NoError(t, err)
 	log, err := audit.Open(filepath.Join(canary.Dir(t), "audit.jsonl"))

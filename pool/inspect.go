@@ -206,17 +206,18 @@ func (q *queue) inspect(class string, now Time) QueueState {
 	return s
 }
 
-// Leases lists the open leases in the order of their grants, up to limit of
-// those after the one given; 0 starts from the oldest.
-func (dom *Domain) Leases(now Time, after LeaseID, limit int) []LeaseState {
+// Leases lists the open leases of a pool in the order of their grants, up to limit of those
+// after the one given; 0 starts from the oldest. The empty name is the first pool.
+func (dom *Domain) Leases(now Time, name string, after LeaseID, limit int) []LeaseState {
 	dom.tick(now)
+	p := dom.pool(name)
 	l := dom.order.next
-	if a := dom.leases[after]; a != nil {
+	if a := dom.leases[after]; a != nil && !a.lapsed {
 		l = a.next
 	}
 	var out []LeaseState
 	for ; l != &dom.order && len(out) < limit; l = l.next {
-		if l.id <= after {
+		if l.id <= after || l.choice.pool != p {
 			continue
 		}
 		out = append(out, LeaseState{

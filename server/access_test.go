@@ -377,7 +377,7 @@ func TestFallbacksAreForThoseWhoMayLookAtThem(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPeople(t)
 		a := onePool("a", key("k", slots(1)))
-		a.Fallback = []string{"b"}
+		a.Pools[0].Fallback = []string{"b"}
 		w := beginWith(t, server.Options{Policy: always(policy(t, p.tokens, classRules()...))}, a, onePool("b", key("k", slots(1))))
 		c := w.as("")
 		for class, want := range map[string][]string{"viewer": nil, "chief": {"b"}} {
@@ -451,14 +451,14 @@ func TestForbiddenPoolLooksLikeNone(t *testing.T) {
 
 // chained are pools that serve one model, each with one slot: alpha falls back to the
 // others.
-func chained() []broker.PoolConfig {
-	var pools []broker.PoolConfig
+func chained() []broker.DomainConfig {
+	var pools []broker.DomainConfig
 	for _, name := range []string{"alpha", "beta", "gamma"} {
 		p := onePool(name, key("k", slots(1)))
-		p.Models = []string{"m"}
+		p.Pools[0].Models = []string{"m"}
 		pools = append(pools, p)
 	}
-	pools[0].Fallback = []string{"beta", "gamma"}
+	pools[0].Pools[0].Fallback = []string{"beta", "gamma"}
 	return pools
 }
 

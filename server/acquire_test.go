@@ -64,7 +64,7 @@ func TestLeaseTellsHowToSendTheKey(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				cfg := onePool("p", key("k", slots(5)))
 				cfg.Dialect, _ = provider.Lookup(c.typ)
-				cfg.BaseURL = cfg.Dialect.BaseURL
+				cfg.Pools[0].BaseURL = cfg.Dialect.BaseURL
 				l := begin(t, cfg).as("alice").lease(&keybrokerv1.AcquireKeyRequest{Pool: "p"})
 				assert.Equal(t, c.typ, l.GetProviderType())
 				assert.Equal(t, c.baseURL, l.GetBaseUrl())

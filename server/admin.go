@@ -155,7 +155,7 @@ func visible(c *caller, p *keybrokerv1.Pool) *keybrokerv1.Pool {
 func summaryToProto(v *broker.View) *keybrokerv1.PoolSummary {
 	s := &v.Snapshot.Summary
 	return &keybrokerv1.PoolSummary{
-		Name: v.Pool.Name, ProviderType: v.Pool.Dialect.Type,
+		Name: v.Pool.Name, ProviderType: v.Domain.Dialect.Type,
 		Keys: int32(s.KeyCount), AvailableKeys: int32(s.Available),
 		OpenLeases: int64(s.Open), Waiters: int32(s.Waiters),
 		Counters: &keybrokerv1.Counters{

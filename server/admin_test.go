@@ -55,7 +55,7 @@ const (
 func TestGetPoolCountsRightThroughALease(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cfg := onePool("a", key("k", append(limits(60, 6000, 600), slots(3)[3])))
-		cfg.Fallback, cfg.Strategy = nil, "round_robin"
+		cfg.Pools[0].Fallback, cfg.Pools[0].Strategy = nil, "round_robin"
 		alice := begin(t, cfg).as("alice")
 		check := func(when string, d keybrokerv1.Dimension, used, held, remaining int64) {
 			t.Helper()

@@ -140,9 +140,12 @@ func rate(b *testing.B, client keybrokerv1.KeyBrokerServiceClient, callers int, 
 // end by themselves after a second.
 func startBroker(b *testing.B, o server.Options) string {
 	dialect, _ := provider.Lookup("anthropic")
-	cfg := broker.PoolConfig{
-		Config:     pool.Config{Name: "anthropic", Dialect: dialect, StartWithin: 100 * time.Millisecond},
-		DefaultTTL: time.Second, MaxTTL: time.Minute,
+	cfg := broker.DomainConfig{
+		Config: pool.Config{Name: "anthropic", Dialect: dialect},
+		Pools: []broker.PoolConfig{{
+			Rules:      pool.Rules{Name: "anthropic", StartWithin: 100 * time.Millisecond},
+			DefaultTTL: time.Second, MaxTTL: time.Minute,
+		}},
 	}
 	for i := range 10 {
 		cfg.Keys = append(cfg.Keys, pool.Key{ID: fmt.Sprintf("key-%d", i), Limits: []pool.Limit{
@@ -151,7 +154,7 @@ func startBroker(b *testing.B, o server.Options) string {
 			{Dimension: provider.OutputTokens, Window: time.Minute, Amount: 1e15, Kind: dialect.Kind},
 		}})
 	}
-	br, err := broker.New(b.Context(), &broker.Memory{}, []broker.PoolConfig{cfg})
+	br, err := broker.New(b.Context(), &broker.Memory{}, []broker.DomainConfig{cfg})
 	require.NoError(b, err)
 	o.Broker, o.Logger = br, slog.New(slog.DiscardHandler)
 	o.Keys = func(string, string) secret.Value {

@@ -44,7 +44,7 @@ func anthropicError(kind, message string) string {
 const spendCap = `{"type":"error","error":{"type":"rate_limit_error","message":"This request would exceed your spend limit.","details":{"error_code":"enforced_spend_limit_reached"}}}`
 
 // speaking changes the dialect of a pool.
-func speaking(typ string, cfg broker.PoolConfig) broker.PoolConfig {
+func speaking(typ string, cfg broker.DomainConfig) broker.DomainConfig {
 	cfg.Dialect, _ = provider.Lookup(typ)
 	return cfg
 }

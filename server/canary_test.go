@@ -73,7 +73,7 @@ func TestKeysLeaveOnlyInAcquireKey(t *testing.T) {
 				return secret.New(keyValue(pool, key))
 			},
 		}
-		pools := []broker.PoolConfig{onePool("a", key("one", slots(2)), key("two", slots(1))), onePool("b", key("k", limits(2, 100, 100)))}
+		pools := []broker.DomainConfig{onePool("a", key("one", slots(2)), key("two", slots(1))), onePool("b", key("k", limits(2, 100, 100)))}
 		for i := range pools { // as internal/app does
 			pools[i].OnEvent = notices()
 		}
@@ -348,7 +348,7 @@ providers:
 	require.NoError(t, conn.Close())
 	stop()
 	require.NoError(t, <-done)
-	pools, keys := app.Pools(cfg), app.Keys(cfg)
+	pools, keys := app.Domains(cfg), app.Keys(cfg)
 	for name, x := range map[string]any{
 		"the configuration": cfg, "the configuration, by value": *cfg, "what is in force": cfg.Effective(), "a provider": cfg.Providers[0],
 		"a key's configuration": cfg.Providers[0].Keys[0], "a pool": pools[0], "the keys": keys, "the program": a,

@@ -17,11 +17,11 @@ import (
 )
 
 // chain is a pool of one slot with two fallbacks of one slot each.
-func chain() []broker.PoolConfig {
+func chain() []broker.DomainConfig {
 	first, second, third := onePool("first", key("k", slots(1))), onePool("second", key("k", slots(1))), onePool("third", key("k", slots(1)))
-	first.Fallback = []string{"second", "third"}
-	second.Fallback = []string{"first"} // used only when second is the one that is asked for
-	return []broker.PoolConfig{first, second, third}
+	first.Pools[0].Fallback = []string{"second", "third"}
+	second.Pools[0].Fallback = []string{"first"} // used only when second is the one that is asked for
+	return []broker.DomainConfig{first, second, third}
 }
 
 func TestFallbacksAreTriedAtOnceAndInOrder(t *testing.T) {
@@ -45,7 +45,7 @@ func TestFallbacksAreTriedAtOnceAndInOrder(t *testing.T) {
 func TestFallbackTakesWhatIsTooLargeForTheFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		small, large := onePool("small", key("k", limits(10, 100, 100))), onePool("large", key("k", limits(10, 1000, 1000)))
-		small.Fallback = []string{"large"}
+		small.Pools[0].Fallback = []string{"large"}
 		alice := begin(t, small, large).as("alice")
 		assert.Equal(t, "large", alice.lease(&keybrokerv1.AcquireKeyRequest{Pool: "small", InputTokens: 500}).GetPool())
 		_, err := alice.AcquireKey(alice.ctx(), &keybrokerv1.AcquireKeyRequest{Pool: "small", InputTokens: 5000})
@@ -101,7 +101,7 @@ func TestAtTheEndOfTheWaitTheChainIsTriedAgain(t *testing.T) {
 func TestModelAloneTriesThePoolsThatServeIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		claude, any, gpt := onePool("claude", key("k", slots(1))), onePool("any", key("k", slots(1))), onePool("gpt", key("k", slots(1)))
-		claude.Models, gpt.Models = []string{"claude-x"}, []string{"gpt-x"}
+		claude.Pools[0].Models, gpt.Pools[0].Models = []string{"claude-x"}, []string{"gpt-x"}
 		gpt.Dialect, _ = provider.Lookup("openai")
 		alice := begin(t, gpt, claude, any).as("alice")
 		r := &keybrokerv1.AcquireKeyRequest{Model: "claude-x"}

@@ -30,7 +30,7 @@ import (
 func unharmed(t *testing.T, call func(alice *caller) error, check func(t *testing.T, err error)) {
 	synctest.Test(t, func(t *testing.T) {
 		cfg := onePool("a", key("k", slots(2)))
-		cfg.Flat, cfg.Models = false, []string{"m1", "m2"}
+		cfg.Flat, cfg.Pools[0].Models = false, []string{"m1", "m2"}
 		alice := begin(t, cfg).as("alice")
 		alice.release(alice.lease(&keybrokerv1.AcquireKeyRequest{Pool: "a", Model: "m1"}).GetLeaseId(), true)
 		before := alice.look("a")

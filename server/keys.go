@@ -30,8 +30,8 @@ func (s *keyService) AcquireKey(ctx context.Context, req *keybrokerv1.AcquireKey
 	p := l.Pool
 	resp := &keybrokerv1.AcquireKeyResponse{
 		LeaseId: l.ID, KeyId: l.Key, Pool: p.Name,
-		ProviderType: p.Dialect.Type, BaseUrl: p.BaseURL,
-		AuthHeader: p.Dialect.AuthHeader, AuthPrefix: p.Dialect.AuthPrefix,
+		ProviderType: l.Dialect.Type, BaseUrl: p.BaseURL,
+		AuthHeader: l.Dialect.AuthHeader, AuthPrefix: l.Dialect.AuthPrefix,
 		StartWithin: durationpb.New(l.StartWithin), Ttl: durationpb.New(l.TTL), Waited: durationpb.New(l.Waited),
 		Requests: int32(l.Requests),
 	}

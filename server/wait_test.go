@@ -57,7 +57,7 @@ func TestWaitEndsAtTheSoonestOfItsBounds(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				cfg := onePool("a", key("k", slots(1)))
-				cfg.MaxWait = c.poolsLongest
+				cfg.Pools[0].MaxWait = c.poolsLongest
 				alice := begin(t, cfg).as("alice")
 				alice.lease(&keybrokerv1.AcquireKeyRequest{Pool: "a"})
 				ctx, cancel := context.WithTimeout(t.Context(), c.ctx)

@@ -72,11 +72,14 @@ func slots(n int64) []pool.Limit {
 func key(id string, limits []pool.Limit) pool.Key { return pool.Key{ID: id, Limits: limits} }
 
 // onePool is a pool of Anthropic keys whose limits hold for all models.
-func onePool(name string, keys ...pool.Key) broker.PoolConfig {
+func onePool(name string, keys ...pool.Key) broker.DomainConfig {
 	dialect, _ := provider.Lookup("anthropic")
-	return broker.PoolConfig{
-		Config:  pool.Config{Name: name, Dialect: dialect, Flat: true, Keys: keys, StartWithin: 2 * time.Second},
-		BaseURL: dialect.BaseURL, DefaultTTL: 2 * time.Minute, MaxTTL: 10 * time.Minute, MaxWait: 30 * time.Second,
+	return broker.DomainConfig{
+		Config: pool.Config{Name: name, Dialect: dialect, Flat: true, Keys: keys},
+		Pools: []broker.PoolConfig{{
+			Rules:   pool.Rules{Name: name, StartWithin: 2 * time.Second},
+			BaseURL: dialect.BaseURL, DefaultTTL: 2 * time.Minute, MaxTTL: 10 * time.Minute, MaxWait: 30 * time.Second,
+		}},
 	}
 }
 
@@ -96,11 +99,11 @@ type world struct {
 }
 
 // begin serves some pools on one listener.
-func begin(t *testing.T, pools ...broker.PoolConfig) *world {
+func begin(t *testing.T, pools ...broker.DomainConfig) *world {
 	return beginWith(t, server.Options{}, pools...)
 }
 
-func beginWith(t *testing.T, o server.Options, pools ...broker.PoolConfig) *world {
+func beginWith(t *testing.T, o server.Options, pools ...broker.DomainConfig) *world {
 	t.Helper()
 	b, err := broker.New(t.Context(), &broker.Memory{}, pools)
 	require.NoError(t, err)

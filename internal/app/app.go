@@ -78,7 +78,7 @@ func (a *App) open(ctx context.Context, o *Options) (err error) {
 		}
 		store = a.store
 	}
-	pools := Pools(a.cfg)
+	domains := Domains(a.cfg)
 	policy, err := Policy(a.cfg)
 	if err != nil {
 		return err
@@ -92,11 +92,11 @@ func (a *App) open(ctx context.Context, o *Options) (err error) {
 			return fmt.Errorf("audit.path: %w", err)
 		}
 	}
-	for i := range pools {
-		logger := a.logger.With("pool", pools[i].Name)
-		pools[i].OnEvent, pools[i].OnStore, pools[i].StateLost = notifier(logger), storeNotifier(logger), o.StateLost
+	for i := range domains {
+		logger := a.logger.With("pool", domains[i].Name)
+		domains[i].OnEvent, domains[i].OnStore, domains[i].StateLost = notifier(logger), storeNotifier(logger), o.StateLost
 	}
-	if a.broker, err = broker.New(context.WithoutCancel(ctx), store, pools); err != nil { // it has an end of its own
+	if a.broker, err = broker.New(context.WithoutCancel(ctx), store, domains); err != nil { // it has an end of its own
 		return err
 	}
 	a.metrics = metrics.New(a.sources())

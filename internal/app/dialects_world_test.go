@@ -101,7 +101,7 @@ providers:
 		{Type: d.typ, Name: "org-b", Keys: []string{"sk-cnry7f3a-dialects-b1"}, Default: d.limits},
 	}, sandbox.Options{Latency: d.answers(), Seed: 1, Now: time.Now})
 
-	pools, keys := app.Pools(cfg), app.Keys(cfg)
+	pools, keys := app.Domains(cfg), app.Keys(cfg)
 	b, err := broker.New(t.Context(), &broker.Memory{}, pools)
 	require.NoError(t, err)
 	log, err := audit.Open(filepath.Join(canary.Dir(t), "audit.jsonl"))

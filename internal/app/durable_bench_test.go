@@ -22,11 +22,14 @@ import (
 
 // remembered is a pool whose limits are by the minute and the day, so large that
 // they never bind.
-func remembered(keys int) broker.PoolConfig {
+func remembered(keys int) broker.DomainConfig {
 	dialect, _ := provider.Lookup("openai")
-	cfg := broker.PoolConfig{
-		Config:     pool.Config{Name: "p", Dialect: dialect, Flat: true, StartWithin: 2 * time.Second},
-		DefaultTTL: 2 * time.Minute, MaxTTL: 10 * time.Minute, MaxWait: time.Minute,
+	cfg := broker.DomainConfig{
+		Config: pool.Config{Name: "p", Dialect: dialect, Flat: true},
+		Pools: []broker.PoolConfig{{
+			Rules:      pool.Rules{Name: "p", StartWithin: 2 * time.Second},
+			DefaultTTL: 2 * time.Minute, MaxTTL: 10 * time.Minute, MaxWait: time.Minute,
+		}},
 	}
 	for i := range keys {
 		cfg.Keys = append(cfg.Keys, pool.Key{ID: fmt.Sprint("key-", i), Limits: []pool.Limit{
@@ -46,8 +49,8 @@ func onFile(b *testing.B) (*bolt.Store, string) {
 	return s, path
 }
 
-func durable(b *testing.B, s broker.Store, cfg broker.PoolConfig) *broker.Broker {
-	br, err := broker.New(b.Context(), s, []broker.PoolConfig{cfg})
+func durable(b *testing.B, s broker.Store, cfg broker.DomainConfig) *broker.Broker {
+	br, err := broker.New(b.Context(), s, []broker.DomainConfig{cfg})
 	require.NoError(b, err)
 	time.Sleep(5 * time.Second) // a minute's limits are empty at first, if they were used before
 	return br
@@ -110,7 +113,7 @@ func BenchmarkWrites(b *testing.B) {
 func BenchmarkStart(b *testing.B) {
 	file, path := onFile(b)
 	cfg := remembered(10_000)
-	cfg.Strategy = "round_robin"
+	cfg.Pools[0].Strategy = "round_robin"
 	br := durable(b, file, cfg)
 	for range 10_000 {
 		acquire(b, br)
@@ -120,7 +123,7 @@ func BenchmarkStart(b *testing.B) {
 	for b.Loop() {
 		s, err := bolt.Open(path)
 		require.NoError(b, err)
-		br, err := broker.New(b.Context(), s, []broker.PoolConfig{cfg})
+		br, err := broker.New(b.Context(), s, []broker.DomainConfig{cfg})
 		require.NoError(b, err)
 		b.StopTimer()
 		require.NoError(b, br.Stop(b.Context()))
@@ -138,7 +141,7 @@ func BenchmarkDay(b *testing.B) {
 	epoch, err := file.Claim(b.Context(), "p")
 	require.NoError(b, err)
 	dialect, _ := provider.Lookup("openai")
-	p, err := pool.New(pool.Config{Name: "p", Dialect: dialect, Flat: true, Keys: remembered(100).Keys})
+	p, err := pool.New(pool.Config{Name: "p", Dialect: dialect, Flat: true, Keys: remembered(100).Keys, Pools: []pool.Rules{{Name: "p"}}})
 	require.NoError(b, err)
 	for b.Loop() {
 		for second := range 86_400 {

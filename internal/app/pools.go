@@ -12,9 +12,9 @@ import (
 
 const day = 24 * time.Hour
 
-// Pools turns a configuration into pools. Providers that are switched off are left
-// out, as pools and as fallbacks.
-func Pools(cfg *config.Config) (pools []broker.PoolConfig) {
+// Domains turns a configuration into domains, each with one pool. Providers that are
+// switched off are left out, as pools and as fallbacks.
+func Domains(cfg *config.Config) (domains []broker.DomainConfig) {
 	enabled := map[string]bool{}
 	for _, p := range cfg.Providers {
 		enabled[p.Name] = p.IsEnabled()
@@ -23,28 +23,35 @@ func Pools(cfg *config.Config) (pools []broker.PoolConfig) {
 		if !p.IsEnabled() {
 			continue
 		}
-		pc := poolConfig(&p, cfg.Pooling.Strategy)
-		for _, name := range p.Fallback {
-			if enabled[name] {
-				pc.Fallback = append(pc.Fallback, name)
-			}
-		}
-		pools = append(pools, pc)
+		d := domainConfig(&p)
+		d.Pools = []broker.PoolConfig{poolConfig(&p, cfg.Pooling.Strategy, enabled)}
+		domains = append(domains, d)
 	}
-	return pools
+	return domains
 }
 
-func poolConfig(p *config.ProviderConfig, strategy string) broker.PoolConfig {
-	dialect, _ := provider.Lookup(p.Type) // the configuration has checked it
+func poolConfig(p *config.ProviderConfig, strategy string, enabled map[string]bool) broker.PoolConfig {
 	pc := broker.PoolConfig{
-		Config: pool.Config{
-			Name: p.Name, Dialect: dialect, Strategy: p.GetEffectiveStrategy(strategy),
-			Models: p.Models, Flat: p.FlatLimits, Single: !p.IsPoolingEnabled(),
-			StartWithin: p.Lease.StartWithin, Seed: uint64(time.Now().UnixNano()),
+		Rules: pool.Rules{
+			Name: p.Name, Models: p.Models, Strategy: p.GetEffectiveStrategy(strategy), Single: !p.IsPoolingEnabled(),
+			StartWithin: p.Lease.StartWithin,
 		},
 		BaseURL:    p.BaseURL,
 		DefaultTTL: p.Lease.DefaultTTL, MaxTTL: p.Lease.MaxTTL, MaxWait: p.Lease.MaxWait,
 	}
+	for _, name := range p.Fallback {
+		if enabled[name] {
+			pc.Fallback = append(pc.Fallback, name)
+		}
+	}
+	return pc
+}
+
+func domainConfig(p *config.ProviderConfig) broker.DomainConfig {
+	dialect, _ := provider.Lookup(p.Type) // the configuration has checked it
+	pc := broker.DomainConfig{Config: pool.Config{
+		Name: p.Name, Dialect: dialect, Flat: p.FlatLimits, Seed: uint64(time.Now().UnixNano()),
+	}}
 	for _, c := range p.ModelClasses {
 		pc.Classes = append(pc.Classes, pool.Class{Name: c.Name, Models: c.Models, Limits: limits(&c.Limits, dialect)})
 	}

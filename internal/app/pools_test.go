@@ -68,7 +68,7 @@ func TestLimitsBecomeBuckets(t *testing.T) {
 			if c.key != "" {
 				fields += ", " + c.key
 			}
-			pools := app.Pools(provide(t, c.typ, "base_url: http://x.test\n  keys:\n  - {"+fields+"}"))
+			pools := app.Domains(provide(t, c.typ, "base_url: http://x.test\n  keys:\n  - {"+fields+"}"))
 			require.Len(t, pools, 1)
 			assert.Equal(t, c.want, pools[0].Keys[0].Limits)
 		})
@@ -102,24 +102,24 @@ providers:
   pooling: {strategy: weighted}
   keys: [{id: k, key: sk-cnry7f3a-app-4}]
 `)
-	pools := app.Pools(cfg)
+	pools := app.Domains(cfg)
 	require.Equal(t, []string{"first", "second"}, []string{pools[0].Name, pools[1].Name}, "a provider that is switched off is no pool")
 	first, second := pools[0], pools[1]
 	rpm := func(n int64) []pool.Limit {
 		return []pool.Limit{limit(provider.Requests, time.Minute, n, provider.Refilling)}
 	}
-	assert.Equal(t, []string{"second"}, first.Fallback, "nor a fallback")
-	assert.Equal(t, []string{"m1", "m2", "m3"}, first.Models)
+	assert.Equal(t, []string{"second"}, first.Pools[0].Fallback, "nor a fallback")
+	assert.Equal(t, []string{"m1", "m2", "m3"}, first.Pools[0].Models)
 	assert.Equal(t, []pool.Class{{Name: "c", Models: []string{"m1", "m2"}, Limits: rpm(7)}}, first.Classes)
 	assert.Equal(t, []pool.Group{{Name: "org", Limits: rpm(8)}}, first.Groups)
 	assert.Equal(t, []pool.Key{
 		{ID: "one", Group: "org", Priority: 2, Weight: 1, Limits: []pool.Limit{limit(provider.InputTokens, time.Minute, 9, provider.Refilling)}},
 		{ID: "two", Priority: 1, Weight: 5},
 	}, first.Keys)
-	assert.Equal(t, []time.Duration{1e9, 3e9, 4e9, 5e9}, []time.Duration{first.StartWithin, first.DefaultTTL, first.MaxTTL, first.MaxWait})
-	assert.Equal(t, "https://x.test/api", first.BaseURL)
-	assert.Equal(t, "https://api.openai.com/v1", second.BaseURL, "the type's own")
-	assert.Equal(t, []string{"random", "weighted"}, []string{first.Strategy, second.Strategy})
+	assert.Equal(t, []time.Duration{1e9, 3e9, 4e9, 5e9}, []time.Duration{first.Pools[0].StartWithin, first.Pools[0].DefaultTTL, first.Pools[0].MaxTTL, first.Pools[0].MaxWait})
+	assert.Equal(t, "https://x.test/api", first.Pools[0].BaseURL)
+	assert.Equal(t, "https://api.openai.com/v1", second.Pools[0].BaseURL, "the type's own")
+	assert.Equal(t, []string{"random", "weighted"}, []string{first.Pools[0].Strategy, second.Pools[0].Strategy})
 	assert.Equal(t, []bool{false, true}, []bool{first.Flat, second.Flat})
 	values := map[app.KeyName]string{}
 	for name, value := range app.Keys(cfg) {
@@ -141,12 +141,12 @@ func TestWithoutPoolingOnlyTheFirstKeyIsLeased(t *testing.T) {
 		{"two keys and no pooling", "pooling: {enabled: false}\n  keys: [{key: sk-cnry7f3a-app-1}, {key: sk-cnry7f3a-app-2}]", true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			pools := app.Pools(provide(t, "anthropic", c.rest))
-			assert.Equal(t, c.want, pools[0].Single)
+			pools := app.Domains(provide(t, "anthropic", c.rest))
+			assert.Equal(t, c.want, pools[0].Pools[0].Single)
 		})
 	}
 
-	pools := app.Pools(provide(t, "anthropic", "flat_limits: true\n  pooling: {enabled: false}\n  keys: [{key: sk-cnry7f3a-app-1, rpm_limit: 1000}, {key: sk-cnry7f3a-app-2, rpm_limit: 1000}]"))
+	pools := app.Domains(provide(t, "anthropic", "flat_limits: true\n  pooling: {enabled: false}\n  keys: [{key: sk-cnry7f3a-app-1, rpm_limit: 1000}, {key: sk-cnry7f3a-app-2, rpm_limit: 1000}]"))
 	b, err := broker.New(t.Context(), &broker.Memory{}, pools)
 	require.NoError(t, err)
 	defer b.Close()

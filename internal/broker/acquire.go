@@ -35,6 +35,7 @@ type Request struct {
 type Lease struct {
 	ID       string
 	Pool     *PoolConfig
+	Dialect  *provider.Dialect
 	Key      string // the id of the key
 	Requests int    // how many requests the lease is good for
 	// StartWithin is the time within which the request must be sent, and TTL the time
@@ -55,32 +56,33 @@ func (b *Broker) Acquire(ctx context.Context, r Request) (Lease, error) {
 	if err != nil {
 		return Lease{}, err
 	}
-	if cfg := &route[0].cfg; r.TTL != 0 && (r.TTL < cfg.StartWithin || r.TTL > cfg.MaxTTL) {
+	if cfg := route[0].cfg; r.TTL != 0 && (r.TTL < cfg.StartWithin || r.TTL > cfg.MaxTTL) {
 		return Lease{}, fmt.Errorf("%w: from %v, its start_within, to %v", ErrTTL, cfg.StartWithin, cfg.MaxTTL)
 	}
-	o, grant, err := obtain(ctx, start, route, &r)
+	p, grant, err := obtain(ctx, start, route, &r)
 	if err == nil && ctx.Err() != nil { // the caller has gone
 		err = ctx.Err()
 		if r.Request == "" { // with a request id, another call may have the same lease
-			o.do(func(l *locked, now pool.Time) { l.endUnused(now, grant.Lease, r.Holder) })
+			p.do(func(l *locked, now pool.Time) { l.endUnused(now, grant.Lease, r.Holder) })
 		}
 	}
 	if err != nil {
-		o.countRefusal(err)
+		p.countRefusal(err)
 		return Lease{}, err
 	}
 	if r.Request != "" {
 		for _, other := range route {
-			if other != o { // the same call may wait there
-				other.do(func(l *locked, _ pool.Time) { l.supersede(requestKey{r.Holder, r.Request}) })
+			if other != p { // the same call may wait there
+				other.do(func(l *locked, _ pool.Time) { l.supersede(requestKey{other.cfg.Name, r.Holder, r.Request}) })
 			}
 		}
 	}
-	waited := floorMillisecond(o.origin.Add(time.Duration(grant.Granted)).Sub(start))
+	waited := floorMillisecond(p.origin.Add(time.Duration(grant.Granted)).Sub(start))
 	failpoint.At("before-answer")
 	return Lease{
-		ID:          b.signer.id(o.nameOf(&grant), r.Holder),
-		Pool:        &o.cfg,
+		ID:          b.signer.id(p.nameOf(&grant), r.Holder),
+		Pool:        p.cfg,
+		Dialect:     p.owner.cfg.Dialect,
 		Key:         grant.Key,
 		Requests:    grant.Count,
 		StartWithin: grant.StartBy.Sub(grant.Granted) + waited,
@@ -91,17 +93,17 @@ func (b *Broker) Acquire(ctx context.Context, r Request) (Lease, error) {
 
 // route lists the pools to try in order: the pool that was asked for and its fallbacks,
 // or all pools that serve the model. Pools that the holder may not use are left out.
-func (b *Broker) route(r *Request) ([]*owner, error) {
-	var route []*owner
+func (b *Broker) route(r *Request) ([]*ownedPool, error) {
+	var route []*ownedPool
 	if r.Pool == "" {
-		for _, o := range b.owners {
-			if o.serves(r.Model) && r.allowed(o) {
-				route = append(route, o)
+		for _, p := range b.pools {
+			if p.cfg.Serves(r.Model) && r.allowed(p) {
+				route = append(route, p)
 			}
 		}
-	} else if o := b.byName[r.Pool]; o != nil && r.allowed(o) {
-		route = append(route, o)
-		for _, name := range o.cfg.Fallback {
+	} else if p := b.byName[r.Pool]; p != nil && r.allowed(p) {
+		route = append(route, p)
+		for _, name := range p.cfg.Fallback {
 			if f := b.byName[name]; r.allowed(f) {
 				route = append(route, f)
 			}
@@ -113,52 +115,52 @@ func (b *Broker) route(r *Request) ([]*owner, error) {
 	return route, nil
 }
 
-func (r *Request) allowed(o *owner) bool {
+func (r *Request) allowed(p *ownedPool) bool {
 	if r.May == nil {
 		return true
 	}
-	_, ok := r.May(o.cfg.Name)
+	_, ok := r.May(p.cfg.Name)
 	return ok
 }
 
 // obtain gets a lease from some pool of the route: the one that the same call was granted
 // before, else one that is granted now, else one that is worth waiting for. With an
-// error, the owner is the one that the error is about.
-func obtain(ctx context.Context, start time.Time, route []*owner, r *Request) (*owner, pool.Grant, error) {
+// error, the pool is the one that the error is about.
+func obtain(ctx context.Context, start time.Time, route []*ownedPool, r *Request) (*ownedPool, pool.Grant, error) {
 	if r.Request != "" {
-		for _, o := range route {
-			if grant, granted, err := o.grant(ctx, r, (*locked).repeated); granted {
-				return o, grant, err
+		for _, p := range route {
+			if grant, granted, err := p.grant(ctx, r, (*locked).repeated); granted {
+				return p, grant, err
 			}
 		}
 	}
-	o, grant, err := tryEach(ctx, route, r)
+	p, grant, err := tryEach(ctx, route, r)
 	if err == nil || !worthWaiting(err) {
-		return o, grant, err
+		return p, grant, err
 	}
-	limit := waitLimit(ctx, start, min(r.MaxWait, o.cfg.MaxWait))
+	limit := waitLimit(ctx, start, min(r.MaxWait, p.cfg.MaxWait))
 	if limit <= 0 {
-		return o, grant, err
+		return p, grant, err
 	}
-	if grant, err = o.wait(ctx, r, limit); errors.Is(err, errWaitEnded) {
+	if grant, err = p.wait(ctx, r, limit); errors.Is(err, errWaitEnded) {
 		return tryEach(ctx, route, r)
 	}
-	return o, grant, err
+	return p, grant, err
 }
 
 // tryEach asks each pool of the route once. If none grants a lease, it returns the first
 // pool that is worth waiting for and that pool's error, or else the route's first pool
 // and its error.
-func tryEach(ctx context.Context, route []*owner, r *Request) (*owner, pool.Grant, error) {
-	var first *owner
+func tryEach(ctx context.Context, route []*ownedPool, r *Request) (*ownedPool, pool.Grant, error) {
+	var first *ownedPool
 	var reason error
-	for _, o := range route {
-		grant, _, err := o.grant(ctx, r, (*locked).acquire)
+	for _, p := range route {
+		grant, _, err := p.grant(ctx, r, (*locked).acquire)
 		if err == nil {
-			return o, grant, nil
+			return p, grant, nil
 		}
 		if first == nil || worthWaiting(err) && !worthWaiting(reason) {
-			first, reason = o, err
+			first, reason = p, err
 		}
 	}
 	return first, pool.Grant{}, reason
@@ -184,26 +186,26 @@ func waitLimit(ctx context.Context, start time.Time, limit time.Duration) time.D
 }
 
 // ask puts a request in the engine's terms.
-func (o *owner) ask(r *Request) pool.Ask {
+func (p *ownedPool) ask(r *Request) pool.Ask {
 	ttl := r.TTL
 	if ttl == 0 {
-		ttl = o.cfg.DefaultTTL
+		ttl = p.cfg.DefaultTTL
 	}
 	var caps pool.Caps
 	if r.May != nil {
-		caps, _ = r.May(o.cfg.Name)
+		caps, _ = r.May(p.cfg.Name)
 	}
 	return pool.Ask{
-		Holder: r.Holder, Model: r.Model, Amounts: o.cfg.Dialect.Reserve(r.Demand),
-		TTL: min(max(ttl, o.cfg.StartWithin), o.cfg.MaxTTL), Exclude: r.Exclude, Request: r.Request, Count: r.Count,
+		Pool: p.cfg.Name, Holder: r.Holder, Model: r.Model, Amounts: p.owner.cfg.Dialect.Reserve(r.Demand),
+		TTL: min(max(ttl, p.cfg.StartWithin), p.cfg.MaxTTL), Exclude: r.Exclude, Request: r.Request, Count: r.Count,
 		Caps: caps,
 	}
 }
 
 // countRefusal counts a call that ended without a lease for want of room.
-func (o *owner) countRefusal(err error) {
+func (p *ownedPool) countRefusal(err error) {
 	if errors.Is(err, pool.ErrAllKeysExhausted) || errors.Is(err, pool.ErrHolderLimit) {
-		o.look(func(l *locked, _ pool.Time) { l.refused++ })
+		p.look(func(l *locked, _ pool.Time) { l.refused[p.cfg.Name]++ })
 	}
 }
 

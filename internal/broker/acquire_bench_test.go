@@ -10,7 +10,7 @@ import (
 
 // BenchmarkAcquire grants a lease without waiting, and releases it.
 func BenchmarkAcquire(b *testing.B) {
-	br, err := broker.New(b.Context(), &broker.Memory{}, []broker.PoolConfig{onePool("a", plenty*1000, plenty)})
+	br, err := broker.New(b.Context(), &broker.Memory{}, []broker.DomainConfig{onePool("a", plenty*1000, plenty)})
 	require.NoError(b, err)
 	b.Cleanup(br.Close)
 	b.ReportAllocs()

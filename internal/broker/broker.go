@@ -11,14 +11,12 @@ import (
 	"github.com/keybroker/keybroker/pool"
 )
 
-// PoolConfig describes a pool: the engine's part, and what the engine need not know.
-type PoolConfig struct {
+// DomainConfig describes a domain, whose pools share quota groups: the engine's part, and
+// what the engine need not know. Most domains have one pool. The domain's name is the name
+// of its record, so it stays what it is while the domain's other pools come and go.
+type DomainConfig struct {
 	pool.Config
-	BaseURL    string        // of the provider's API
-	Fallback   []string      // names of pools to try next, in this order
-	DefaultTTL time.Duration // of a lease whose holder asks for no other
-	MaxTTL     time.Duration // the longest time to live that may be asked for
-	MaxWait    time.Duration // the longest time that a call may wait
+	Pools []PoolConfig // in the place of the engine's
 	// StateLost counts every limit as used up, whatever the record says, and voids all
 	// earlier lease ids. It is for a store that was lost or replaced by an old copy.
 	StateLost bool
@@ -30,26 +28,62 @@ type PoolConfig struct {
 	OnStore func(error)
 }
 
+// engine returns the engine's part of the configuration.
+func (c *DomainConfig) engine() pool.Config {
+	cfg := c.Config
+	cfg.Pools = nil
+	for _, p := range c.Pools {
+		cfg.Pools = append(cfg.Pools, p.Rules)
+	}
+	return cfg
+}
+
+// longest returns the largest of the pools' times.
+func (c *DomainConfig) longest(of func(*PoolConfig) time.Duration) (most time.Duration) {
+	for i := range c.Pools {
+		most = max(most, of(&c.Pools[i]))
+	}
+	return most
+}
+
+// PoolConfig describes a pool of a domain.
+type PoolConfig struct {
+	pool.Rules
+	BaseURL    string        // of the provider's API
+	Fallback   []string      // names of pools to try next, in this order
+	DefaultTTL time.Duration // of a lease whose holder asks for no other
+	MaxTTL     time.Duration // the longest time to live that may be asked for
+	MaxWait    time.Duration // the longest time that a call may wait
+}
+
 // Broker leases keys from its pools. It is safe for concurrent use.
 type Broker struct {
-	owners []*owner // in the order of the configuration
-	byName map[string]*owner
-	byHash map[uint64]*owner // by the pool.Hash of the name, which lease ids have
+	owners []*owner     // one for each domain
+	pools  []*ownedPool // in the order of the configuration
+	byName map[string]*ownedPool
+	byHash map[uint64]*ownedPool // by the pool.Hash of the name, which lease ids have
 	signer *signer
 	cancel context.CancelFunc // ends all owners
 }
 
-// New claims the pools and starts their owners, which go on until the context ends, or
-// Stop. Pool names are unique, and fallbacks exist. The errors are those of the store,
-// of records that cannot be read, and of pool.New.
-func New(ctx context.Context, store Store, pools []PoolConfig) (*Broker, error) {
-	b := &Broker{owners: make([]*owner, len(pools)), byName: map[string]*owner{}, byHash: map[uint64]*owner{}}
+// ownedPool is one pool of an owner.
+type ownedPool struct {
+	*owner
+	cfg  *PoolConfig
+	hash uint64 // the pool.Hash of its name
+}
+
+// New claims the domains and starts their owners, which go on until the context ends, or
+// Stop. Names of domains and of pools are unique, and fallbacks exist. The errors are those
+// of the store, of records that cannot be read, and of pool.New.
+func New(ctx context.Context, store Store, domains []DomainConfig) (*Broker, error) {
+	b := &Broker{owners: make([]*owner, len(domains)), byName: map[string]*ownedPool{}, byHash: map[uint64]*ownedPool{}}
 	ctx, cancel := context.WithCancel(ctx)
 	b.cancel = cancel
-	lost := slices.ContainsFunc(pools, func(c PoolConfig) bool { return c.StateLost })
+	lost := slices.ContainsFunc(domains, func(c DomainConfig) bool { return c.StateLost })
 	signer, err := startSigner(ctx, store, lost)
 	if err == nil {
-		err = atOnce(pools, func(i int, cfg PoolConfig) (err error) {
+		err = atOnce(domains, func(i int, cfg DomainConfig) (err error) {
 			if b.owners[i], err = newOwner(ctx, store, cfg); err != nil {
 				return fmt.Errorf("pool %q: %w", cfg.Name, err)
 			}
@@ -62,16 +96,20 @@ func New(ctx context.Context, store Store, pools []PoolConfig) (*Broker, error) 
 	}
 	b.signer = signer
 	for _, o := range b.owners {
-		b.byName[o.cfg.Name] = o
-		b.byHash[o.hash] = o
+		for i := range o.cfg.Pools {
+			p := &ownedPool{o, &o.cfg.Pools[i], pool.Hash(o.cfg.Pools[i].Name)}
+			b.pools = append(b.pools, p)
+			b.byName[p.cfg.Name] = p
+			b.byHash[p.hash] = p
+		}
 	}
 	return b, nil
 }
 
 // Has reports whether the pool exists and, unless keyID is empty, has that key.
 func (b *Broker) Has(name, keyID string) bool {
-	o := b.byName[name]
-	return o != nil && (keyID == "" || o.keyIDs[pool.Hash(keyID)] == keyID)
+	p := b.byName[name]
+	return p != nil && (keyID == "" || p.keyIDs[pool.Hash(keyID)] == keyID)
 }
 
 // Close makes every further Acquire, and every call that waits, fail with ErrDraining.

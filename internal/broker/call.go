@@ -26,7 +26,7 @@ type answer struct {
 }
 
 // requestKey identifies a call that may be repeated.
-type requestKey struct{ holder, request string }
+type requestKey struct{ pool, holder, request string }
 
 var (
 	errNotRepeated = errors.New("not granted before")
@@ -39,34 +39,34 @@ func newCall(ask *pool.Ask) *call {
 
 // grant makes an engineCall and returns the lease once it is durable. granted is true if the
 // engine has granted a lease, also if that lease could not be made durable and has ended.
-func (o *owner) grant(ctx context.Context, r *Request, try engineCall) (grant pool.Grant, granted bool, err error) {
-	ask := o.ask(r)
+func (p *ownedPool) grant(ctx context.Context, r *Request, try engineCall) (grant pool.Grant, granted bool, err error) {
+	ask := p.ask(r)
 	var held *call
 	run := func(l *locked, now pool.Time) { grant, held, err = l.grant(now, &ask, try) }
-	if o.do(run); errors.Is(err, ErrStore) { // perhaps because nobody has asked for a while
-		if err = o.confirmOwnership(ctx); err == nil {
-			o.do(run)
+	if p.do(run); errors.Is(err, ErrStore) { // perhaps because nobody has asked for a while
+		if err = p.confirmOwnership(ctx); err == nil {
+			p.do(run)
 		}
 	}
 	if held == nil {
 		return grant, err == nil, err
 	}
-	grant, err = o.await(ctx, held, nil)
+	grant, err = p.await(ctx, held, nil)
 	return grant, true, err
 }
 
 // wait puts a call in the queue and returns its lease, or errWaitEnded after limit.
-func (o *owner) wait(ctx context.Context, r *Request, limit time.Duration) (pool.Grant, error) {
-	ask := o.ask(r)
+func (p *ownedPool) wait(ctx context.Context, r *Request, limit time.Duration) (pool.Grant, error) {
+	ask := p.ask(r)
 	var c *call
 	var err error
-	o.do(func(l *locked, now pool.Time) { c, err = l.enqueue(now, &ask) })
+	p.do(func(l *locked, now pool.Time) { c, err = l.enqueue(now, &ask) })
 	if err != nil {
 		return pool.Grant{}, err
 	}
 	timer := time.NewTimer(limit)
 	defer timer.Stop()
-	return o.await(ctx, c, timer.C)
+	return p.await(ctx, c, timer.C)
 }
 
 // await returns the answer to a call. If the caller leaves or the time is over before
@@ -96,7 +96,7 @@ func (l *locked) enqueue(now pool.Time, ask *pool.Ask) (*call, error) {
 	if err := l.mayGrant(now); err != nil {
 		return nil, err
 	}
-	c, key := newCall(ask), requestKey{ask.Holder, ask.Request}
+	c, key := newCall(ask), requestKey{ask.Pool, ask.Holder, ask.Request}
 	if c.repeatable {
 		if g, err := l.repeated(now, *ask); err == nil {
 			l.deliver(c, &g, ask.TTL)
@@ -110,7 +110,7 @@ func (l *locked) enqueue(now pool.Time, ask *pool.Ask) (*call, error) {
 	}
 	w, err := l.engine.Wait(now, *ask)
 	if err != nil {
-		return nil, l.explain(now, ask.Model, err)
+		return nil, explain(now, ask, err)
 	}
 	c.place, l.queue[w] = w, c
 	if c.repeatable {
@@ -124,7 +124,7 @@ func (l *locked) leaveQueue(w *pool.Waiter) *call {
 	c := l.queue[w]
 	delete(l.queue, w)
 	if c.repeatable {
-		delete(l.byRequest, requestKey{w.Ask.Holder, w.Ask.Request})
+		delete(l.byRequest, requestKey{w.Ask.Pool, w.Ask.Holder, w.Ask.Request})
 	}
 	return c
 }

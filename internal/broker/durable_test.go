@@ -65,7 +65,7 @@ func TestDurableTooLate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := storetest.NewFaulty(&broker.Memory{})
 		cfg := daily(plenty, 100)
-		cfg.StartWithin = 500 * time.Millisecond
+		cfg.Pools[0].StartWithin = 500 * time.Millisecond
 		p := begin(t, store, cfg)
 		require.Equal(t, 1, p.take(1))
 		until := make(chan struct{})

@@ -63,10 +63,10 @@ func (e *TooLargeError) Unwrap() error { return e.TooLargeError }
 
 // explain adds the pool to an error of the engine, and turns the engine's time into a
 // time from now.
-func (l *locked) explain(now pool.Time, model string, err error) error {
+func explain(now pool.Time, ask *pool.Ask, err error) error {
 	var exhausted *pool.ExhaustedError
 	var large *pool.TooLargeError
-	switch name := l.cfg.Name; {
+	switch name := ask.Pool; {
 	case errors.As(err, &exhausted):
 		e := &ExhaustedError{ExhaustedError: exhausted, Pool: name}
 		if exhausted.RetryAt != pool.Never {
@@ -78,7 +78,7 @@ func (l *locked) explain(now pool.Time, model string, err error) error {
 	case errors.Is(err, pool.ErrHolderLimit):
 		return fmt.Errorf("pool %q: %w", name, err)
 	case errors.Is(err, pool.ErrModelNotServed):
-		return fmt.Errorf("%w: pool %q, model %q", err, name, model)
+		return fmt.Errorf("%w: pool %q, model %q", err, name, ask.Model)
 	}
 	return err
 }

@@ -10,6 +10,7 @@ import (
 // View is a pool's state at one moment. Its methods put the moments of the snapshot on the
 // wall clock.
 type View struct {
+	Domain   *DomainConfig
 	Pool     *PoolConfig
 	Snapshot pool.Snapshot // in a list, only its Summary is set
 	Refused  int64         // calls that ended without a lease for want of room
@@ -31,11 +32,11 @@ func (v *View) Future(t pool.Time) time.Time {
 	return v.Wall(t)
 }
 
-func (o *owner) view(f func(now pool.Time, e *pool.Pool) pool.Snapshot) View {
-	v := View{Pool: &o.cfg}
-	o.look(func(l *locked, now pool.Time) {
+func (p *ownedPool) view(f func(now pool.Time, e *pool.Domain) pool.Snapshot) View {
+	v := View{Domain: &p.owner.cfg, Pool: p.cfg}
+	p.look(func(l *locked, now pool.Time) {
 		v.now, v.wall = now, time.Now()
-		v.Snapshot, v.Refused = f(now, l.engine), l.refused
+		v.Snapshot, v.Refused = f(now, l.engine), l.refused[p.cfg.Name]
 	})
 	return v
 }
@@ -43,9 +44,9 @@ func (o *owner) view(f func(now pool.Time, e *pool.Pool) pool.Snapshot) View {
 // List returns a summary of every pool, in the order of the configuration.
 func (b *Broker) List() []View {
 	var all []View
-	for _, o := range b.owners {
-		all = append(all, o.view(func(now pool.Time, e *pool.Pool) pool.Snapshot {
-			return pool.Snapshot{Summary: e.Summary(now)}
+	for _, p := range b.pools {
+		all = append(all, p.view(func(now pool.Time, e *pool.Domain) pool.Snapshot {
+			return pool.Snapshot{Summary: e.Summary(now, p.cfg.Name)}
 		}))
 	}
 	return all
@@ -53,23 +54,23 @@ func (b *Broker) List() []View {
 
 // Inspect returns the whole state of a pool. The only error is ErrUnknownPool.
 func (b *Broker) Inspect(name string) (View, error) {
-	o := b.byName[name]
-	if o == nil {
+	p := b.byName[name]
+	if p == nil {
 		return View{}, ErrUnknownPool
 	}
-	return o.view(func(now pool.Time, e *pool.Pool) pool.Snapshot { return e.Inspect(now) }), nil
+	return p.view(func(now pool.Time, e *pool.Domain) pool.Snapshot { return e.Inspect(now, name) }), nil
 }
 
 // Leases lists up to limit open leases of a pool in the order of their grants, after the
 // one given; 0 begins with the oldest. The only error is ErrUnknownPool.
 func (b *Broker) Leases(name string, after pool.LeaseID, limit int) (View, []pool.LeaseState, error) {
-	o := b.byName[name]
-	if o == nil {
+	p := b.byName[name]
+	if p == nil {
 		return View{}, nil, ErrUnknownPool
 	}
 	var leases []pool.LeaseState
-	v := o.view(func(now pool.Time, e *pool.Pool) pool.Snapshot {
-		leases = e.Leases(now, after, limit)
+	v := p.view(func(now pool.Time, e *pool.Domain) pool.Snapshot {
+		leases = e.Leases(now, name, after, limit)
 		return pool.Snapshot{}
 	})
 	return v, leases, nil
@@ -78,11 +79,11 @@ func (b *Broker) Leases(name string, after pool.LeaseID, limit int) (View, []poo
 // Restore takes a key, or with an empty id all keys of the pool, back into use. The errors
 // are ErrUnknownPool and ErrUnknownKey.
 func (b *Broker) Restore(name, keyID string) (err error) {
-	o := b.byName[name]
-	if o == nil {
+	p := b.byName[name]
+	if p == nil {
 		return ErrUnknownPool
 	}
-	o.do(func(l *locked, now pool.Time) {
+	p.do(func(l *locked, now pool.Time) {
 		if !l.engine.Restore(now, keyID) {
 			err = ErrUnknownKey
 		}
@@ -93,8 +94,8 @@ func (b *Broker) Restore(name, keyID string) (err error) {
 // Renewed tells the engine that a key has another value. It does nothing if there is no
 // such pool.
 func (b *Broker) Renewed(name, keyID string) {
-	if o := b.byName[name]; o != nil {
-		o.do(func(l *locked, now pool.Time) { l.engine.Renewed(now, keyID) })
+	if p := b.byName[name]; p != nil {
+		p.do(func(l *locked, now pool.Time) { l.engine.Renewed(now, keyID) })
 	}
 }
 
@@ -102,13 +103,13 @@ func (b *Broker) Renewed(name, keyID string) {
 // interval. It ends with the context's error, the first error of f, ErrUnknownPool, or
 // ErrDraining when the broker closes.
 func (b *Broker) Watch(ctx context.Context, name string, interval time.Duration, f func(View) error) error {
-	o := b.byName[name]
-	if o == nil {
+	p := b.byName[name]
+	if p == nil {
 		return ErrUnknownPool
 	}
 	changed := make(chan struct{}, 1)
-	o.look(func(l *locked, _ pool.Time) { l.watchers[changed] = struct{}{} })
-	defer o.look(func(l *locked, _ pool.Time) { delete(l.watchers, changed) })
+	p.look(func(l *locked, _ pool.Time) { l.watchers[changed] = struct{}{} })
+	defer p.look(func(l *locked, _ pool.Time) { delete(l.watchers, changed) })
 	pause := time.NewTimer(interval)
 	defer pause.Stop()
 	for {
@@ -120,10 +121,10 @@ func (b *Broker) Watch(ctx context.Context, name string, interval time.Duration,
 			return err
 		}
 		pause.Reset(interval)
-		if err := until(ctx, o, pause.C); err != nil {
+		if err := until(ctx, p.owner, pause.C); err != nil {
 			return err
 		}
-		if err := until(ctx, o, changed); err != nil {
+		if err := until(ctx, p.owner, changed); err != nil {
 			return err
 		}
 	}

@@ -24,9 +24,9 @@ type leaseName struct {
 }
 
 // nameOf returns the name of a lease that this owner granted.
-func (o *owner) nameOf(g *pool.Grant) leaseName {
+func (p *ownedPool) nameOf(g *pool.Grant) leaseName {
 	return leaseName{
-		pool: o.hash, epoch: o.epoch, lease: g.Lease, key: pool.Hash(g.Key), class: pool.Hash(g.Class),
+		pool: p.hash, epoch: p.epoch, lease: g.Lease, key: pool.Hash(g.Key), class: pool.Hash(g.Class),
 		ttl: g.Expires.Sub(g.Granted), count: g.Count, reserved: g.Reserved,
 	}
 }

@@ -9,8 +9,8 @@ import (
 // locked is what an owner's lock protects. Its methods are called with the lock held:
 // they neither lock nor block. now is the time at which the lock was taken.
 type locked struct {
-	cfg    *PoolConfig // never changes
-	engine *pool.Pool
+	cfg    *DomainConfig // never changes
+	engine *pool.Domain
 
 	timer *time.Timer // calls owner.do at wake
 	wake  pool.Time   // when the engine wants to be called again
@@ -25,7 +25,7 @@ type locked struct {
 	recheck   chan struct{} // of capacity 1: upkeep is to look again what is due
 	heard     chan struct{} // closed, and replaced, when the store has answered
 
-	refused   int64 // calls that ended without a lease for want of room
+	refused   map[string]int64 // by pool: calls that ended without a lease for want of room
 	watchers  map[chan struct{}]struct{}
 	unchanged bool // the call under way has changed nothing that a watcher sees
 }
@@ -33,12 +33,12 @@ type locked struct {
 // recover begins where the last record leaves off, or, after StateLost, as if all limits
 // were used up. last is nil if there is no record.
 func (l *locked) recover(now pool.Time, last *record) {
-	r := pool.Recovery{Overlap: permit, TTL: l.cfg.MaxTTL, Wall: time.Now()}
+	r := pool.Recovery{Overlap: permit, TTL: l.cfg.longest(func(p *PoolConfig) time.Duration { return p.MaxTTL }), Wall: time.Now()}
 	var state *pool.State
 	if last != nil {
 		state = last.State
 		if !l.cfg.StateLost {
-			r.TTL = max(last.MaxTTL, l.cfg.DefaultTTL)
+			r.TTL = max(last.MaxTTL, l.saves.longest)
 		}
 	}
 	l.engine.Recover(now, state, r)
@@ -71,7 +71,7 @@ func (l *locked) grant(now pool.Time, ask *pool.Ask, try engineCall) (g pool.Gra
 func (l *locked) acquire(now pool.Time, ask pool.Ask) (pool.Grant, error) {
 	g, err := l.engine.Acquire(now, ask)
 	if err != nil { // explain allocates
-		err = l.explain(now, ask.Model, err)
+		err = explain(now, &ask, err)
 	}
 	return g, err
 }

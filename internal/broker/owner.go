@@ -9,12 +9,10 @@ import (
 	"github.com/keybroker/keybroker/pool"
 )
 
-// owner owns one pool. Its fields do not change after newOwner, except for locked.
+// owner owns one domain. Its fields do not change after newOwner, except for locked.
 type owner struct {
-	cfg        PoolConfig
-	hash       uint64                  // the pool.Hash of its name
-	keyIDs     map[uint64]string       // by their pool.Hash
-	serves     func(model string) bool // pool.Pool.Serves, which needs no lock
+	cfg        DomainConfig
+	keyIDs     map[uint64]string // by their pool.Hash
 	store      Store
 	epoch      uint64    // of its claim
 	origin     time.Time // Time 0 of the engine
@@ -32,15 +30,15 @@ type owner struct {
 // as long as a month can be restored at a time after Time 0.
 const past = 62 * 24 * time.Hour
 
-// newOwner claims a pool, continues where the record leaves off, and starts upkeep, which
+// newOwner claims a domain, continues where the record leaves off, and starts upkeep, which
 // ends with the context or with halt.
-func newOwner(ctx context.Context, store Store, cfg PoolConfig) (*owner, error) {
-	engine, err := pool.New(cfg.Config)
+func newOwner(ctx context.Context, store Store, cfg DomainConfig) (*owner, error) {
+	engine, err := pool.New(cfg.engine())
 	if err != nil {
 		return nil, err
 	}
 	o := &owner{
-		cfg: cfg, hash: pool.Hash(cfg.Name), keyIDs: map[uint64]string{}, serves: engine.Serves,
+		cfg: cfg, keyIDs: map[uint64]string{},
 		store: store, origin: time.Now().Add(-past), closing: make(chan struct{}), stopped: make(chan struct{}),
 	}
 	for _, k := range cfg.Keys {
@@ -50,8 +48,8 @@ func newOwner(ctx context.Context, store Store, cfg PoolConfig) (*owner, error) 
 	timer.Stop()
 	o.locked = locked{
 		cfg: &o.cfg, engine: engine, timer: timer, wake: pool.Never,
-		queue: map[*pool.Waiter]*call{}, byRequest: map[requestKey]*pool.Waiter{}, watchers: map[chan struct{}]struct{}{},
-		saves:   saves{refreshAt: pool.Never, prompt: promptSaves, longest: cfg.DefaultTTL},
+		queue: map[*pool.Waiter]*call{}, byRequest: map[requestKey]*pool.Waiter{}, watchers: map[chan struct{}]struct{}{}, refused: map[string]int64{},
+		saves:   saves{refreshAt: pool.Never, prompt: promptSaves, longest: cfg.longest(func(p *PoolConfig) time.Duration { return p.DefaultTTL })},
 		recheck: make(chan struct{}, 1), heard: make(chan struct{}),
 	}
 	if err := o.begin(ctx); err != nil {
@@ -63,7 +61,7 @@ func newOwner(ctx context.Context, store Store, cfg PoolConfig) (*owner, error) 
 	return o, nil
 }
 
-// begin claims the pool, recovers its record and saves a record of its own. That one tells
+// begin claims the domain, recovers its record and saves a record of its own. That one tells
 // a successor that the predecessor's record lacks what this owner grants.
 func (o *owner) begin(ctx context.Context) error {
 	claimed := o.now()

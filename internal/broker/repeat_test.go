@@ -22,7 +22,7 @@ func TestRepetitionAtTheMomentOfServiceGetsOneLease(t *testing.T) {
 		t.Run(fmt.Sprint(i), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				cfg := onePool("a", 1, 10) // the next fits after 62 s
-				cfg.MaxWait = 5 * time.Minute
+				cfg.Pools[0].MaxWait = 5 * time.Minute
 				p := begin(t, &broker.Memory{}, cfg)
 				_, err := p.Acquire(t.Context(), ask("alice"))
 				require.NoError(t, err)

@@ -23,18 +23,19 @@ type Report struct {
 // lease lives without a further report, 0 after the final one. settled means that the
 // lease had ended, and that nothing has changed. The only error is ErrUnknownLease.
 func (b *Broker) Report(holder, leaseID string, r Report) (ttl time.Duration, settled bool, err error) {
-	o, name, err := b.find(holder, leaseID)
+	p, name, err := b.find(holder, leaseID)
 	if err != nil {
 		return 0, false, err
 	}
-	ours := name.epoch == o.epoch // else a predecessor granted it
+	ours := name.epoch == p.epoch // else a predecessor granted it
 	if !ours {
-		o.waitOverlap()
+		p.waitOverlap()
 	}
 	r.Response.At = time.Now()
-	signal, used := o.cfg.Dialect.Read(r.Response), r.used(o.cfg.Dialect)
-	o.do(func(l *locked, now pool.Time) {
-		if r.May != nil && ours && !r.May(o.cfg.Name) {
+	dialect := p.owner.cfg.Dialect
+	signal, used := dialect.Read(r.Response), r.used(dialect)
+	p.do(func(l *locked, now pool.Time) {
+		if r.May != nil && ours && !r.May(p.cfg.Name) {
 			l.engine.NoRenewal(name.lease)
 		}
 		var expires pool.Time
@@ -70,15 +71,15 @@ func (r *Report) used(d *provider.Dialect) provider.Amounts {
 // Release ends a lease. unused says that its request was never sent. settled means that
 // the lease had ended before. The only error is ErrUnknownLease.
 func (b *Broker) Release(holder, leaseID string, unused bool) (settled bool, err error) {
-	o, name, err := b.find(holder, leaseID)
+	p, name, err := b.find(holder, leaseID)
 	if err != nil {
 		return false, err
 	}
-	ours := name.epoch == o.epoch // else a predecessor granted it
+	ours := name.epoch == p.epoch // else a predecessor granted it
 	if !ours {
-		o.waitOverlap()
+		p.waitOverlap()
 	}
-	o.do(func(l *locked, now pool.Time) {
+	p.do(func(l *locked, now pool.Time) {
 		if ours {
 			err = l.engine.Release(now, name.lease, holder, unused)
 		} else {
@@ -99,30 +100,30 @@ var unknownUse = func() (a provider.Amounts) {
 // TakeBack ends, as unused, a lease that Acquire returned and whose key was not passed
 // on. It does nothing if another call with the same request id was given the lease too.
 func (b *Broker) TakeBack(holder, leaseID string) {
-	if o, name, err := b.find(holder, leaseID); err == nil {
-		o.do(func(l *locked, now pool.Time) { l.engine.TakeBack(now, name.lease, holder) })
+	if p, name, err := b.find(holder, leaseID); err == nil {
+		p.do(func(l *locked, now pool.Time) { l.engine.TakeBack(now, name.lease, holder) })
 	}
 }
 
 // NameOf returns the pool and the key id of a lease. Both are empty if the lease is not
 // the holder's.
 func (b *Broker) NameOf(holder, leaseID string) (pool, keyID string) {
-	o, name, err := b.find(holder, leaseID)
+	p, name, err := b.find(holder, leaseID)
 	if err != nil {
 		return "", ""
 	}
-	return o.cfg.Name, o.keyIDs[name.key]
+	return p.cfg.Name, p.keyIDs[name.key]
 }
 
-// find checks a lease id and returns the owner of its pool. A lease with a later epoch than
+// find checks a lease id and returns its pool. A lease with a later epoch than
 // the owner's was granted by a successor, and is unknown here.
-func (b *Broker) find(holder, leaseID string) (*owner, leaseName, error) {
+func (b *Broker) find(holder, leaseID string) (*ownedPool, leaseName, error) {
 	name, ok := b.signer.parse(leaseID, holder)
-	o := b.byHash[name.pool]
-	if !ok || o == nil || name.epoch > o.epoch {
+	p := b.byHash[name.pool]
+	if !ok || p == nil || name.epoch > p.epoch {
 		return nil, name, ErrUnknownLease
 	}
-	return o, name, nil
+	return p, name, nil
 }
 
 // waitOverlap waits until the predecessor surely grants nothing any more. Until then it

@@ -36,7 +36,7 @@ type saves struct {
 // longer than the record says has to be saved first. Either way the next record has it.
 func (s *saves) durable(g *pool.Grant, ttl time.Duration) bool {
 	s.longest = max(s.longest, ttl)
-	return g.Covered && ttl <= s.recorded
+	return g.Durable && ttl <= s.recorded
 }
 
 // changed takes note of whether anything has changed since the last save, and reports

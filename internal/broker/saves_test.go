@@ -54,7 +54,7 @@ func TestPromptSavesAreBounded(t *testing.T) {
 // A time to live that no record says makes a lease wait for the next record.
 func TestLongerTimeToLiveIsRecordedFirst(t *testing.T) {
 	s := saves{longest: time.Minute, recorded: time.Minute}
-	g := &pool.Grant{Covered: true}
+	g := &pool.Grant{Durable: true}
 	assert.True(t, s.durable(g, time.Minute))
 	assert.False(t, s.durable(g, time.Hour))
 	assert.Equal(t, time.Hour, s.longest, "the next record says so")

@@ -22,11 +22,11 @@ type stalled struct{ broker.Store }
 func (stalled) Claim(context.Context, string) (uint64, error) { return 0, errStore }
 
 func TestNewGivesTheErrorsOfStoreAndPool(t *testing.T) {
-	_, err := broker.New(t.Context(), stalled{}, []broker.PoolConfig{onePool("a", 1, 1)})
+	_, err := broker.New(t.Context(), stalled{}, []broker.DomainConfig{onePool("a", 1, 1)})
 	require.ErrorIs(t, err, errStore)
 	cfg := onePool("a", 1, 1)
-	cfg.Strategy = "best"
-	_, err = broker.New(t.Context(), &broker.Memory{}, []broker.PoolConfig{cfg})
+	cfg.Pools[0].Strategy = "best"
+	_, err = broker.New(t.Context(), &broker.Memory{}, []broker.DomainConfig{cfg})
 	require.ErrorContains(t, err, `pool "a": unknown strategy`)
 }
 
@@ -36,7 +36,7 @@ func TestHalfAStart(t *testing.T) {
 		store := &broker.Memory{}
 		a, b := daily(60, 1000), daily(60, 1000)
 		b.Name = "b"
-		pools := []broker.PoolConfig{a, b}
+		pools := []broker.DomainConfig{a, b}
 		x, err := broker.New(t.Context(), store, pools)
 		require.NoError(t, err)
 		require.NoError(t, x.Stop(t.Context()))

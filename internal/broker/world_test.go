@@ -18,21 +18,24 @@ const (
 )
 
 // onePool is a pool of one key with limits on requests a minute and on slots.
-func onePool(name string, rpm, slots int64) broker.PoolConfig {
+func onePool(name string, rpm, slots int64) broker.DomainConfig {
 	dialect, _ := provider.Lookup("anthropic")
 	k := pool.Key{ID: "k"}
 	for d, n := range []int64{rpm, plenty, plenty} {
 		k.Limits = append(k.Limits, pool.Limit{Dimension: provider.Dimension(d), Window: time.Minute, Amount: n, Kind: provider.Refilling})
 	}
 	k.Limits = append(k.Limits, pool.Limit{Dimension: provider.Concurrency, Amount: slots})
-	return broker.PoolConfig{
-		Config:     pool.Config{Name: name, Dialect: dialect, Flat: true, Keys: []pool.Key{k}, StartWithin: 2 * time.Second},
-		DefaultTTL: 2 * time.Minute, MaxTTL: 10 * time.Minute, MaxWait: time.Minute,
+	return broker.DomainConfig{
+		Config: pool.Config{Name: name, Dialect: dialect, Flat: true, Keys: []pool.Key{k}},
+		Pools: []broker.PoolConfig{{
+			Rules:      pool.Rules{Name: name, StartWithin: 2 * time.Second},
+			DefaultTTL: 2 * time.Minute, MaxTTL: 10 * time.Minute, MaxWait: time.Minute,
+		}},
 	}
 }
 
 // daily is a pool of one key with limits on requests a minute and a day.
-func daily(rpm, rpd int64) broker.PoolConfig {
+func daily(rpm, rpd int64) broker.DomainConfig {
 	cfg := onePool("a", rpm, 1000)
 	limits := cfg.Keys[0].Limits
 	cfg.Keys[0].Limits = append(limits[:len(limits)-1], pool.Limit{Dimension: provider.Requests, Window: day, Amount: rpd, Kind: provider.Sliding})
@@ -63,7 +66,7 @@ type process struct {
 	crash context.CancelFunc
 }
 
-func begin(t *testing.T, store broker.Store, pools ...broker.PoolConfig) *process {
+func begin(t *testing.T, store broker.Store, pools ...broker.DomainConfig) *process {
 	ctx, cancel := context.WithCancel(t.Context())
 	t.Cleanup(cancel)
 	b, err := broker.New(ctx, store, pools)

@@ -14,7 +14,7 @@ import (
 // one lease for each, waiting in the broker's line, and another key after a refusal.
 type brokered struct {
 	*run
-	engine *pool.Pool
+	engine *pool.Domain
 	waits  map[*pool.Waiter]*request
 	wake   time.Duration
 	set    uint64 // which timer is in force
@@ -31,7 +31,10 @@ type leased struct {
 
 func newBrokered(r *run) (Strategy, error) {
 	u := r.upstream
-	cfg := pool.Config{Name: r.scenario.Name, Dialect: u.dialect, StartWithin: startWithin, Seed: r.chance.Uint64()}
+	cfg := pool.Config{
+		Name: r.scenario.Name, Dialect: u.dialect, Seed: r.chance.Uint64(),
+		Pools: []pool.Rules{{Name: r.scenario.Name, StartWithin: startWithin}},
+	}
 	for _, g := range u.groups {
 		limits := []pool.Limit{}
 		if !g.unknown {

@@ -114,14 +114,17 @@ func BenchmarkLook(b *testing.B) {
 			for d := range provider.Dimension(3) {
 				limits = append(limits, pool.Limit{Dimension: d, Window: time.Minute, Amount: 1000, Kind: provider.Refilling})
 			}
-			cfg := pool.Config{Name: "p", Dialect: dialect, StartWithin: time.Second}
+			cfg := pool.Config{Name: "p", Dialect: dialect}
 			for i := range c.keys {
 				cfg.Keys = append(cfg.Keys, pool.Key{ID: fmt.Sprint("key", i), Limits: limits})
 			}
 			for i := range c.classes {
 				cfg.Classes = append(cfg.Classes, pool.Class{Name: fmt.Sprint("class", i), Models: []string{fmt.Sprint("model", i)}})
 			}
-			broker, err := broker.New(b.Context(), &broker.Memory{}, []broker.PoolConfig{{Config: cfg, DefaultTTL: time.Minute, MaxTTL: time.Minute}})
+			broker, err := broker.New(b.Context(), &broker.Memory{}, []broker.DomainConfig{{
+				Config: cfg,
+				Pools:  []broker.PoolConfig{{Rules: pool.Rules{Name: "p", StartWithin: time.Second}, DefaultTTL: time.Minute, MaxTTL: time.Minute}},
+			}})
 			require.NoError(b, err)
 			b.Cleanup(broker.Close)
 			for b.Loop() {

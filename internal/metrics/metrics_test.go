@@ -36,15 +36,18 @@ func limits(requests, input, output int64) []pool.Limit {
 }
 
 // onePool is a pool of Anthropic keys whose limits hold for all models.
-func onePool(name string, keys ...pool.Key) broker.PoolConfig {
+func onePool(name string, keys ...pool.Key) broker.DomainConfig {
 	dialect, _ := provider.Lookup("anthropic")
-	return broker.PoolConfig{
-		Config:  pool.Config{Name: name, Dialect: dialect, Flat: true, Keys: keys, StartWithin: 2 * time.Second},
-		BaseURL: dialect.BaseURL, DefaultTTL: 2 * time.Minute, MaxTTL: 10 * time.Minute, MaxWait: 30 * time.Second,
+	return broker.DomainConfig{
+		Config: pool.Config{Name: name, Dialect: dialect, Flat: true, Keys: keys},
+		Pools: []broker.PoolConfig{{
+			Rules:   pool.Rules{Name: name, StartWithin: 2 * time.Second},
+			BaseURL: dialect.BaseURL, DefaultTTL: 2 * time.Minute, MaxTTL: 10 * time.Minute, MaxWait: 30 * time.Second,
+		}},
 	}
 }
 
-func start(t testing.TB, pools ...broker.PoolConfig) *broker.Broker {
+func start(t testing.TB, pools ...broker.DomainConfig) *broker.Broker {
 	b, err := broker.New(t.Context(), &broker.Memory{}, pools)
 	require.NoError(t, err)
 	t.Cleanup(b.Close)

@@ -351,14 +351,14 @@ var plants = []plant{
 	{
 		name: "given out before it is written down", rule: "a grant leaves when whoever follows will know of it",
 		pkg: "internal/broker", file: "saves.go", test: "TestGrantsWaitForTheStore", says: "the store cannot be reached",
-		old: "return g.Covered && ttl <= s.recorded",
+		old: "return g.Durable && ttl <= s.recorded",
 		new: "return true",
 	},
 	{
 		name: "longer time to live given out unwritten", rule: "whoever follows knows how long any lease may live",
 		pkg: "internal/broker", file: "saves.go", test: "TestLongerTimeToLiveIsRecordedFirst", says: "Should be false",
-		old: "return g.Covered && ttl <= s.recorded",
-		new: "return g.Covered",
+		old: "return g.Durable && ttl <= s.recorded",
+		new: "return g.Durable",
 	},
 	{
 		name: "given out too late", rule: "a lease that cannot be used in time is not given out",
