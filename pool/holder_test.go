@@ -131,7 +131,7 @@ func TestCapsAreExact(t *testing.T) {
 				tokens       int64
 			}
 			has := map[string]*tally{"a": {}, "b": {}}
-			for _, l := range p.Leases(now, 0, 100) {
+			for _, l := range p.Leases(now, "", 0, 100) {
 				has[l.Holder].open++
 				has[l.Holder].tokens += l.Reserved[provider.InputTokens] + l.Reserved[provider.OutputTokens]
 			}

@@ -76,7 +76,7 @@ func TestLapsedLeaseIsNotRenewed(t *testing.T) {
 	expires, err := s.Report(s.now, g.Lease, "h", fine, unknown, false)
 	require.NoError(t, err)
 	assert.Equal(t, s.now, expires)
-	assert.Empty(t, s.Leases(s.now, 0, 10))
+	assert.Empty(t, s.Leases(s.now, "", 0, 10))
 	sum := s.Summary(s.now, "")
 	assert.Zero(t, sum.Open)
 	assert.Equal(t, pool.Counters{Granted: 1, Expired: 1}, sum.Counters)

@@ -305,7 +305,7 @@ func TestEndedAndForeignLeases(t *testing.T) {
 	g = s.lease("h")
 	s.now += 2 * pool.Time(time.Hour)
 	require.ErrorIs(t, report("h"), pool.ErrLeaseEnded, "its time has run out twice over")
-	assert.Empty(t, s.Leases(s.now, 0, 10))
+	assert.Empty(t, s.Leases(s.now, "", 0, 10))
 }
 
 // The largest amounts there are, where no limit is configured to refuse them.

@@ -156,7 +156,7 @@ func (b *books) release(t *rapid.T) {
 
 func (b *books) check(t *rapid.T) {
 	var listed []pool.LeaseID
-	for _, l := range b.pool.Leases(b.now, 0, 100) {
+	for _, l := range b.pool.Leases(b.now, "", 0, 100) {
 		require.Equal(t, b.open[l.ID].holder, l.Holder)
 		require.Equal(t, b.open[l.ID].expires, l.Expires)
 		listed = append(listed, l.ID)

@@ -92,7 +92,7 @@ func toStatus(ctx context.Context, err error) error {
 		return invalidStatus(&invalid{"model", err.Error()})
 	case errors.Is(err, broker.ErrTTL):
 		return invalidStatus(&invalid{"ttl", err.Error()})
-	case errors.Is(err, broker.ErrUnknownPool):
+	case errors.Is(err, broker.ErrUnknownPool), errors.Is(err, pool.ErrNoPool):
 		return failure(codes.PermissionDenied, "pool or model is unknown, or not for this caller", reasonUnknownPool, nil)
 	case errors.Is(err, broker.ErrUnknownLease):
 		return failure(codes.NotFound, "lease is unknown to this caller", reasonUnknownLease, nil)

@@ -59,6 +59,7 @@ var statusTests = []struct {
 	{covers: "ErrModelNotServed", err: pool.ErrModelNotServed, code: codes.InvalidArgument, reason: "INVALID_REQUEST", field: "model"},
 	{covers: "ErrTTL", err: broker.ErrTTL, code: codes.InvalidArgument, reason: "INVALID_REQUEST", field: "ttl"},
 	{covers: "ErrUnknownPool", err: broker.ErrUnknownPool, code: codes.PermissionDenied, reason: "POOL_UNKNOWN_OR_FORBIDDEN"},
+	{covers: "ErrNoPool", err: pool.ErrNoPool, code: codes.PermissionDenied, reason: "POOL_UNKNOWN_OR_FORBIDDEN"},
 	{covers: "ErrUnknownLease", err: broker.ErrUnknownLease, code: codes.NotFound, reason: "LEASE_UNKNOWN"},
 	{covers: "ErrUnknownKey", err: broker.ErrUnknownKey, code: codes.NotFound, reason: "KEY_UNKNOWN"},
 	{covers: "ErrQueueFull", err: pool.ErrQueueFull, code: codes.ResourceExhausted, reason: "QUEUE_FULL", retry: time.Second},

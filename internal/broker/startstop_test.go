@@ -35,7 +35,7 @@ func TestHalfAStart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := &broker.Memory{}
 		a, b := daily(60, 1000), daily(60, 1000)
-		b.Name = "b"
+		b.Name, b.Pools[0].Name = "b", "b"
 		pools := []broker.DomainConfig{a, b}
 		x, err := broker.New(t.Context(), store, pools)
 		require.NoError(t, err)
