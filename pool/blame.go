@@ -128,14 +128,14 @@ func (dom *Domain) coolOne(now Time, l *lease, s *provider.Signal, g guess, a *a
 	if known && !s.Operator {
 		return
 	}
-	n := Notice{Kind: Resting, Wait: c.until.Sub(now), Act: s.Operator, Text: s.Class.String()}
+	n := Event{Kind: CoolingDown, Wait: c.until.Sub(now), Act: s.Operator, Text: s.Class.String()}
 	if c != &a.class.cooldown {
 		n.Group = a.group.name
 	}
 	if c != &a.group.cooldown {
 		n.Class = a.class.name
 	}
-	dom.notice(n)
+	dom.event(n)
 }
 
 // bar starts or extends the cooldown of a key for one class of models.
@@ -146,8 +146,8 @@ func (dom *Domain) bar(now Time, l *lease, s *provider.Signal, g guess) {
 	c.refuse(now, l, s, g)
 	dom.usableChanged(k.group)
 	if !known {
-		dom.notice(Notice{
-			Kind: Resting, Key: k.id, Group: k.group.name, Class: class.name,
+		dom.event(Event{
+			Kind: CoolingDown, Key: k.id, Group: k.group.name, Class: class.name,
 			Wait: c.until.Sub(now), Act: s.Operator, Text: s.Class.String(),
 		})
 	}

@@ -484,7 +484,7 @@ func (h *past) tell(c *given, used provider.Amounts, final bool) (expires pool.T
 	if c.owner == o {
 		expires, err = o.Report(o.time(h.now), c.grant.Lease, c.holder, s, used, final)
 	} else {
-		expires, err = o.ReportOld(o.time(h.now), &pool.Old{
+		expires, err = o.ReportPredecessor(o.time(h.now), &pool.PredecessorLease{
 			Epoch: c.owner.epoch, Lease: c.grant.Lease, Key: pool.Hash(c.key), Class: pool.Hash(c.grant.Class),
 			Holder: c.holder, TTL: h.ttl, Count: c.grant.Count, Reserved: c.grant.Reserved,
 		}, s, used, final)

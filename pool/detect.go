@@ -27,11 +27,11 @@ func (dom *Domain) detect(now Time, k *key, s *provider.Signal) {
 		switch {
 		case o == k || o.organization == "":
 		case o.group == k.group && o.organization != organization:
-			dom.warn(now, Notice{Kind: SplitOrganization, Group: k.group.name, Text: fmt.Sprintf(
+			dom.warn(now, Event{Kind: SplitOrganization, Group: k.group.name, Text: fmt.Sprintf(
 				"keys %q and %q are configured as one quota group, but belong to the organisations %q and %q: as groups of their own, each would have its limits",
 				o.id, k.id, o.organization, organization)})
 		case o.group != k.group && o.organization == organization:
-			dom.warn(now, Notice{Kind: SharedOrganization, Group: k.group.name, Text: fmt.Sprintf(
+			dom.warn(now, Event{Kind: SharedOrganization, Group: k.group.name, Text: fmt.Sprintf(
 				"quota groups %q and %q belong to one organisation, %q, so their limits do not add up: configure them as one group",
 				o.group.name, k.group.name, organization)})
 			return
@@ -52,7 +52,7 @@ func (dom *Domain) allLimited(now Time, c *class) {
 			return
 		}
 	}
-	dom.warn(now, Notice{Kind: AllRateLimited, Class: c.name, Text: fmt.Sprintf(
+	dom.warn(now, Event{Kind: AllRateLimited, Class: c.name, Text: fmt.Sprintf(
 		"all %d quota groups were answered 429 within %v: they may share a limit, such as that of one organisation or address, or somebody else uses it up",
 		len(dom.groups), together)})
 }

@@ -17,8 +17,8 @@ import (
 )
 
 // warnings counts the warnings by kind.
-func (s *story) warnings() map[pool.NoticeKind]int {
-	n := map[pool.NoticeKind]int{}
+func (s *story) warnings() map[pool.EventKind]int {
+	n := map[pool.EventKind]int{}
 	for _, w := range s.Inspect(s.now, "").Warnings {
 		n[w.Kind]++
 	}
@@ -31,15 +31,15 @@ func TestOrganizations(t *testing.T) {
 	for name, c := range map[string]struct {
 		groups []string // of the keys
 		owners []string
-		want   map[pool.NoticeKind]int
+		want   map[pool.EventKind]int
 	}{
-		"two groups of one organisation":   {[]string{"g1", "g2"}, []string{"x", "x"}, map[pool.NoticeKind]int{pool.SharedOrganization: 1}},
-		"two groups of two":                {[]string{"g1", "g2"}, []string{"x", "y"}, map[pool.NoticeKind]int{}},
-		"two groups, and one says nothing": {[]string{"g1", "g2"}, []string{"x", ""}, map[pool.NoticeKind]int{}},
-		"one group of one":                 {[]string{"g1", "g1"}, []string{"x", "x"}, map[pool.NoticeKind]int{}},
-		"one group of two":                 {[]string{"g1", "g1"}, []string{"x", "y"}, map[pool.NoticeKind]int{pool.SplitOrganization: 1}},
-		"both":                             {[]string{"g1", "g1", "g2"}, []string{"x", "y", "x"}, map[pool.NoticeKind]int{pool.SplitOrganization: 1, pool.SharedOrganization: 1}},
-		"nobody says anything":             {[]string{"g1", "g2"}, []string{"", ""}, map[pool.NoticeKind]int{}},
+		"two groups of one organisation":   {[]string{"g1", "g2"}, []string{"x", "x"}, map[pool.EventKind]int{pool.SharedOrganization: 1}},
+		"two groups of two":                {[]string{"g1", "g2"}, []string{"x", "y"}, map[pool.EventKind]int{}},
+		"two groups, and one says nothing": {[]string{"g1", "g2"}, []string{"x", ""}, map[pool.EventKind]int{}},
+		"one group of one":                 {[]string{"g1", "g1"}, []string{"x", "x"}, map[pool.EventKind]int{}},
+		"one group of two":                 {[]string{"g1", "g1"}, []string{"x", "y"}, map[pool.EventKind]int{pool.SplitOrganization: 1}},
+		"both":                             {[]string{"g1", "g1", "g2"}, []string{"x", "y", "x"}, map[pool.EventKind]int{pool.SplitOrganization: 1, pool.SharedOrganization: 1}},
+		"nobody says anything":             {[]string{"g1", "g2"}, []string{"", ""}, map[pool.EventKind]int{}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			cfg := setup{Groups: []pool.Group{{Name: "g1", Limits: rpm(99)}, {Name: "g2", Limits: rpm(99)}}}
@@ -82,8 +82,8 @@ func TestWarningsAndNoticesAreBounded(t *testing.T) {
 		s.Restore(s.now, "")
 	}
 	assert.LessOrEqual(t, len(s.Inspect(s.now, "").Warnings), 64)
-	assert.LessOrEqual(t, len(s.Notices()), 64)
-	assert.Empty(t, s.Notices())
+	assert.LessOrEqual(t, len(s.Events()), 64)
+	assert.Empty(t, s.Events())
 }
 
 func TestWarningsAreNotRepeated(t *testing.T) {
@@ -93,46 +93,46 @@ func TestWarningsAreNotRepeated(t *testing.T) {
 		s.ends(s.only("b"), "h", owned("0"), unknown)
 		s.now += sec
 	}
-	assert.Equal(t, map[pool.NoticeKind]int{pool.SharedOrganization: 1}, func() map[pool.NoticeKind]int {
+	assert.Equal(t, map[pool.EventKind]int{pool.SharedOrganization: 1}, func() map[pool.EventKind]int {
 		n := s.warnings()
 		if n[pool.SharedOrganization] > 1 { // once for each of the two
 			n[pool.SharedOrganization] = 1
 		}
 		return n
 	}())
-	assert.LessOrEqual(t, len(s.Notices()), 2)
+	assert.LessOrEqual(t, len(s.Events()), 2)
 	w := s.Inspect(s.now, "").Warnings[0]
 	assert.Greater(t, w.Count, int64(1))
 	assert.Greater(t, w.Last, w.First)
 	s.now += 2 * minute
 	s.ends(s.only("a"), "h", owned("1"), unknown)
 	s.ends(s.only("a"), "h", owned("0"), unknown)
-	assert.Len(t, s.Notices(), 1, "but said again after a while")
+	assert.Len(t, s.Events(), 1, "but said again after a while")
 }
 
 func TestNoticesTellWhatHappens(t *testing.T) {
-	kinds := func(s *story) (k []pool.NoticeKind) {
-		for _, n := range s.Notices() {
+	kinds := func(s *story) (k []pool.EventKind) {
+		for _, n := range s.Events() {
 			k = append(k, n.Kind)
 		}
 		return k
 	}
 	s := begin(t, setup{Keys: one(rpm(plenty))})
 	s.quarantines("a")
-	assert.Equal(t, []pool.NoticeKind{pool.KeySuspect, pool.KeyQuarantined}, kinds(s))
+	assert.Equal(t, []pool.EventKind{pool.KeySuspect, pool.KeyQuarantined}, kinds(s))
 	s.now = 10 * minute
 	s.ends(s.lease("h"), "h", fine, unknown)
-	assert.Equal(t, []pool.NoticeKind{pool.KeyBack}, kinds(s))
+	assert.Equal(t, []pool.EventKind{pool.KeyBack}, kinds(s))
 	one, two := s.lease("h"), s.lease("h")
 	s.answers(one, "h", limited(time.Minute))
 	s.answers(two, "h", limited(2*time.Minute))
-	assert.Equal(t, []pool.NoticeKind{pool.Resting}, kinds(s))
+	assert.Equal(t, []pool.EventKind{pool.CoolingDown}, kinds(s))
 	for _, scope := range []provider.Scope{provider.KeyModelScope, provider.GroupScope} { // of many calls, once
 		s := begin(t, setup{Keys: []pool.Key{{ID: "a", Limits: rpm(plenty)}}})
 		for _, g := range []pool.Grant{s.lease("h"), s.lease("h")} {
 			s.answers(g, "h", refusal(provider.Forbidden, scope, 0))
 		}
-		notices := s.Notices()
+		notices := s.Events()
 		require.Len(t, notices, 1)
 		assert.Equal(t, 10*time.Minute, notices[0].Wait)
 	}

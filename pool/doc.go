@@ -27,7 +27,7 @@
 //  3. After each verb call Next. It returns the waiters that are served now, and when to
 //     call it again if nothing happens before.
 //  4. Give a lease out only if its Grant is Durable. Otherwise save a State, call Saved,
-//     then Cover for the lease, and give it out then; or Release it as unused.
+//     then MarkDurable for the lease, and give it out then; or Release it as unused.
 //  5. While Dirty is true, and when State says so, take a State, save it, call Saved.
 //     One is saved after the other. If a save fails, the next State replaces it.
 //  6. On an orderly stop, take the last State with stopped true and call nothing

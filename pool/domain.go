@@ -54,8 +54,8 @@ type Domain struct {
 	experience experience
 	waiting    int // in all queues
 	served     []*Waiter
-	notices    []Notice
-	warnings   map[Notice]*Warning
+	events     []Event
+	warnings   map[Event]*Warning
 	keeps      bool // states are saved
 	dirty      bool // something has changed that must outlive the owner
 	orphans    heap[*orphan]
@@ -76,7 +76,7 @@ func New(cfg Config) (*Domain, error) {
 		holders:  map[holderKey]*holder{},
 		names:    map[string]int{},
 		requests: map[requestKey]*lease{},
-		warnings: map[Notice]*Warning{},
+		warnings: map[Event]*Warning{},
 	}
 	dom.order.prev, dom.order.next = &dom.order, &dom.order
 	if err := cfg.check(); err != nil {

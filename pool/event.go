@@ -6,79 +6,77 @@ import (
 	"time"
 )
 
-// NoticeKind is what a notice is about.
-type NoticeKind uint8
+// EventKind is what an event is about.
+type EventKind uint8
 
-// The kinds of notices. From SharedOrganization on they are warnings: they stay
-// to be seen.
+// The kinds of events. From SharedOrganization on they are warnings, which stay visible.
 const (
-	KeySuspect         NoticeKind = iota // a key was refused
-	KeyQuarantined                       // a key is out of use until it is proven good
-	KeyBack                              // a key works again
-	Resting                              // a group, a model, or a key for a model is out of use for a time
-	SharedOrganization                   // quota groups that are one at the provider
-	SplitOrganization                    // a quota group that is several at the provider
-	AllRateLimited                       // every quota group was answered 429 at once
+	KeySuspect         EventKind = iota // a key was refused
+	KeyQuarantined                      // a key is out of use until it is proven good
+	KeyBack                             // a key works again
+	CoolingDown                         // a group, a model, or a key for a model is out of use for a time
+	SharedOrganization                  // quota groups that are one at the provider
+	SplitOrganization                   // a quota group that is several at the provider
+	AllRateLimited                      // every quota group was answered 429 at once
 )
 
-var noticeNames = [...]string{
+var eventNames = [...]string{
 	"key_suspect", "key_quarantined", "key_back", "resting",
 	"shared_organization", "split_organization", "all_rate_limited",
 }
 
 // String gives a stable name, such as "key_suspect".
-func (k NoticeKind) String() string { return noticeNames[k] }
+func (k EventKind) String() string { return eventNames[k] }
 
-// Notice is something that people should hear of. What it is about may be empty.
-type Notice struct {
-	Kind  NoticeKind
+// Event is something that people should hear of. Key, Group and Class may be empty.
+type Event struct {
+	Kind  EventKind
 	Key   string
 	Group string
 	Class string
 	Text  string
 	Wait  time.Duration // how long something is out of use
-	Act   bool          // it does not pass by itself: somebody has to pay, or to change a key
+	Act   bool          // it does not pass by itself: somebody has to pay, or to replace a key
 }
 
-// Warning is a notice that stays to be seen.
+// Warning is an event that stays visible.
 type Warning struct {
-	Notice
+	Event
 	First, Last Time
 	Count       int64
 }
 
 const (
-	maxNotices  = 64 // between two calls of Notices
+	maxEvents   = 64 // between two calls of Notices
 	maxWarnings = 64
 )
 
-func (dom *Domain) notice(n Notice) {
-	if len(dom.notices) < maxNotices {
-		dom.notices = append(dom.notices, n)
+func (dom *Domain) event(n Event) {
+	if len(dom.events) < maxEvents {
+		dom.events = append(dom.events, n)
 	}
 }
 
 // Notices gives what there is to be heard of since the last call.
-func (dom *Domain) Notices() []Notice {
-	all := dom.notices
-	dom.notices = nil
+func (dom *Domain) Events() []Event {
+	all := dom.events
+	dom.events = nil
 	return all
 }
 
-// warn keeps a warning, and gives notice of it when it is new, or comes again
-// after a while.
-func (dom *Domain) warn(now Time, n Notice) {
-	id := Notice{Kind: n.Kind, Key: n.Key, Group: n.Group, Class: n.Class}
+// warn keeps a warning. It is also an event if it is new or comes again after a minute.
+func (dom *Domain) warn(now Time, n Event) {
+	id := Event{Kind: n.Kind, Key: n.Key, Group: n.Group, Class: n.Class}
 	w := dom.warnings[id]
 	if w == nil {
 		if len(dom.warnings) >= maxWarnings {
 			return
 		}
-		w = &Warning{Notice: n, First: now}
+		w = &Warning{Event: n, First: now}
 		dom.warnings[id] = w
-		dom.notice(n)
+		dom.event(n)
 	} else if now > w.Last.Add(time.Minute) {
-		dom.notice(n)
+		dom.event(n)
 	}
 	w.Last, w.Text = now, n.Text
 	w.Count++

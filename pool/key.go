@@ -131,14 +131,14 @@ func (dom *Domain) refused(now Time, k *key, l *lease, why string, wait time.Dur
 	if k.health == Healthy && wait == 0 {
 		k.health = Suspect
 		dom.rest(k, now.Add(suspectRest))
-		dom.notice(Notice{Kind: KeySuspect, Key: k.id, Group: k.group.name, Text: why})
+		dom.event(Event{Kind: KeySuspect, Key: k.id, Group: k.group.name, Text: why})
 		return
 	}
 	if confirms := k.accuser != "" && k.accuser != holder && k.health == Quarantined; !known && !confirms {
 		k.backoff = min(max(2*k.backoff, rarely.first), rarely.most)
 	}
 	k.health = Quarantined
-	dom.notice(Notice{Kind: KeyQuarantined, Key: k.id, Group: k.group.name, Text: why})
+	dom.event(Event{Kind: KeyQuarantined, Key: k.id, Group: k.group.name, Text: why})
 	until := now.Add(max(wait, k.backoff))
 	if k.accuser == holder {
 		k.accusedUntil = max(k.accusedUntil, until)
@@ -158,7 +158,7 @@ func (dom *Domain) accepted(now Time, k *key, l *lease) {
 		return
 	}
 	dom.revive(now, k)
-	dom.notice(Notice{Kind: KeyBack, Key: k.id, Group: k.group.name, Text: "accepted again"})
+	dom.event(Event{Kind: KeyBack, Key: k.id, Group: k.group.name, Text: "accepted again"})
 }
 
 // revive takes a key back into use.

@@ -6,8 +6,8 @@ import (
 	"github.com/keybroker/keybroker/internal/provider"
 )
 
-// Old is a lease that a predecessor has granted, as its id tells.
-type Old struct {
+// PredecessorLease is a lease that a predecessor has granted, as its id tells.
+type PredecessorLease struct {
 	Epoch    uint64
 	Lease    LeaseID
 	Key      uint64 // the Hash of its id
@@ -56,14 +56,14 @@ type predecessorLease struct {
 	orphans map[*bucket]*orphan // what it holds, once it is known to continue
 }
 
-// ReportOld takes in what the provider answered to a lease of a predecessor. It can only
+// ReportPredecessor takes in what the provider answered to a lease of a predecessor. It can only
 // tighten: use beyond what was reserved is charged, and a refusal counts. What was
 // reserved counts already, as far as anybody knows, so nothing comes back, and nothing
 // that an answer says about limits is believed. expires is until when the lease is
 // remembered. The error is ErrLeaseEnded: it has ended by a final report, or long ago,
 // and nothing has changed. While the predecessor may still grant (Overlap), our owner
 // waits with this call: it would renew what the predecessor takes for ended.
-func (dom *Domain) ReportOld(now Time, o *Old, s provider.Signal, used provider.Amounts, final bool) (expires Time, err error) {
+func (dom *Domain) ReportPredecessor(now Time, o *PredecessorLease, s provider.Signal, used provider.Amounts, final bool) (expires Time, err error) {
 	now = dom.tick(now)
 	l := dom.predecessorLease(now, o)
 	if l == nil || l.ended || now >= l.until {
@@ -86,7 +86,7 @@ func (dom *Domain) ReportOld(now Time, o *Old, s provider.Signal, used provider.
 
 // predecessorLease finds what is known of a lease, or begins with it; nil if it is too
 // late for that, or if its key or class exists no more.
-func (dom *Domain) predecessorLease(now Time, o *Old) *predecessorLease {
+func (dom *Domain) predecessorLease(now Time, o *PredecessorLease) *predecessorLease {
 	d := &dom.predecessors
 	id := predecessorID{o.Epoch, o.Lease}
 	if l := d.leases[id]; l != nil {

@@ -7,21 +7,21 @@ import (
 	"github.com/keybroker/keybroker/pool/limit"
 )
 
-// Recovery is what is known of the owner before.
+// Recovery is what is known of the predecessor.
 type Recovery struct {
-	// Overlap is for how long it may go on granting without knowing of us.
+	// Overlap is how long the predecessor may go on granting without knowing of us.
 	Overlap time.Duration
-	// TTL is the longest that a lease of its may live without a report.
+	// TTL is how long a lease of the predecessor may live without a report.
 	TTL time.Duration
-	// Wall is the time by the clock on the wall, zero if that is not known. It need
-	// not be right: all that it does is to let a lease try whether a window has ended.
+	// Wall is the time by the wall clock, zero if that is not known. It need not be right:
+	// it only lets a lease probe whether a window has ended.
 	Wall time.Time
 }
 
-// Recover begins where the last State of another owner left off; nil if there was
-// none. It comes before the first call. What nobody knows counts as used: short
-// windows are empty, slots are taken until the leases of before have surely ended,
-// and long windows stand as far ahead as may have been granted.
+// Recover begins where the last State of a predecessor leaves off; nil means that there
+// was none. It comes before every other call. What nobody knows counts as used: short
+// windows are exhausted, slots are taken until the predecessor's leases have certainly
+// ended, and long windows include what may have been granted ahead.
 func (dom *Domain) Recover(now Time, s *State, r Recovery) {
 	now = dom.tick(now)
 	dom.predecessors.since, dom.predecessors.until = now.Add(-r.TTL), now.Add(r.Overlap+r.TTL)
@@ -56,9 +56,9 @@ func (dom *Domain) Recover(now Time, s *State, r Recovery) {
 	dom.before = x
 }
 
-// Forget begins as if all that may have been granted had been: for an owner whose
-// State is lost.
-func (dom *Domain) Forget(now Time, r Recovery) {
+// RecoverLost begins as if everything that may have been granted had been granted: for an
+// owner whose record is lost.
+func (dom *Domain) RecoverLost(now Time, r Recovery) {
 	now = dom.tick(now)
 	dom.predecessors.since, dom.predecessors.until = now.Add(-r.TTL), now.Add(r.Overlap+r.TTL)
 	dom.before = &recovery{dom: dom, now: now, until: now.Add(r.Overlap), ttl: r.TTL, lost: true}
@@ -69,11 +69,11 @@ func (dom *Domain) Forget(now Time, r Recovery) {
 	}
 }
 
-// recovery restores a State. It is kept for the classes that are yet to come.
+// recovery restores a State. It is kept for classes that are created later.
 type recovery struct {
 	dom     *Domain
 	now     Time
-	until   Time // others may grant
+	until   Time // the predecessor may grant until then
 	ttl     time.Duration
 	wall    time.Time
 	stopped bool
@@ -82,8 +82,8 @@ type recovery struct {
 	groups  map[string]*GroupState
 	keys    map[string]*KeyState
 	classes map[string]bool
-	models  map[string]string // their class
-	strange map[*group]bool   // with keys that were in another
+	models  map[string]string // to their class
+	strange map[*group]bool   // groups with keys that were in another group
 }
 
 func (x *recovery) class(s *ClassState) {
@@ -141,8 +141,8 @@ func (x *recovery) key(k *key, s *KeyState) {
 	}
 }
 
-// group restores a group. If one of its keys was in another, nobody knows what that
-// one has used of it.
+// group restores a group. If one of its keys was in another group, nobody knows what that
+// key has used of this one.
 func (x *recovery) group(g *group) {
 	for _, k := range g.keys {
 		if s := x.keys[k.id]; s != nil {
@@ -158,7 +158,7 @@ func (x *recovery) group(g *group) {
 			x.unknown(g, b)
 		}
 	}
-	if s == nil { // it is new
+	if s == nil { // the group is new
 		return
 	}
 	if !strange {
@@ -175,7 +175,7 @@ func (x *recovery) group(g *group) {
 }
 
 func (x *recovery) account(a *account, s *AccountState, strange bool) {
-	if s == nil { // nothing was granted in the class, unless its models were in another
+	if s == nil { // nothing was granted in the class, unless its models were in another one
 		if !strange && x.moved(a.class) {
 			x.forget(a.group, a.own)
 		}
@@ -203,7 +203,7 @@ func (x *recovery) account(a *account, s *AccountState, strange bool) {
 	}
 }
 
-// moved reports whether models of a class may have been used in another one.
+// moved reports whether models of a class may have been used in another class.
 func (x *recovery) moved(c *class) bool {
 	switch {
 	case x.lost:
@@ -225,8 +225,8 @@ func (x *recovery) moved(c *class) bool {
 	return false
 }
 
-// created forgets what may have been used of the accounts of a class that is made
-// now.
+// created takes an account for used up that is created after the recovery, if its models
+// may have been used in another class.
 func (x *recovery) created(a *account) {
 	g := a.group
 	if !x.lost && (x.groups[g.name] == nil && !x.strange[g] || !x.moved(a.class)) {
@@ -247,8 +247,8 @@ func (x *recovery) learned(s *BucketState) *bucket {
 // is reports whether a bucket is the one that a state is of.
 func (s *BucketState) is(b *bucket) bool { return b.Is(s.Dimension, s.Name, s.Window) }
 
-// buckets restores buckets. One that the record does not have is of a new limit: of
-// what counts against it nothing is known.
+// buckets restores buckets. One that the record does not have is of a new limit, and
+// nobody knows what counts against it.
 func (x *recovery) buckets(g *group, bs []*bucket, states []BucketState) {
 	for _, b := range bs {
 		i := slices.IndexFunc(states, func(s BucketState) bool { return s.is(b) })

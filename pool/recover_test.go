@@ -240,7 +240,7 @@ func TestWithoutARecordAllCountsAsUsed(t *testing.T) {
 	cfg := setup{Classes: []pool.Class{{Name: "known"}}, Keys: one(append(perDay(1000, provider.Sliding), slots(5)))}
 	s := begin(t, cfg)
 	s.now = origin
-	s.Forget(s.now, after)
+	s.RecoverLost(s.now, after)
 	s.refused("h", model("known"))
 	s.refused("h", model("unheard of"))
 	s.now += 25 * 60 * minute

@@ -94,9 +94,9 @@ func (dom *Domain) NoRenewal(id LeaseID) {
 	}
 }
 
-// Cover says that what a lease was charged has been saved: it may be given out, and
+// MarkDurable says that what a lease was charged has been saved: it may be given out, and
 // again. It returns whether the lease is open.
-func (dom *Domain) Cover(id LeaseID) bool {
+func (dom *Domain) MarkDurable(id LeaseID) bool {
 	l := dom.leases[id]
 	if l == nil || l.lapsed {
 		return false

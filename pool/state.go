@@ -8,14 +8,13 @@ import (
 	"github.com/keybroker/keybroker/pool/limit"
 )
 
-// State is what outlives the owner of a pool, as plain data. Moments are told as
-// the time that is left: whoever restores it need not know how long it has lain,
-// and that time earns nothing. Buckets that would be made as they are anyway are
-// left out.
+// State is what outlives the owner of a domain, as plain data. Moments are told as the time
+// left: whoever restores them need not know how long the record has been kept, and that
+// time brings no room. Buckets that a new domain would have anyway are left out.
 type State struct {
-	// Stopped is true of the last state of an owner that has stopped in order:
-	// nothing was granted after it. It has all amounts; any other has those of
-	// long windows, and amounts ahead of them.
+	// Stopped is true of the last state of an owner that has stopped in order: nothing was
+	// granted after it. It has all amounts. Any other state has those of long windows, and
+	// what may be charged ahead of them.
 	Stopped bool         `json:"stopped,omitempty"`
 	Keys    []KeyState   `json:"keys"`
 	Groups  []GroupState `json:"groups"`
@@ -27,8 +26,8 @@ type KeyState struct {
 	ID           string                `json:"id"`
 	Group        string                `json:"group,omitempty"` // empty: it is one of its own
 	Health       Health                `json:"health,omitempty"`
-	Rest         time.Duration         `json:"rest,omitempty"` // that is left
-	By           string                `json:"by,omitempty"`   // the holder on whose word alone
+	Rest         time.Duration         `json:"rest,omitempty"` // out of use for so long
+	By           string                `json:"by,omitempty"`   // the holder on whose statement alone
 	Backoff      time.Duration         `json:"backoff,omitempty"`
 	Organization string                `json:"organization,omitempty"`
 	Barred       map[string]RestState  `json:"barred,omitempty"` // by class
@@ -60,14 +59,14 @@ type AccountState struct {
 // ClassState is a class of models.
 type ClassState struct {
 	Name   string     `json:"name"`
-	Models []string   `json:"models,omitempty"` // unless it is the one it is named for
+	Models []string   `json:"models,omitempty"` // unless it is just the one that the class is named after
 	Rest   *RestState `json:"rest,omitempty"`
 }
 
 // RestState is a time out of use.
 type RestState struct {
 	Left     time.Duration      `json:"left"`
-	By       string             `json:"by,omitempty"` // the holder on whose word alone
+	By       string             `json:"by,omitempty"` // the holder on whose statement alone
 	Only     provider.Dimension `json:"only"`
 	Class    provider.Class     `json:"class"`
 	Operator bool               `json:"operator,omitempty"`
@@ -85,7 +84,7 @@ type BucketState struct {
 	Lowered   bool               `json:"lowered,omitempty"` // below what is configured
 	limit.Snapshot
 	Held  int64 `json:"held,omitempty"`
-	Ahead int64 `json:"ahead,omitempty"` // that may have been charged since
+	Ahead int64 `json:"ahead,omitempty"` // may have been charged since
 }
 
 // State returns what is to be saved. From the first time on, leases tell by Durable

@@ -191,7 +191,7 @@ func poolToProto(v *broker.View) *keybrokerv1.Pool {
 	return p
 }
 
-var warningToProto = map[pool.NoticeKind]keybrokerv1.WarningKind{
+var warningToProto = map[pool.EventKind]keybrokerv1.WarningKind{
 	pool.SharedOrganization: keybrokerv1.WarningKind_WARNING_KIND_SHARED_ORGANIZATION,
 	pool.SplitOrganization:  keybrokerv1.WarningKind_WARNING_KIND_SPLIT_ORGANIZATION,
 	pool.AllRateLimited:     keybrokerv1.WarningKind_WARNING_KIND_ALL_RATE_LIMITED,

@@ -203,9 +203,9 @@ func TestKeysLeaveOnlyInAcquireKey(t *testing.T) {
 }
 
 // notices logs them, as internal/app does.
-func notices() func(pool.Notice) {
+func notices() func(pool.Event) {
 	log := canary.Logger("notices")
-	return func(n pool.Notice) { log.Warn(n.Text, "notice", n) }
+	return func(n pool.Event) { log.Warn(n.Text, "notice", n) }
 }
 
 // dumpChannelz reads all that gRPC tells of itself where somebody serves that.

@@ -9,11 +9,11 @@ import (
 )
 
 // notifier logs what a pool gives notice of.
-func notifier(logger *slog.Logger) func(pool.Notice) {
-	return func(n pool.Notice) {
+func notifier(logger *slog.Logger) func(pool.Event) {
+	return func(n pool.Event) {
 		level := slog.LevelWarn
 		switch {
-		case n.Kind == pool.KeyBack, n.Kind == pool.Resting && !n.Act:
+		case n.Kind == pool.KeyBack, n.Kind == pool.CoolingDown && !n.Act:
 			level = slog.LevelInfo
 		case n.Kind == pool.KeyQuarantined:
 			level = slog.LevelError

@@ -22,7 +22,7 @@ type DomainConfig struct {
 	StateLost bool
 	// OnEvent, if set, is called with each event that people should hear of. It must
 	// not block.
-	OnEvent func(pool.Notice)
+	OnEvent func(pool.Event)
 	// OnStore, if set, is called with an error when the store stops answering, and with
 	// nil when it answers again. It must not block, nor call the broker.
 	OnStore func(error)

@@ -154,7 +154,7 @@ func (l *locked) resolve(now pool.Time, c *call, err error) {
 	case errors.Is(err, ErrNotOwner), errors.Is(err, ErrDraining):
 	case err != nil:
 		err = ErrStore
-	case now >= c.grant.StartBy, !l.engine.Cover(c.grant.Lease):
+	case now >= c.grant.StartBy, !l.engine.MarkDurable(c.grant.Lease):
 		err = ErrStore // it is too late to use it, or it ended while it was held
 	}
 	if err != nil || c.gone && !c.repeatable {

@@ -32,8 +32,8 @@ func (p *ownedPool) nameOf(g *pool.Grant) leaseName {
 }
 
 // asPredecessors describes the lease to an engine that has not granted it.
-func (n *leaseName) asPredecessors(holder string) *pool.Old {
-	return &pool.Old{
+func (n *leaseName) asPredecessors(holder string) *pool.PredecessorLease {
+	return &pool.PredecessorLease{
 		Epoch: n.epoch, Lease: n.lease, Key: n.key, Class: n.class, Holder: holder,
 		TTL: n.ttl, Count: n.count, Reserved: n.reserved,
 	}

@@ -43,7 +43,7 @@ func (l *locked) recover(now pool.Time, last *record) {
 	}
 	l.engine.Recover(now, state, r)
 	if l.cfg.StateLost {
-		l.engine.Forget(now, r)
+		l.engine.RecoverLost(now, r)
 	}
 	if l.cfg.StateLost || last != nil { // the predecessor's leases may outlive this owner too
 		l.saves.longest = r.TTL
@@ -92,12 +92,12 @@ func (l *locked) endUnused(now pool.Time, id pool.LeaseID, holder string) {
 }
 
 // finish ends a call on the engine and returns the engine's events.
-func (l *locked) finish(now pool.Time) []pool.Notice {
+func (l *locked) finish(now pool.Time) []pool.Event {
 	l.settle(now)
 	if l.saves.changed(l.engine.Dirty()) {
 		l.wakeUpkeep()
 	}
-	return l.engine.Notices()
+	return l.engine.Events()
 }
 
 // settle serves the calls that can be served now, and wakes the watchers.

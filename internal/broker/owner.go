@@ -94,7 +94,7 @@ func (o *owner) now() pool.Time { return pool.Time(time.Since(o.origin)) }
 // do calls f under the lock, then serves the calls that can be served now, and delivers
 // the engine's events after it has released the lock.
 func (o *owner) do(f func(l *locked, now pool.Time)) {
-	var events []pool.Notice
+	var events []pool.Event
 	o.look(func(l *locked, now pool.Time) {
 		f(l, now)
 		events = l.finish(now)

@@ -41,7 +41,7 @@ func (b *Broker) Report(holder, leaseID string, r Report) (ttl time.Duration, se
 		var expires pool.Time
 		switch {
 		case !ours:
-			expires, err = l.engine.ReportOld(now, name.asPredecessors(holder), signal, used, r.Final)
+			expires, err = l.engine.ReportPredecessor(now, name.asPredecessors(holder), signal, used, r.Final)
 		case r.Last:
 			expires, err = l.engine.ReportLast(now, name.lease, holder, signal, used, r.Final)
 		default:
@@ -83,7 +83,7 @@ func (b *Broker) Release(holder, leaseID string, unused bool) (settled bool, err
 		if ours {
 			err = l.engine.Release(now, name.lease, holder, unused)
 		} else {
-			_, err = l.engine.ReportOld(now, name.asPredecessors(holder), provider.Signal{}, unknownUse, true)
+			_, err = l.engine.ReportPredecessor(now, name.asPredecessors(holder), provider.Signal{}, unknownUse, true)
 		}
 	})
 	return err != nil, nil

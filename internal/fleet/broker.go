@@ -171,7 +171,7 @@ func (b *brokered) next() {
 		delete(b.waits, w)
 		b.granted(q, &w.Grant)
 	}
-	for _, n := range b.engine.Notices() {
+	for _, n := range b.engine.Events() {
 		if n.Kind == pool.KeyQuarantined && !b.isRevoked(n.Key) {
 			b.blamed = append(b.blamed, n.Key)
 		}

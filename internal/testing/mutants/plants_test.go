@@ -363,8 +363,8 @@ var plants = []plant{
 	{
 		name: "given out too late", rule: "a lease that cannot be used in time is not given out",
 		pkg: "internal/broker", file: "call.go", test: "TestDurableTooLate", says: "the store cannot be reached",
-		old: "case now >= c.grant.StartBy, !l.engine.Cover(c.grant.Lease):",
-		new: "case !l.engine.Cover(c.grant.Lease):",
+		old: "case now >= c.grant.StartBy, !l.engine.MarkDurable(c.grant.Lease):",
+		new: "case !l.engine.MarkDurable(c.grant.Lease):",
 	},
 	{
 		name: "left behind by a caller", rule: "a lease that its caller did not wait for ends as unused",

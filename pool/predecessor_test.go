@@ -14,28 +14,28 @@ import (
 )
 
 // fromBefore gives a story and a lease that the owner before had granted.
-func fromBefore(t *testing.T, limits []pool.Limit, more ...func(*pool.Ask)) (*story, *pool.Old) {
+func fromBefore(t *testing.T, limits []pool.Limit, more ...func(*pool.Ask)) (*story, *pool.PredecessorLease) {
 	cfg := setup{Keys: one(limits)}
 	before := kept(t, cfg)
 	g := before.lease("h", more...)
 	s := succeeds(t, cfg, before.state(false), after)
 	s.now += 2 * sec
-	return s, &pool.Old{
+	return s, &pool.PredecessorLease{
 		Epoch: 1, Lease: g.Lease, Key: pool.Hash("a"), Class: pool.Hash(g.Class), Holder: "h", TTL: after.TTL,
 		Count: g.Count, Reserved: g.Reserved,
 	}
 }
 
-func (s *story) old(o *pool.Old, answer provider.Signal, used provider.Amounts, final bool) pool.Time {
+func (s *story) old(o *pool.PredecessorLease, answer provider.Signal, used provider.Amounts, final bool) pool.Time {
 	s.Helper()
-	expires, err := s.ReportOld(s.now, o, answer, used, final)
+	expires, err := s.ReportPredecessor(s.now, o, answer, used, final)
 	require.NoError(s, err)
 	return expires
 }
 
-func (s *story) ended(o *pool.Old, used provider.Amounts) {
+func (s *story) ended(o *pool.PredecessorLease, used provider.Amounts) {
 	s.Helper()
-	_, err := s.ReportOld(s.now, o, limited(time.Hour), used, true)
+	_, err := s.ReportPredecessor(s.now, o, limited(time.Hour), used, true)
 	require.ErrorIs(s, err, pool.ErrLeaseEnded)
 }
 
