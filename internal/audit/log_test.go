@@ -99,7 +99,7 @@ func TestTornLineOfACrash(t *testing.T) {
 		require.NoError(t, err)
 		line := string(e.append(nil))
 		assert.Equal(t, c.before+c.after+line+line, string(text))
-		unreadable, err := Read(strings.NewReader(string(text)), func(*Entry) {})
+		unreadable, err := read(strings.NewReader(string(text)), func(*Entry) bool { return true })
 		require.NoError(t, err)
 		assert.Equal(t, c.unreadable, unreadable)
 		info, err := os.Stat(path)
