@@ -26,7 +26,7 @@ func TestFleetLeavesNothingBehind(t *testing.T) {
 		w := begin(t, onePool("a", key("one", slots(2)), key("two", slots(1))), onePool("b", key("k", slots(2))))
 		var inUse, most, served atomic.Int64
 		var fleet sync.WaitGroup
-		end := time.Now().Add(10 * time.Second)
+		end := time.Now().Add(2 * time.Second)
 		for i := range 50 {
 			c := w.as(fmt.Sprintf("service-%d", i%10))
 			fleet.Go(func() {
@@ -40,7 +40,7 @@ func TestFleetLeavesNothingBehind(t *testing.T) {
 		fleet.Wait()
 		operator := w.as("operator")
 		assert.EqualValues(t, 5, most.Load(), "as many leases at a time as there are slots, and no more")
-		assert.Greater(t, served.Load(), int64(500), "half of what five slots can serve in ten seconds, a lease for 10 ms on average")
+		assert.Greater(t, served.Load(), int64(100), "five slots serve some 1000 leases of 10 ms in two seconds")
 		time.Sleep(leaseTTL) // a lease whose answer crossed with the caller's deadline ends by its ttl
 		operator.idle("a")
 		operator.idle("b")

@@ -83,7 +83,7 @@ func TestNoSpaceForCompaction(t *testing.T) {
 // crasher builds a program that failpoints can kill.
 func crasher(t *testing.T) string {
 	program := filepath.Join(t.TempDir(), "crasher")
-	out, err := exec.CommandContext(t.Context(), "go", "build", "-tags", "failpoints", "-o", program, "./testdata/crasher").CombinedOutput()
+	out, err := exec.CommandContext(t.Context(), "go", "build", "-race", "-tags", "failpoints", "-o", program, "./testdata/crasher").CombinedOutput()
 	require.NoError(t, err, "%s", out)
 	return program
 }

@@ -27,7 +27,7 @@ func alone(t *testing.T) (c *client, config, address, state string) {
 }
 
 var calm = []limit{
-	{daily, "d1", "requests", "rpd_limit", 1000, day, false},
+	{daily, "d1", "requests", "rpd_limit", 500, day, false},
 	{minute, "m1", "requests", "rpm_limit", 60, time.Minute, true},
 	{minute, "m1", "most", "tpm_limit", 60_000, time.Minute, true},
 }
@@ -70,7 +70,7 @@ func TestCleanStopKeepsAmounts(t *testing.T) {
 	t.Parallel()
 	c, config, address, _ := alone(t)
 	b := serving(t, config, address)
-	c.take(b, daily, 300)
+	c.take(b, daily, 150)
 	c.take(b, minute, 30)
 	b.end(syscall.SIGTERM)
 	require.True(t, b.cmd.ProcessState.Success(), b.log)
@@ -79,7 +79,7 @@ func TestCleanStopKeepsAmounts(t *testing.T) {
 	n, err := c.burst(b, minute)
 	assert.Equal(t, codes.ResourceExhausted, status.Code(err), err)
 	assert.GreaterOrEqual(t, n, 29, "the other half, but for what refills while a request may be on its way")
-	assert.Equal(t, 700, drain(t, c, b), "nothing is lost")
+	assert.Equal(t, 350, drain(t, c, b), "nothing is lost")
 	b.end(syscall.SIGTERM)
 
 	b = serving(t, config, address)
