@@ -124,16 +124,16 @@ func (v *Service) check(p *problems) {
 	}
 }
 
-func (x Spread) check(p *problems, where string) {
-	for _, n := range []float64{x.Mean, x.Dev, x.Min, x.Max} {
+func (s Spread) check(p *problems, where string) {
+	for _, n := range []float64{s.Mean, s.Dev, s.Min, s.Max} {
 		if !(n <= most) { // which is also true of NaN
 			p.add("%s: %v is too much: at most %v", where, n, most)
 		}
 	}
-	if x.Dev > mostDev {
-		p.add("%s: a dev of %v is too much: it is a part of the mean", where, x.Dev)
+	if s.Dev > mostDev {
+		p.add("%s: a dev of %v is too much: it is a part of the mean", where, s.Dev)
 	}
-	if x.Mean < 0 || x.Dev < 0 || x.Min < 0 || x.Max < 0 || x.Max > 0 && x.Max < max(x.Min, x.Mean) {
+	if s.Mean < 0 || s.Dev < 0 || s.Min < 0 || s.Max < 0 || s.Max > 0 && s.Max < max(s.Min, s.Mean) {
 		p.add("%s: no number may be negative, nor max below mean or min", where)
 	}
 }
