@@ -58,8 +58,13 @@ build: ## the program, as bin/keybroker
 	go build -o bin/keybroker ./cmd/keybroker
 
 .PHONY: test
-test: ## all tests, with the race detector
-	go test -race ./...
+test: ## every package, with the race detector; vet is in lint
+	go test -race -vet=off ./...
+
+.PHONY: test-long
+test-long: ## the same and what takes long: mutants, kills, a siege, all scenarios, more cases
+	KILLS=$${KILLS:-60} SIEGE=$${SIEGE:-1000} go test -race -vet=off -tags long -timeout 1h ./...
+	$(MAKE) soak SOAK=$${SOAK:-100000}
 
 .PHONY: test-sdks
 test-sdks: ## official SDKs and a Node client against the broker
@@ -67,7 +72,7 @@ test-sdks: ## official SDKs and a Node client against the broker
 
 .PHONY: mutants
 mutants: ## plant bugs in the engine and see each one caught
-	go test -count=1 -v ./internal/testing/mutants
+	go test -count=1 -tags long -timeout 1h -v ./internal/testing/mutants
 
 .PHONY: bench
 bench: ## speed, beside a bare grpc-go echo and Redis, to docs/benchmarks.md
@@ -96,7 +101,7 @@ soak: ## the property that judges the engine, SOAK times (default 1000000)
 
 .PHONY: siege
 siege: ## honest clients while a broker is attacked, with SIEGE (default 10000) connections
-	SIEGE=$${SIEGE:-10000} go test -count=1 -timeout 1h -run "^TestHonestClients" -v ./internal/testing/siege
+	SIEGE=$${SIEGE:-10000} go test -count=1 -tags long -timeout 1h -v ./internal/testing/siege
 
 .PHONY: kill
 kill: ## a real broker, killed 200 times (or KILLS)
@@ -126,8 +131,8 @@ breaking: $(BUF) ## fail if proto/ breaks those who use it (AGAINST=.git#tag=v1.
 .PHONY: lint
 lint: $(STATICCHECK) $(GOSEC) ## format, vet, staticcheck and gosec
 	@out=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$out" || { echo "not formatted:"; echo "$$out"; exit 1; }
-	go vet ./...
-	staticcheck ./...
+	go vet -tags long ./...
+	staticcheck -tags long ./...
 	gosec -quiet -exclude-generated -exclude=$(GOSEC_WITHOUT) ./...
 	@go mod tidy -diff
 

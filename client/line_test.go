@@ -5,11 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"net"
-	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -18,23 +16,15 @@ import (
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/grpc/test/bufconn"
 
 	"github.com/keybroker/keybroker/client"
 	keybrokerv1 "github.com/keybroker/keybroker/gen/keybroker/v1"
-	"github.com/keybroker/keybroker/internal/app"
-	"github.com/keybroker/keybroker/internal/audit"
-	"github.com/keybroker/keybroker/internal/broker"
-	"github.com/keybroker/keybroker/internal/config"
-	"github.com/keybroker/keybroker/internal/secret"
-	"github.com/keybroker/keybroker/internal/testing/canary"
 	"github.com/keybroker/keybroker/internal/testing/wiretap"
-	"github.com/keybroker/keybroker/server"
 )
 
 // pool shows a pool as operators see it.
 func (w *world) pool(name string) *keybrokerv1.Pool {
-	conn, err := grpc.NewClient(w.target, append(wiretap.Options(), grpc.WithTransportCredentials(insecure.NewCredentials()))...)
+	conn, err := grpc.NewClient(w.target, append(append(w.reach, wiretap.Options()...), grpc.WithTransportCredentials(insecure.NewCredentials()))...)
 	require.NoError(w, err)
 	defer conn.Close()
 	resp, err := keybrokerv1.NewAdminServiceClient(conn).GetPool(context.Background(), &keybrokerv1.GetPoolRequest{Pool: name})
@@ -44,36 +34,32 @@ func (w *world) pool(name string) *keybrokerv1.Pool {
 
 // A thousand requests a second make a few calls a second.
 func TestManyRequestsFewCalls(t *testing.T) {
-	w := begin(t, wide)
-	c := w.client()
-	tick := time.NewTicker(time.Millisecond)
-	defer tick.Stop()
-	var failed atomic.Int64
-	var open sync.WaitGroup
-	start := time.Now()
-	sent := 0
-	for ; time.Since(start) < 4*time.Second; sent++ {
-		<-tick.C
-		open.Go(func() {
-			l, err := c.Acquire(t.Context(), client.Request{Pool: "wide", Model: "gpt-4o", InputTokens: 10, MaxOutputTokens: 10})
-			if err != nil {
-				failed.Add(1)
-				return
-			}
-			in, out := int64(10), int64(5)
-			_ = l.Report(t.Context(), client.Report{Status: 200})
-			_ = l.Report(t.Context(), client.Report{Status: 200, Usage: client.Usage{InputTokens: &in, OutputTokens: &out}, Final: true})
-		})
-	}
-	open.Wait()
-	assert.Zero(t, failed.Load())
-	calls := w.called("AcquireKey") + w.called("ReportUsage") + w.called("ReleaseKey")
-	t.Logf("%d requests, %d asks and %d reports in 4 s", sent, w.called("AcquireKey"), calls-w.called("AcquireKey"))
-	assert.LessOrEqual(t, calls, int64(80), "20 a second")
-	require.NoError(t, c.Close())
-	p := w.pool("wide")
-	assert.Zero(t, p.GetSummary().GetOpenLeases())
-	assert.EqualValues(t, w.called("AcquireKey"), p.GetSummary().GetCounters().GetReleased())
+	synctest.Test(t, func(t *testing.T) {
+		w := bubble(t, wide)
+		c := w.client()
+		const sent = 4000
+		var open sync.WaitGroup
+		for range sent {
+			time.Sleep(time.Millisecond)
+			open.Go(func() {
+				l, err := c.Acquire(t.Context(), client.Request{Pool: "wide", Model: "gpt-4o", InputTokens: 10, MaxOutputTokens: 10})
+				if !assert.NoError(t, err) {
+					return
+				}
+				in, out := int64(10), int64(5)
+				_ = l.Report(t.Context(), client.Report{Status: 200})
+				_ = l.Report(t.Context(), client.Report{Status: 200, Usage: client.Usage{InputTokens: &in, OutputTokens: &out}, Final: true})
+			})
+		}
+		open.Wait()
+		calls := w.called("AcquireKey") + w.called("ReportUsage") + w.called("ReleaseKey")
+		t.Logf("%d requests, %d asks and %d reports in 4 s", sent, w.called("AcquireKey"), calls-w.called("AcquireKey"))
+		assert.LessOrEqual(t, calls, int64(80), "20 a second")
+		require.NoError(t, c.Close())
+		p := w.pool("wide")
+		assert.Zero(t, p.GetSummary().GetOpenLeases())
+		assert.EqualValues(t, w.called("AcquireKey"), p.GetSummary().GetCounters().GetReleased())
+	})
 }
 
 // What a fleet wants and the provider allows, it gets, evenly, though what is leased
@@ -163,21 +149,16 @@ func TestRoomForWhatComesByChance(t *testing.T) {
 // fleet is processes that share a key which allows so many requests a minute, on
 // virtual time.
 func fleet(t *testing.T, rpm, processes int) []*client.Client {
-	dial := bubble(t, fmt.Sprintf(`
-providers:
+	w := bubble(t, fmt.Sprintf(`
   - name: limited
     type: openai
-    base_url: http://provider.test
+    base_url: $URL
     keys:
       - {id: one, key: sk-cnry7f3a-client-one, rpm_limit: %d, tpm_limit: 100000000}
 `, rpm))
 	fleet := make([]*client.Client, processes)
 	for i := range fleet {
-		c, err := client.New("passthrough:///broker", client.WithPlaintext(), client.WithHolder(fmt.Sprint(i)), client.WithLogger(canary.Logger("the client's log")),
-			client.WithDialOptions(append(wiretap.Options(), dial)...))
-		require.NoError(t, err)
-		t.Cleanup(func() { require.NoError(t, c.Close()) })
-		fleet[i] = c
+		fleet[i] = w.client(client.WithHolder(fmt.Sprint(i)))
 	}
 	return fleet
 }
@@ -195,47 +176,24 @@ func roundTrip(ctx context.Context, c *client.Client, maxWait time.Duration) (wa
 	return waited, l.Report(context.WithoutCancel(ctx), client.Report{Status: 200, Final: true})
 }
 
-// bubble starts a broker that is reached without a network, for virtual time.
-func bubble(t *testing.T, text string) grpc.DialOption {
-	options := app.ConfigOptions()
-	options.Plaintext = true
-	cfg, err := config.Parse("test.yaml", []byte(text), options)
-	require.NoError(t, err)
-	pools, keys := app.Domains(cfg), app.Keys(cfg)
-	b, err := broker.New(t.Context(), &broker.Memory{}, pools)
-	require.NoError(t, err)
-	log, err := audit.Open(filepath.Join(canary.Dir(t), "audit.jsonl"))
-	require.NoError(t, err)
-	t.Cleanup(func() { _ = log.Close() })
-	at := func(pool, key string) secret.Value { return keys[app.KeyName{Pool: pool, ID: key}] }
-	s := server.New(server.Options{Broker: b, Keys: at, Logger: canary.Logger("the server's log"), Audit: server.Audit{Log: log}})
-	l := bufconn.Listen(1 << 16)
-	done := make(chan error, 1)
-	go func() { done <- s.Serve(l) }()
-	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-		defer cancel()
-		s.Stop(ctx)
-		require.NoError(t, <-done)
-	})
-	return grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return l.DialContext(ctx) })
-}
-
 // What was leased and is not needed any more goes back by itself.
 func TestUnusedGoesBack(t *testing.T) {
-	w := begin(t, wide)
-	c := w.client()
-	for range 400 {
-		l, err := c.Acquire(t.Context(), client.Request{Pool: "wide", Model: "gpt-4o"})
-		require.NoError(t, err)
-		require.NoError(t, l.Report(t.Context(), client.Report{Status: 200, Final: true}))
-	}
-	require.Eventually(t, func() bool { return w.pool("wide").GetSummary().GetOpenLeases() == 0 }, 10*time.Second, 50*time.Millisecond)
-	for _, l := range w.pool("wide").GetQuotas()[0].GetLimits() {
-		if l.GetDimension() == keybrokerv1.Dimension_DIMENSION_REQUESTS {
-			assert.LessOrEqual(t, l.GetUsed(), int64(400))
+	synctest.Test(t, func(t *testing.T) {
+		w := bubble(t, strings.Replace(wide, "rpm_limit", "rpd_limit: 100000, rpm_limit", 1))
+		c := w.client()
+		for range 400 {
+			l, err := c.Acquire(t.Context(), client.Request{Pool: "wide", Model: "gpt-4o"})
+			require.NoError(t, err)
+			require.NoError(t, l.Report(t.Context(), client.Report{Status: 200, Final: true}))
 		}
-	}
+		time.Sleep(10 * time.Second)
+		assert.Zero(t, w.pool("wide").GetSummary().GetOpenLeases())
+		for _, l := range w.pool("wide").GetQuotas()[0].GetLimits() {
+			if l.GetWindow().AsDuration() == 24*time.Hour {
+				assert.InDelta(t, 400, l.GetUsed(), 15, "but for what refills in ten seconds")
+			}
+		}
+	})
 }
 
 func TestWithoutABroker(t *testing.T) {

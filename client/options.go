@@ -117,55 +117,33 @@ var reconnect = grpc.ConnectParams{
 }
 
 func dial(target string, o *options) (*grpc.ClientConn, error) {
+	if err := o.check(); err != nil {
+		return nil, err
+	}
+	hosts, local, err := hostsOf(target)
+	if err != nil {
+		return nil, err
+	}
 	opts := []grpc.DialOption{
 		grpc.WithDefaultServiceConfig(serviceConfig),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 30 * time.Second, Timeout: 10 * time.Second, PermitWithoutStream: true}),
 		grpc.WithConnectParams(reconnect),
 	}
-	if err := o.check(); err != nil {
-		return nil, err
-	}
-	local := true
-	hosts := strings.Split(target, ",")
-	for i, h := range hosts {
-		h = strings.TrimSpace(h)
-		if h == "" || strings.HasPrefix(h, "http://") || strings.HasPrefix(h, "https://") {
-			return nil, fmt.Errorf("keybroker: target %q: use host:port, without http://", target)
-		}
-		hosts[i] = withPort(h)
-		local = local && isLoopback(h)
-	}
 	target = hosts[0]
 	if len(hosts) > 1 {
-		var addrs []resolver.Address
-		for _, h := range hosts {
-			if _, _, err := net.SplitHostPort(h); err != nil || strings.Contains(h, "/") {
-				return nil, fmt.Errorf("keybroker: %q in a list of targets: use host:port", h)
-			}
-			addrs = append(addrs, resolver.Address{Addr: h, ServerName: h}) // each proves its own name
-		}
-		list := manual.NewBuilderWithScheme("keybroker")
-		list.InitialState(resolver.State{Addresses: addrs})
-		opts = append(opts, grpc.WithResolvers(list))
-		target = "keybroker:///list"
-	}
-	switch {
-	case o.plaintext && (o.tls != nil || o.files != nil), o.tls != nil && o.files != nil:
-		return nil, fmt.Errorf("keybroker: WithTLS, WithTLSFiles and WithPlaintext exclude each other")
-	case o.files != nil:
-		wire, err := newFileWire(*o.files, o.logger)
+		list, err := listOf(hosts)
 		if err != nil {
-			return nil, fmt.Errorf("keybroker: WithTLSFiles: %w", err)
+			return nil, err
 		}
-		opts = append(opts, grpc.WithTransportCredentials(wire))
-	case o.plaintext || local && o.tls == nil:
-		opts = append(opts, grpc.WithTransportCredentials(insecure.NewCredentials()))
-	default:
-		opts = append(opts, grpc.WithTransportCredentials(credentials.NewTLS(o.tls)))
+		opts = append(opts, grpc.WithResolvers(list))
+		target = list.Scheme() + ":///list"
 	}
+	transport, err := o.transport(local)
+	if err != nil {
+		return nil, err
+	}
+	opts = append(opts, grpc.WithTransportCredentials(transport))
 	switch {
-	case o.token != "" && o.tokenFile != "":
-		return nil, fmt.Errorf("keybroker: WithToken and WithTokenFile exclude each other")
 	case o.tokenFile != "":
 		opts = append(opts, grpc.WithPerRPCCredentials(&bearerFile{path: o.tokenFile, secure: !local, logger: o.logger}))
 	case o.token != "":
@@ -176,6 +154,50 @@ func dial(target string, o *options) (*grpc.ClientConn, error) {
 		return nil, fmt.Errorf("keybroker: %w", err)
 	}
 	return conn, nil
+}
+
+// hostsOf splits a target into its hosts, each with a port, and reports whether all of
+// them are on this machine.
+func hostsOf(target string) (hosts []string, local bool, err error) {
+	local = true
+	for h := range strings.SplitSeq(target, ",") {
+		h = strings.TrimSpace(h)
+		if h == "" || strings.HasPrefix(h, "http://") || strings.HasPrefix(h, "https://") {
+			return nil, false, fmt.Errorf("keybroker: target %q: use host:port, without http://", target)
+		}
+		hosts = append(hosts, withPort(h))
+		local = local && isLoopback(h)
+	}
+	return hosts, local, nil
+}
+
+// listOf resolves to several hosts. Each proves its own name.
+func listOf(hosts []string) (*manual.Resolver, error) {
+	var addrs []resolver.Address
+	for _, h := range hosts {
+		if _, _, err := net.SplitHostPort(h); err != nil || strings.Contains(h, "/") {
+			return nil, fmt.Errorf("keybroker: %q in a list of targets: use host:port", h)
+		}
+		addrs = append(addrs, resolver.Address{Addr: h, ServerName: h})
+	}
+	list := manual.NewBuilderWithScheme("keybroker")
+	list.InitialState(resolver.State{Addresses: addrs})
+	return list, nil
+}
+
+// transport is TLS, unless the broker is on this machine or plaintext was asked for.
+func (o *options) transport(local bool) (credentials.TransportCredentials, error) {
+	switch {
+	case o.files != nil:
+		wire, err := newFileWire(*o.files, o.logger)
+		if err != nil {
+			return nil, fmt.Errorf("keybroker: WithTLSFiles: %w", err)
+		}
+		return wire, nil
+	case o.plaintext || local && o.tls == nil:
+		return insecure.NewCredentials(), nil
+	}
+	return credentials.NewTLS(o.tls), nil
 }
 
 // defaultPort is where a broker listens.
@@ -202,7 +224,12 @@ func (o *options) check() error {
 			}
 		}
 	}
-	if o.wantsTLS && o.tls == nil {
+	switch {
+	case o.plaintext && (o.tls != nil || o.files != nil), o.tls != nil && o.files != nil:
+		return errors.New("keybroker: WithTLS, WithTLSFiles and WithPlaintext exclude each other")
+	case o.token != "" && o.tokenFile != "":
+		return errors.New("keybroker: WithToken and WithTokenFile exclude each other")
+	case o.wantsTLS && o.tls == nil:
 		return errors.New("keybroker: WithTLS(nil): give a configuration; without this option, brokers elsewhere are reached by TLS with the system's CAs")
 	}
 	return nil

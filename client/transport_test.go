@@ -20,6 +20,7 @@ import (
 	"sync/atomic"
 	"testing"
 	"testing/iotest"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -198,7 +199,7 @@ func TestBodiesAreClosed(t *testing.T) {
 				resp, err := tr.RoundTrip(do(tr, r))
 				require.Error(t, err)
 				assert.Nil(t, resp)
-				assert.Eventually(t, b.closed.Load, time.Second, time.Millisecond)
+				soon(t, "the body is closed", b.closed.Load)
 			})
 		}
 	}
@@ -517,42 +518,46 @@ const one = `
 // A request leaves the line when its context ends, and is answered in the
 // provider's stead when its time does.
 func TestInLine(t *testing.T) {
-	w := begin(t, one)
-	c := w.client()
-	resp, err := c.HTTP("one").Post(w.url+chat, "application/json", strings.NewReader(ask))
-	require.NoError(t, err)
-	bodyOf(t, resp)
-	w.settled()
+	synctest.Test(t, func(t *testing.T) {
+		w := bubble(t, one)
+		c := w.client()
+		in := func(ctx context.Context, maxWait time.Duration) (resp *http.Response, waited time.Duration, err error) {
+			tr := c.Transport("one")
+			tr.Base, tr.MaxWait = &w.base, maxWait
+			start := time.Now()
+			resp, err = tr.RoundTrip(request(t, w.url+chat, strings.NewReader(ask)).WithContext(ctx))
+			return resp, time.Since(start), err
+		}
+		resp, _, err := in(t.Context(), 0)
+		require.NoError(t, err)
+		bodyOf(t, resp)
+		w.settled()
 
-	ctx, cancel := context.WithCancel(t.Context())
-	time.AfterFunc(50*time.Millisecond, cancel)
-	_, err = c.Transport("one").RoundTrip(request(t, w.url+chat, strings.NewReader(ask)).WithContext(ctx))
-	require.ErrorIs(t, err, context.Canceled)
-	assert.Eventually(t, func() bool { return w.pool(w.name).GetSummary().GetWaiters() == 0 }, time.Second, time.Millisecond)
+		ctx, cancel := context.WithCancel(t.Context())
+		time.AfterFunc(50*time.Millisecond, cancel)
+		_, waited, err := in(ctx, 0)
+		require.ErrorIs(t, err, context.Canceled)
+		assert.Equal(t, 50*time.Millisecond, waited)
+		soon(t, "nobody waits", func() bool { return w.pool(w.name).GetSummary().GetWaiters() == 0 })
 
-	deadline, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
-	defer cancel()
-	short := c.Transport("one")
-	short.MaxWait = 50 * time.Millisecond
-	never := c.Transport("one")
-	never.MaxWait = client.NoWait
-	for name, do := range map[string]func() (*http.Response, error){
-		"deadline": func() (*http.Response, error) {
-			return c.Transport("one").RoundTrip(request(t, w.url+chat, strings.NewReader(ask)).WithContext(deadline))
-		},
-		"MaxWait": func() (*http.Response, error) {
-			return short.RoundTrip(request(t, w.url+chat, strings.NewReader(ask)))
-		},
-		"NoWait": func() (*http.Response, error) {
-			return never.RoundTrip(request(t, w.url+chat, strings.NewReader(ask)))
-		},
-	} {
-		start := time.Now()
-		resp, err := do()
-		require.NoError(t, err, name)
-		assert.Less(t, time.Since(start), 300*time.Millisecond, name)
-		assert.Equal(t, 429, resp.StatusCode, name)
-	}
+		deadline, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+		defer cancel()
+		for _, c := range []struct {
+			name    string
+			ctx     context.Context
+			maxWait time.Duration
+			most    time.Duration
+		}{
+			{"deadline", deadline, 0, 300 * time.Millisecond},
+			{"MaxWait", t.Context(), 50 * time.Millisecond, 50 * time.Millisecond},
+			{"NoWait", t.Context(), client.NoWait, 0},
+		} {
+			resp, waited, err := in(c.ctx, c.maxWait)
+			require.NoError(t, err, c.name)
+			assert.LessOrEqual(t, waited, c.most, c.name)
+			assert.Equal(t, 429, resp.StatusCode, c.name)
+		}
+	})
 }
 
 // A refusal of ours is in the provider's words.
@@ -715,12 +720,12 @@ func TestHeadersAreToldAtOnce(t *testing.T) {
 	resp, err := w.client().HTTP("many").Post(w.url+chat, "application/json", strings.NewReader(ask))
 	require.NoError(t, err)
 	var first *keybrokerv1.ReportUsageRequest
-	require.Eventually(t, func() bool {
+	soon(t, "the broker is told", func() bool {
 		if all := told[*keybrokerv1.ReportUsageRequest](w); len(all) > 0 {
 			first = all[0]
 		}
 		return first != nil
-	}, time.Second, time.Millisecond)
+	})
 	resp.Header.Set("X-Ratelimit-Remaining-Requests", "the caller's now")
 	assert.False(t, first.GetFinal())
 	assert.Equal(t, "17", first.GetHeaders()["X-Ratelimit-Remaining-Requests"])
@@ -733,50 +738,51 @@ func TestHeadersAreToldAtOnce(t *testing.T) {
 
 // A request that cannot be sent in time is leased for anew; nothing is sent late.
 func TestTooLate(t *testing.T) {
-	w := begin(t, strings.Replace(many, "    keys:", "    lease: {start_within: 250ms}\n    keys:", 1))
-	var arrived atomic.Int64
-	w.answers(func(rw http.ResponseWriter, _ *http.Request) {
-		arrived.Add(1)
-		_, _ = io.WriteString(rw, answer)
+	synctest.Test(t, func(t *testing.T) {
+		w := bubble(t, strings.Replace(many, "    keys:", "    lease: {start_within: 250ms}\n    keys:", 1))
+		var arrived atomic.Int64
+		w.answers(func(rw http.ResponseWriter, _ *http.Request) {
+			arrived.Add(1)
+			_, _ = io.WriteString(rw, answer)
+		})
+		c := w.client()
+		tr := c.Transport("many")
+		var dials atomic.Int64
+		tr.Base = &http.Transport{DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+			if dials.Add(1) == 1 {
+				time.Sleep(600 * time.Millisecond)
+			}
+			return w.base.DialContext(ctx, network, addr)
+		}, DisableKeepAlives: true}
+		resp, err := tr.RoundTrip(request(t, w.url+chat, strings.NewReader(ask)))
+		require.NoError(t, err)
+		bodyOf(t, resp)
+		assert.EqualValues(t, 1, arrived.Load())
+		assert.Len(t, w.finals(), 1)
+		assert.Len(t, told[*keybrokerv1.ReleaseKeyRequest](w), 1)
+
+		tr.PeekBytes = 10 // what cannot be sent again
+		dials.Store(0)
+		_, err = tr.RoundTrip(hinted(request(t, w.url+chat, strings.NewReader(ask))))
+		require.ErrorIs(t, err, client.ErrLate)
+		assert.False(t, errors.Is(err, context.Canceled), "nobody has canceled it")
+
+		tr.Base = &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) { return nil, io.ErrClosedPipe }}
+		_, err = tr.RoundTrip(hinted(request(t, w.url+chat, strings.NewReader(ask))))
+		require.ErrorIs(t, err, io.ErrClosedPipe)
+		w.settled()
+		assert.Len(t, told[*keybrokerv1.ReleaseKeyRequest](w), 3, "what was never sent comes back")
+		time.Sleep(time.Second) // the dials that nobody waits for end
 	})
-	c := w.client()
-	tr := c.Transport("many")
-	var dials atomic.Int64
-	tr.Base = &http.Transport{DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
-		if dials.Add(1) == 1 {
-			time.Sleep(600 * time.Millisecond)
-		}
-		return new(net.Dialer).DialContext(ctx, network, addr)
-	}, DisableKeepAlives: true}
-	resp, err := tr.RoundTrip(request(t, w.url+chat, strings.NewReader(ask)))
-	require.NoError(t, err)
-	bodyOf(t, resp)
-	assert.EqualValues(t, 1, arrived.Load())
-	assert.Len(t, w.finals(), 1)
-	assert.Len(t, told[*keybrokerv1.ReleaseKeyRequest](w), 1)
-
-	tr.PeekBytes = 10 // what cannot be sent again
-	dials.Store(0)
-	_, err = tr.RoundTrip(hinted(request(t, w.url+chat, strings.NewReader(ask))))
-	require.ErrorIs(t, err, client.ErrLate)
-	assert.False(t, errors.Is(err, context.Canceled), "nobody has canceled it")
-
-	tr.Base = &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) { return nil, io.ErrClosedPipe }}
-	_, err = tr.RoundTrip(hinted(request(t, w.url+chat, strings.NewReader(ask))))
-	require.ErrorIs(t, err, io.ErrClosedPipe)
-	w.settled()
-	assert.Len(t, told[*keybrokerv1.ReleaseKeyRequest](w), 3, "what was never sent comes back")
 }
 
 // goroutines counts them when they are few enough, or do not get fewer.
 func goroutines(most int) (n int) {
-	for range 500 {
-		if n = runtime.NumGoroutine(); n <= most {
+	for end := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
+		if n = runtime.NumGoroutine(); n <= most || time.Now().After(end) {
 			return n
 		}
-		time.Sleep(5 * time.Millisecond)
 	}
-	return n
 }
 
 func stacks() string {

@@ -74,7 +74,7 @@ func TestWarningsAndNoticesAreBounded(t *testing.T) {
 		keys = append(keys, pool.Key{ID: fmt.Sprint("k", i), Limits: rpm(plenty)})
 	}
 	s := begin(t, setup{Keys: keys})
-	for i := range 1000 {
+	for i := range 300 {
 		blocked := refusal(provider.QuotaExhausted, provider.GroupScope, 0)
 		blocked.Operator, blocked.Organization = true, fmt.Sprint("organisation ", i%7)
 		s.ends(s.lease("h"), "h", blocked, unknown)

@@ -47,7 +47,7 @@ const (
 	prompt      = "Hello to you all"               // 4 tokens of input
 	maxTokens   = 1000                             // that every request asks for
 	answered    = 400                              // tokens that it gets, mostly
-	patience    = 20 * time.Second                 // for what is to happen soon
+	patience    = time.Minute                      // for what is to happen soon
 )
 
 func TestMain(m *testing.M) {

@@ -1,20 +1,19 @@
 package server_test
 
-// Many callers at once on a small pool, in real time: whatever they do, in the
-// end nothing is held and nobody is left.
+// Many callers at once on a small pool: whatever they do, in the end nothing is held
+// and nobody is left.
 
 import (
 	"context"
 	"fmt"
 	"math/rand/v2"
-	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
-	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -23,39 +22,40 @@ import (
 )
 
 func TestFleetLeavesNothingBehind(t *testing.T) {
-	w := begin(t, onePool("a", key("one", slots(2)), key("two", slots(1))), onePool("b", key("k", slots(2))))
-	var inUse, most, served atomic.Int64
-	var fleet sync.WaitGroup
-	end := time.Now().Add(time.Second)
-	for i := range 50 {
-		c := w.as(fmt.Sprintf("service-%d", i%10))
-		fleet.Go(func() {
-			for time.Now().Before(end) {
-				ctx, cancel := context.WithTimeout(t.Context(), time.Duration(1+rand.IntN(500))*time.Millisecond)
-				c.once(ctx, &inUse, &most, &served)
-				cancel()
-			}
-		})
-	}
-	fleet.Wait()
-	operator := w.as("operator")
-	assert.Greater(t, served.Load(), int64(100))
-	assert.LessOrEqual(t, most.Load(), int64(5), "never more leases out than slots")
-	// A lease whose answer crossed with the caller's deadline ends by its ttl.
-	require.Eventually(t, func() bool {
-		return operator.look("a").GetSummary().GetOpenLeases() == 0 && operator.look("b").GetSummary().GetOpenLeases() == 0
-	}, 5*time.Second, 10*time.Millisecond)
-	operator.idle("a")
-	operator.idle("b")
-	for _, p := range []string{"a", "a", "a", "b", "b"} {
-		operator.lease(&keybrokerv1.AcquireKeyRequest{Pool: p})
-	}
+	synctest.Test(t, func(t *testing.T) {
+		w := begin(t, onePool("a", key("one", slots(2)), key("two", slots(1))), onePool("b", key("k", slots(2))))
+		var inUse, most, served atomic.Int64
+		var fleet sync.WaitGroup
+		end := time.Now().Add(2 * time.Second)
+		for i := range 50 {
+			c := w.as(fmt.Sprintf("service-%d", i%10))
+			fleet.Go(func() {
+				for time.Now().Before(end) {
+					ctx, cancel := context.WithTimeout(t.Context(), time.Duration(1+rand.IntN(500))*time.Millisecond)
+					c.once(ctx, &inUse, &most, &served)
+					cancel()
+				}
+			})
+		}
+		fleet.Wait()
+		operator := w.as("operator")
+		assert.EqualValues(t, 5, most.Load(), "as many leases at a time as there are slots, and no more")
+		assert.Greater(t, served.Load(), int64(100), "five slots serve some 1000 leases of 10 ms in two seconds")
+		time.Sleep(leaseTTL) // a lease whose answer crossed with the caller's deadline ends by its ttl
+		operator.idle("a")
+		operator.idle("b")
+		for _, p := range []string{"a", "a", "a", "b", "b"} {
+			operator.lease(&keybrokerv1.AcquireKeyRequest{Pool: p})
+		}
+	})
 }
+
+const leaseTTL = 2 * time.Second
 
 // once makes one call and ends its lease in one of the ways there are.
 func (c *caller) once(ctx context.Context, inUse, most, served *atomic.Int64) {
-	r := waitFor([]string{"a", "b"}[rand.IntN(2)], time.Duration(rand.IntN(200))*time.Millisecond)
-	r.Ttl = durationpb.New(2 * time.Second)
+	r := waitFor([]string{"a", "b"}[rand.IntN(2)], time.Duration(1+rand.IntN(200))*time.Millisecond)
+	r.Ttl = durationpb.New(leaseTTL)
 	l, err := c.AcquireKey(c.in(ctx), r)
 	switch status.Code(err) {
 	case codes.OK:
@@ -68,7 +68,7 @@ func (c *caller) once(ctx context.Context, inUse, most, served *atomic.Int64) {
 	n := inUse.Add(1)
 	for m := most.Load(); n > m && !most.CompareAndSwap(m, n); m = most.Load() {
 	}
-	runtime.Gosched()
+	time.Sleep(time.Duration(rand.IntN(20)) * time.Millisecond)
 	inUse.Add(-1)
 	served.Add(1)
 	switch rand.IntN(3) {
@@ -86,9 +86,9 @@ func (c *caller) once(ctx context.Context, inUse, most, served *atomic.Int64) {
 	assert.NoError(c, err)
 }
 
+// A bubble fails if goroutines are left in it when its test has ended.
 func TestStoppedServerLeavesNoGoroutine(t *testing.T) {
-	before := runtime.NumGoroutine()
-	t.Run("a server at work", func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		w := begin(t, onePool("a", key("k", slots(1))))
 		var fleet sync.WaitGroup
 		for i := range 20 {
@@ -97,16 +97,9 @@ func TestStoppedServerLeavesNoGoroutine(t *testing.T) {
 		}
 		operator := w.as("operator")
 		operator.watch(t.Context(), &keybrokerv1.WatchPoolRequest{Pool: "a"})
-		require.Eventually(t, func() bool { return operator.look("a").GetSummary().GetWaiters() == 19 }, 5*time.Second, time.Millisecond)
+		synctest.Wait()
+		assert.EqualValues(t, 19, operator.look("a").GetSummary().GetWaiters())
 		w.stop(5 * time.Second)
 		fleet.Wait()
 	})
-	after := runtime.NumGoroutine()
-	for range 500 { // they need a moment to end
-		if after = runtime.NumGoroutine(); after <= before {
-			break
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
-	assert.LessOrEqual(t, after, before)
 }

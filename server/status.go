@@ -92,6 +92,13 @@ func toStatus(ctx context.Context, err error) error {
 		return invalidStatus(&invalid{"model", err.Error()})
 	case errors.Is(err, broker.ErrTTL):
 		return invalidStatus(&invalid{"ttl", err.Error()})
+	}
+	return sentinelStatus(ctx, err)
+}
+
+// sentinelStatus is toStatus for errors that carry nothing but what they are.
+func sentinelStatus(ctx context.Context, err error) error {
+	switch {
 	case errors.Is(err, broker.ErrUnknownPool), errors.Is(err, pool.ErrNoPool):
 		return failure(codes.PermissionDenied, "pool or model is unknown, or not for this caller", reasonUnknownPool, nil)
 	case errors.Is(err, broker.ErrUnknownLease):

@@ -54,36 +54,15 @@ func simulate(ctx context.Context, env *environment, args []string) error {
 	if err := f.parse(args); err != nil {
 		return err
 	}
-	if *output != "text" && *output != "json" {
-		return &usageError{fmt.Sprintf("-o: %q is neither text nor json", *output)}
-	}
-	for _, s := range *strategies {
-		if !slices.Contains(strategyNames(), s) {
-			return &usageError{fmt.Sprintf("--strategy: there is no %q; use some of %s", s, strings.Join(strategyNames(), ", "))}
-		}
-	}
 	if len(*strategies) == 0 {
 		*strategies = strategyNames()
 	}
 	*strategies = unique(*strategies)
-	var misplaced error
-	f.Visit(func(x *flag.Flag) {
-		if strings.HasPrefix(x.Usage, "with --config") && *configPath == "" {
-			misplaced = &usageError{"--" + x.Name + " goes with --config"}
-		}
-	})
-	if misplaced != nil {
-		return misplaced
+	if err := checkSimulate(f, *strategies, *output, *configPath, services); err != nil {
+		return err
 	}
-	if services.Count < 1 || services.Workers < 1 {
-		return &usageError{"--services and --workers must be 1 at least"}
-	}
-	if *page != "" { // rather now than after minutes; what is there stays until then
-		w, err := os.OpenFile(*page, os.O_CREATE|os.O_WRONLY, 0o600)
-		if err != nil {
-			return err
-		}
-		if err := w.Close(); err != nil {
+	if *page != "" {
+		if err := touch(*page); err != nil {
 			return err
 		}
 	}
@@ -99,6 +78,44 @@ func simulate(ctx context.Context, env *environment, args []string) error {
 	if err := tell(env, all, *output, *page); err != nil {
 		return err
 	}
+	return missed(all)
+}
+
+// checkSimulate refuses flags that do not go together, before anything runs.
+func checkSimulate(f *flags, strategies []string, output, configPath string, services fleet.Service) (err error) {
+	if output != "text" && output != "json" {
+		return &usageError{fmt.Sprintf("-o: %q is neither text nor json", output)}
+	}
+	for _, s := range strategies {
+		if !slices.Contains(strategyNames(), s) {
+			return &usageError{fmt.Sprintf("--strategy: there is no %q; use some of %s", s, strings.Join(strategyNames(), ", "))}
+		}
+	}
+	if configPath == "" {
+		f.Visit(func(x *flag.Flag) {
+			if strings.HasPrefix(x.Usage, "with --config") {
+				err = &usageError{"--" + x.Name + " goes with --config"}
+			}
+		})
+	}
+	if err == nil && (services.Count < 1 || services.Workers < 1) {
+		err = &usageError{"--services and --workers must be 1 at least"}
+	}
+	return err
+}
+
+// touch makes sure that a file can be written, before minutes are spent on what is to
+// be in it. What is in it stays.
+func touch(path string) error {
+	w, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	return w.Close()
+}
+
+// missed is an error if the broker misses what some scenario expects.
+func missed(all []report.Scenario) error {
 	for _, s := range all {
 		for _, r := range s.Results {
 			if len(r.Missed) > 0 {

@@ -13,7 +13,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -201,7 +200,5 @@ func TestRunEndsWhenTheContextHasEndedBefore(t *testing.T) {
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	began := time.Now()
 	assert.NoError(t, a.Run(ctx))
-	assert.Less(t, time.Since(began), 5*time.Second)
 }

@@ -8,6 +8,7 @@ package app_test
 import (
 	"cmp"
 	"regexp"
+	"slices"
 	"strconv"
 	"testing"
 	"time"
@@ -18,6 +19,7 @@ import (
 	keybrokerv1 "github.com/keybroker/keybroker/gen/keybroker/v1"
 	"github.com/keybroker/keybroker/internal/provider"
 	"github.com/keybroker/keybroker/internal/sandbox"
+	"github.com/keybroker/keybroker/internal/testing/long"
 )
 
 // dialect is what sets a provider type apart in the story.
@@ -117,8 +119,15 @@ const (
 	month  = 31 * day // from the beginning of a bubble's time
 )
 
+// brief are those that quick tests play: limits that headers tell, that a refusal
+// teaches, of calls at a time, and by the hour.
+var brief = []string{"anthropic", "cohere", "deepseek", "github"}
+
 func TestDialects(t *testing.T) {
 	for _, d := range story {
+		if !long.Enabled && !slices.Contains(brief, d.typ) {
+			continue
+		}
 		t.Run(d.typ, func(t *testing.T) {
 			t.Parallel()
 			play(t, "learn", d, "", (*scene).learn)

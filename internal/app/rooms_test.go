@@ -60,6 +60,7 @@ var rules = []rule{
 	{pkg: "internal/benchdoc", only: closed},
 	{pkg: "internal/testing/siege", never: []string{"cmd", "server", "internal/app"}},
 	{pkg: "internal/testing/canary", only: closed},
+	{pkg: "internal/testing/long", only: closed},
 	{pkg: "internal/testing/wiretap", only: []string{"gen", "internal/testing/canary", "google.golang.org/grpc", "google.golang.org/protobuf"}},
 	{pkg: "internal/testing/mutants", never: []string{"cmd", "gen"}},
 	{pkg: "cmd", never: []string{"gen", "cmd"}},

@@ -99,7 +99,7 @@ func TestTornLineOfACrash(t *testing.T) {
 		require.NoError(t, err)
 		line := string(e.append(nil))
 		assert.Equal(t, c.before+c.after+line+line, string(text))
-		unreadable, err := Read(strings.NewReader(string(text)), func(*Entry) {})
+		unreadable, err := read(strings.NewReader(string(text)), func(*Entry) bool { return true })
 		require.NoError(t, err)
 		assert.Equal(t, c.unreadable, unreadable)
 		info, err := os.Stat(path)
@@ -247,8 +247,9 @@ func TestOmittedOutlivesAFailure(t *testing.T) {
 func TestReopenUnderLoad(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "audit.jsonl")
 	l := openAt(t, path)
-	const writers, files = 8, 50
+	const writers, files, lines = 8, 50, 40 // lines in each file, at least
 	var stop atomic.Bool
+	var written atomic.Int64
 	var wg sync.WaitGroup
 	counts := make([]int, writers)
 	for w := range writers {
@@ -256,11 +257,14 @@ func TestReopenUnderLoad(t *testing.T) {
 			for !stop.Load() {
 				assert.NoError(t, l.Write(&Entry{Decision: Granted, Lease: fmt.Sprint(w), Requests: counts[w]}))
 				counts[w]++
+				written.Add(1)
 			}
 		})
 	}
 	for i := range files {
-		time.Sleep(2 * time.Millisecond)
+		for written.Load() < int64(lines*(i+1)) {
+			time.Sleep(time.Millisecond)
+		}
 		require.NoError(t, os.Rename(path, fmt.Sprintf("%s.%d", path, i)))
 		require.NoError(t, l.Reopen())
 	}
@@ -288,15 +292,18 @@ func TestReopenUnderLoad(t *testing.T) {
 
 // A file that somebody has taken away, and has not said so, is not written to for long.
 func TestFileThatIsTakenAway(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "audit.jsonl")
-	l := openAt(t, path)
-	require.NoError(t, l.Write(grant("a")))
-	require.NoError(t, os.Remove(path))
-	require.NoError(t, l.Write(grant("b")))
-	assert.NoFileExists(t, path, "it is not looked at each time")
-	l.looked = l.looked.Add(-lookEvery)
-	require.NoError(t, l.Write(grant("c")))
-	got := entries(t, path)
-	require.Len(t, got, 1)
-	assert.Equal(t, "c", got[0].Lease)
+	synctest.Test(t, func(t *testing.T) {
+		path := filepath.Join(t.TempDir(), "audit.jsonl")
+		l := openAt(t, path)
+		require.NoError(t, l.Write(grant("a")))
+		require.NoError(t, os.Remove(path))
+		time.Sleep(lookEvery - 1)
+		require.NoError(t, l.Write(grant("b")))
+		assert.NoFileExists(t, path, "it is not looked at each time")
+		time.Sleep(time.Nanosecond)
+		require.NoError(t, l.Write(grant("c")))
+		got := entries(t, path)
+		require.Len(t, got, 1)
+		assert.Equal(t, "c", got[0].Lease)
+	})
 }

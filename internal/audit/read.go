@@ -11,14 +11,9 @@ import (
 // maxLine bounds the memory that a line takes to read. The log writes none as long.
 const maxLine = 1 << 20
 
-// Read calls f for every entry, in the order of the lines. A line that is none, since
-// it was torn by a crash or is above 1 MiB, counts as unreadable and is passed over.
-// The error is the reader's.
-func Read(r io.Reader, f func(*Entry)) (unreadable int, err error) {
-	return read(r, func(e *Entry) bool { f(e); return true })
-}
-
-// read is Read until f returns false.
+// read calls f for every entry, in the order of the lines, until f returns false. A
+// line that is not an entry, because a crash cut it off or because it is longer than
+// 1 MiB, counts as unreadable and is passed over. The error is the reader's.
 func read(r io.Reader, f func(*Entry) bool) (unreadable int, err error) {
 	lines := bufio.NewReaderSize(r, maxLine)
 	for {

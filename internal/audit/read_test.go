@@ -41,7 +41,7 @@ func TestRead(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var leases string
-			unreadable, err := Read(iotest.HalfReader(strings.NewReader(c.text)), func(e *Entry) { leases += e.Lease })
+			unreadable, err := read(iotest.HalfReader(strings.NewReader(c.text)), func(e *Entry) bool { leases += e.Lease; return true })
 			require.NoError(t, err)
 			assert.Equal(t, c.leases, leases)
 			assert.Equal(t, c.unreadable, unreadable)
@@ -51,7 +51,7 @@ func TestRead(t *testing.T) {
 
 func TestReadError(t *testing.T) {
 	bad, n := errors.New("bad disk"), 0
-	_, err := Read(io.MultiReader(strings.NewReader(lineA+"\n"), iotest.ErrReader(bad)), func(*Entry) { n++ })
+	_, err := read(io.MultiReader(strings.NewReader(lineA+"\n"), iotest.ErrReader(bad)), func(*Entry) bool { n++; return true })
 	assert.ErrorIs(t, err, bad)
 	assert.Equal(t, 1, n)
 }
@@ -63,11 +63,12 @@ func FuzzRead(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, before, after string) {
 		own, all := 0, 0
-		unreadable, err := Read(strings.NewReader(before+"\n"+lineA+"\n"+after), func(e *Entry) {
+		unreadable, err := read(strings.NewReader(before+"\n"+lineA+"\n"+after), func(e *Entry) bool {
 			all++
 			if e.Lease == "a" && e.Decision == Granted {
 				own++
 			}
+			return true
 		})
 		require.NoError(t, err)
 		require.GreaterOrEqual(t, own, 1)

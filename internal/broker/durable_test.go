@@ -11,6 +11,7 @@ import (
 
 	"github.com/keybroker/keybroker/internal/broker"
 	"github.com/keybroker/keybroker/internal/provider"
+	"github.com/keybroker/keybroker/internal/testing/long"
 	"github.com/keybroker/keybroker/internal/testing/storetest"
 	"github.com/keybroker/keybroker/pool"
 )
@@ -126,7 +127,10 @@ func TestSavesDoNotGrowWithLoad(t *testing.T) {
 		idle := store.Calls(storetest.Save)
 		time.Sleep(time.Hour)
 		assert.Equal(t, idle, store.Calls(storetest.Save), "nothing is used, nothing to write")
-		const seconds = 20
+		seconds := 4
+		if long.Enabled {
+			seconds = 20
+		}
 		for range seconds * 10 {
 			for range 500 {
 				l, err := p.Acquire(t.Context(), ask("h"))

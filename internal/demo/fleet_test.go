@@ -1,7 +1,7 @@
 package demo_test
 
-// A short fleet against the real thing: it gets what the provider allows, and
-// is never told 429.
+// A fleet against the real thing: it gets what the provider allows, and is never
+// told 429.
 
 import (
 	"bytes"
@@ -39,10 +39,10 @@ func TestFleetIsNeverToldToSlowDown(t *testing.T) {
 		}
 	}
 	cfg.Audit.Path = filepath.Join(canary.Dir(t), "audit.jsonl")
-	progress := &bytes.Buffer{}
+	progress := &lines{written: make(chan struct{})}
 	fleet := demo.Fleet{
 		Sandbox:  sandbox.New(app.SandboxAccounts(cfg), sandbox.Options{Seed: 1, OutputTokens: 64}),
-		Services: 6, Workers: 2, Duration: 2 * time.Second, Progress: progress,
+		Services: 6, Workers: 2, Duration: time.Hour, Progress: progress,
 	}
 	a, err := app.New(t.Context(), cfg, app.Options{Logger: canary.Logger("the broker's log")})
 	require.NoError(t, err)
@@ -53,7 +53,16 @@ func TestFleetIsNeverToldToSlowDown(t *testing.T) {
 	running.Go(func() { assert.NoError(t, a.Run(ctx)) })
 	t.Cleanup(func() { stop(); running.Wait() })
 
-	r, err := fleet.Run(t.Context())
+	enough, end := context.WithCancel(t.Context())
+	defer end()
+	running.Go(func() {
+		<-progress.written
+		for admitted(fleet.Sandbox) < 300 {
+			time.Sleep(time.Millisecond)
+		}
+		end()
+	})
+	r, err := fleet.Run(enough)
 	require.NoError(t, err)
 	require.Len(t, r.Pools, 2)
 	for _, p := range r.Pools {
@@ -63,22 +72,17 @@ func TestFleetIsNeverToldToSlowDown(t *testing.T) {
 		assert.Greater(t, p.Fairness, 0.5, p.Pool)
 	}
 	assert.Equal(t, 6, r.Services)
-	assert.InDelta(t, 2, r.Seconds, 1)
 	require.NotEmpty(t, r.Limits)
 	for _, limit := range r.Limits {
 		assert.Positive(t, limit.Used, limit.Account)
 		assert.LessOrEqual(t, limit.Share, 1.0, limit.Account)
 	}
-	admitted := int64(0)
 	for _, account := range fleet.Sandbox.Stats().Accounts {
 		assert.Zero(t, account.Unauthorized, account.Name)
 		for _, c := range account.Classes {
 			assert.Zero(t, c.Limited, "%s %s", account.Name, c.Name)
-			admitted += c.Admitted
 		}
 	}
-	assert.Positive(t, admitted, "the provider's own books agree")
-
 	assert.Contains(t, progress.String(), "requests")
 	text := &bytes.Buffer{}
 	require.NoError(t, r.Print(text))
@@ -87,16 +91,42 @@ func TestFleetIsNeverToldToSlowDown(t *testing.T) {
 	}
 }
 
+// lines keeps what is written, and tells of the first.
+type lines struct {
+	bytes.Buffer
+	once    sync.Once
+	written chan struct{}
+}
+
+func (l *lines) Write(b []byte) (int, error) {
+	defer l.once.Do(func() { close(l.written) })
+	return l.Buffer.Write(b)
+}
+
+// admitted is how many requests the provider has let through, by its own books.
+func admitted(s *sandbox.Server) (n int64) {
+	for _, account := range s.Stats().Accounts {
+		for _, c := range account.Classes {
+			n += c.Admitted
+		}
+	}
+	return n
+}
+
+func TestFleetEndsByItself(t *testing.T) {
+	fleet := demo.Fleet{Sandbox: sandbox.New(nil, sandbox.Options{}), Duration: time.Millisecond}
+	_, err := fleet.Run(t.Context())
+	require.NoError(t, err)
+}
+
 func TestFleetWithoutABrokerFails(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	l.Close()
 	fleet := demo.Fleet{
 		Broker: l.Addr().String(), Sandbox: sandbox.New(nil, sandbox.Options{}),
-		Services: 1, Workers: 1, Duration: 10 * time.Second, Progress: &bytes.Buffer{},
+		Services: 1, Workers: 1, Duration: time.Hour, Progress: &bytes.Buffer{},
 	}
-	began := time.Now()
 	_, err = fleet.Run(t.Context())
 	require.ErrorContains(t, err, "service-01")
-	assert.Less(t, time.Since(began), 5*time.Second)
 }

@@ -30,18 +30,26 @@ func (s *Scenario) Check(r *Result) (missed []string) {
 		if e.Everyone && r.Starved > 0 {
 			miss("%d services got nothing", r.Starved)
 		}
-		for _, x := range r.Recoveries {
-			switch {
-			case e.Recovery == 0:
-			case x.Seconds < 0:
-				miss("%s: never used again, and not after %v", x.Event, e.Recovery)
-			case x.Seconds > e.Recovery.Seconds():
-				miss("%s: used again after %.0f s, and not %v", x.Event, x.Seconds, e.Recovery)
-			}
-		}
-		if e.Recovery > 0 && len(r.Blamed) > 0 {
-			miss("keys were put out of use that are good: %v", r.Blamed)
-		}
+		e.checkRecovery(r, miss)
 	}
 	return missed
+}
+
+// checkRecovery is about events: how long the broker needs after each, and whether it
+// blames good keys for it.
+func (e *Expect) checkRecovery(r *Result, miss func(format string, args ...any)) {
+	if e.Recovery == 0 {
+		return
+	}
+	for _, x := range r.Recoveries {
+		switch {
+		case x.Seconds < 0:
+			miss("%s: never used again, and not after %v", x.Event, e.Recovery)
+		case x.Seconds > e.Recovery.Seconds():
+			miss("%s: used again after %.0f s, and not %v", x.Event, x.Seconds, e.Recovery)
+		}
+	}
+	if len(r.Blamed) > 0 {
+		miss("keys were put out of use that are good: %v", r.Blamed)
+	}
 }

@@ -2,8 +2,8 @@ package fleet
 
 import (
 	"encoding/json"
+	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -14,6 +14,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/keybroker/keybroker/internal/provider"
+	"github.com/keybroker/keybroker/internal/testing/long"
+	"github.com/keybroker/keybroker/scenarios"
 )
 
 // small is a scenario in which everything happens, in a few minutes.
@@ -216,7 +218,11 @@ func TestProviderCountsAsItsDialectSays(t *testing.T) {
 // gets more.
 func TestAllowedIsAllThereWas(t *testing.T) {
 	for typ, limits := range map[string]string{"anthropic": "rpm: 60, rpd: 300", "generic": "rpm: 60, rpd: 300", "github": "rph: 300"} {
-		for _, warm := range []string{"0s", "2m", "9m"} {
+		warms := []string{"2m"}
+		if long.Enabled {
+			warms = []string{"0s", "2m", "9m"}
+		}
+		for _, warm := range warms {
 			s := parse(t, "duration: 3h\nwarm_up: "+warm+"\nprovider: {type: "+typ+", groups: [{name: org, limits: {"+limits+"}}]}\nservices: [{count: 5, workers: 3}]\n")
 			for _, x := range Strategies {
 				a := result(t, s, x.Name, 1).Accounts[0]
@@ -284,16 +290,22 @@ func TestRecovery(t *testing.T) {
 	assert.InDelta(t, -1, of("uu.........uu"), 1e-9)
 }
 
-// The figures that the scenarios of this repository state hold.
-func TestScenariosShowWhatTheyExpect(t *testing.T) {
-	binary := filepath.Join(t.TempDir(), "keybroker") // without the race detector, which would take ten times as long
-	build := exec.CommandContext(t.Context(), "go", "build", "-o", binary, "./cmd/keybroker")
-	build.Dir = filepath.Join("..", "..")
-	out, err := build.CombinedOutput()
-	require.NoError(t, err, string(out))
-	out, err = exec.CommandContext(t.Context(), binary, "simulate", "--strategy", "broker").CombinedOutput()
-	assert.NoError(t, err, string(out))
-	assert.Contains(t, string(out), "anthropic-saturated")
+// The scenarios of this repository are right, and two of them show what they expect;
+// long tests run all.
+func TestScenarios(t *testing.T) {
+	names, err := fs.Glob(scenarios.Files, "*.yaml")
+	require.NoError(t, err)
+	var all []string
+	for _, name := range names {
+		text, err := scenarios.Files.ReadFile(name)
+		require.NoError(t, err)
+		s := parse(t, string(text))
+		all = append(all, s.Name)
+		if s.Name == "small-limit" || s.Name == "foreign-sliding" {
+			assert.Empty(t, s.Check(result(t, s, "broker", 1)), s.Name)
+		}
+	}
+	assert.Subset(t, all, []string{"small-limit", "foreign-sliding"})
 }
 
 // tiny is one group with one service, whose calls are all alike.

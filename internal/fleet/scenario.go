@@ -5,15 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/bits"
 	"os"
 	"path/filepath"
 	"strings"
 	"time"
 
 	"gopkg.in/yaml.v3"
-
-	"github.com/keybroker/keybroker/internal/provider"
 )
 
 // Scenario is a provider with its keys, the services that want them, and what happens
@@ -164,151 +161,5 @@ func New() *Scenario {
 	return &Scenario{
 		Duration: 20 * time.Minute, WarmUp: 2 * time.Minute,
 		Provider: Provider{Latency: Spread{Mean: 0.5, Dev: 0.3}, Speed: 80},
-	}
-}
-
-// Bounds of what a run can be asked to do, so that a slip does not eat all memory.
-const (
-	most        = 1e9 // of anything that is drawn by chance
-	mostMembers = 10_000
-	mostKeys    = 10_000
-	mostRate    = 10_000 // requests a second of one service
-)
-
-// Complete fills in defaults, and says what is wrong.
-func (s *Scenario) Complete() error {
-	var errs []error
-	fail := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
-	if _, ok := provider.Lookup(s.Provider.Type); !ok {
-		fail("provider.type: %q is none of %s", s.Provider.Type, strings.Join(provider.Types(), ", "))
-	}
-	if s.WarmUp >= s.Duration || s.WarmUp < 0 {
-		fail("warm_up: %v must be 0 or more, and shorter than the duration, %v", s.WarmUp, s.Duration)
-	}
-	if s.Provider.Speed <= 0 || s.Provider.Late < 0 {
-		fail("provider: speed must be above 0, and late 0 or more")
-	}
-	spread := func(where string, x Spread) {
-		for _, n := range []float64{x.Mean, x.Dev, x.Min, x.Max} {
-			if !(n <= most) { // nor not a number
-				fail("%s: %v is too much: at most %v", where, n, most)
-			}
-		}
-		if x.Dev > 10 {
-			fail("%s: a dev of %v is too much: it is a part of the mean", where, x.Dev)
-		}
-		if x.Mean < 0 || x.Dev < 0 || x.Min < 0 || x.Max < 0 || x.Max > 0 && x.Max < max(x.Min, x.Mean) {
-			fail("%s: no number may be negative, nor max below mean or min", where)
-		}
-	}
-	spread("provider.latency", s.Provider.Latency)
-	if len(s.Provider.Groups) == 0 || len(s.Services) == 0 {
-		fail("provider.groups and services: there must be at least one of each")
-	}
-	keys := map[string]int{} // of groups, by name
-	for i := range s.Provider.Groups {
-		g := &s.Provider.Groups[i]
-		fill(&g.Name, fmt.Sprint("group", i+1))
-		fill(&g.Count, 1)
-		fill(&g.Keys, 1)
-		l := g.Limits
-		if l == (Limits{}) {
-			fail("provider.groups: %s has no limits", g.Name)
-		}
-		if g.Count > mostKeys || g.Keys > mostKeys || g.Count*g.Keys > mostKeys {
-			fail("provider.groups: %s: at most %d keys", g.Name, mostKeys)
-			g.Count = 0
-		}
-		if min(l.RPM, l.ITPM, l.OTPM, l.TPM, l.RPD, l.TPD, l.RPH, l.Concurrency, int64(g.Count), int64(g.Keys)) < 0 {
-			fail("provider.groups: %s: no number may be negative", g.Name)
-		}
-		for n := range max(g.Count, 0) {
-			name := numbered(g.Name, n, g.Count)
-			if keys[name] > 0 {
-				fail("provider.groups: there are two called %s", name)
-			}
-			keys[name] = g.Keys
-		}
-	}
-	named := map[string]bool{}
-	for i := range s.Services {
-		v := &s.Services[i]
-		fill(&v.Name, fmt.Sprint("service", i+1))
-		fill(&v.Count, 1)
-		fill(&v.Model, "m")
-		fill(&v.Input, Spread{Mean: 1000, Dev: 0.5})
-		fill(&v.Output, Spread{Mean: 200, Dev: 0.5})
-		fill(&v.MaxTokens, int64(4*v.Output.mean()))
-		fill(&v.MaxWait, 30*time.Second)
-		fill(&v.Network, Spread{Min: 0.005, Max: 0.2})
-		fill(&v.Guess, Spread{Mean: 1})
-		if named[v.Name] {
-			fail("services: there are two called %s", v.Name)
-		}
-		named[v.Name] = true
-		for what, x := range map[string]Spread{"pause": v.Pause, "input": v.Input, "guess": v.Guess, "output": v.Output, "network": v.Network} {
-			spread("services: "+v.Name+": "+what, x)
-		}
-		if v.Count > mostMembers || v.Workers > mostMembers || v.Count*v.Workers > mostMembers || v.Burst > mostMembers || !(v.Rate <= mostRate) || !(v.Rate*float64(v.Count) <= mostRate) {
-			fail("services: %s: at most %d workers or services, bursts of %d, and %d requests a second in all", v.Name, mostMembers, mostMembers, mostRate)
-		}
-		if v.Count < 0 || v.Workers < 0 || v.Rate < 0 || v.Burst < 0 || v.MaxTokens < 0 || v.MaxWait < 0 || v.Vanish < 0 || v.Vanish > 1 || v.From < 0 {
-			fail("services: %s: no number may be negative, nor vanish above 1", v.Name)
-		}
-		if (v.Workers > 0) == (v.Rate > 0) {
-			fail("services: %s: give either workers or rate", v.Name)
-		}
-		fill(&v.Burst, 1)
-	}
-	for i := range s.Events {
-		e := &s.Events[i]
-		if e.Overload > 0 && e.For == 0 {
-			fail("events: the one at %v: an overload needs a time to last: for", e.At)
-		}
-		if n, ok := keys[e.Group]; e.Group != "" && !ok {
-			fail("events: the one at %v: there is no group %q", e.At, e.Group)
-		} else if e.Group != "" && e.Revoke > n || e.Group == "" && e.Revoke > 0 {
-			fail("events: the one at %v: revoke names a group, and one of its %d keys by number", e.At, n)
-		}
-		if e.At < 0 || e.At >= s.Duration || e.For < 0 || e.Overload > 1 || e.Foreign > 1 || min(e.Overload, e.Foreign, e.Cut, float64(e.Revoke)) < 0 {
-			fail("events: the one at %v: is out of bounds", e.At)
-		}
-		fill(&e.For, s.Duration)
-		if bits.OnesCount8(e.kind()) != 1 {
-			fail("events: the one at %v: give one of overload, cut, foreign and revoke", e.At)
-		}
-		for _, o := range s.Events[:i] {
-			if (o.Group == e.Group || o.Group == "" || e.Group == "") && o.kind() == e.kind() && o.Revoke == e.Revoke && o.At < e.At+e.For && e.At < o.At+o.For {
-				fail("events: those at %v and %v are of one kind, and overlap", o.At, e.At)
-			}
-		}
-	}
-	for _, e := range s.Expect {
-		for _, part := range []*float64{&e.Share, &e.Fairness, e.Refused, e.Overrun, e.GivenUp} {
-			if part != nil && !(*part >= 0 && *part <= 1) {
-				fail("expect: %v is not between 0 and 1", *part)
-			}
-		}
-		if e.Recovery < 0 || e.Refusals != nil && *e.Refusals < 0 {
-			fail("expect: no number may be negative")
-		}
-	}
-	return errors.Join(errs...)
-}
-
-// kind has a bit for each thing that an event does.
-func (e *Event) kind() (is uint8) {
-	for i, n := range []float64{e.Overload, e.Cut, e.Foreign, float64(e.Revoke)} {
-		if n > 0 {
-			is |= 1 << i
-		}
-	}
-	return is
-}
-
-func fill[T comparable](field *T, value T) {
-	var zero T
-	if *field == zero {
-		*field = value
 	}
 }

@@ -331,7 +331,7 @@ func (a *account) windows(u *upstream, now time.Duration) []provider.Window {
 	for i, b := range a.buckets {
 		w := provider.Window{
 			Dimension: b.dimension, Length: b.window, Kind: b.kind, Limit: b.limit, Remaining: p.remaining[i], Rounding: 1,
-			Reset: b.UntilFull(now), Utilization: provider.Unknown,
+			Reset: b.UntilFull(now),
 		}
 		if u.dialect.Type == "anthropic" && b.dimension != provider.Requests {
 			w.Rounding = 1000

@@ -61,7 +61,7 @@ func TestScrapersShareALook(t *testing.T) {
 	var looks atomic.Int32
 	cache := newLimitCache(func(string) (broker.View, error) {
 		looks.Add(1)
-		time.Sleep(50 * time.Millisecond) // good for five seconds
+		time.Sleep(600 * time.Millisecond) // good for a minute
 		return broker.View{}, nil
 	})
 	var scrapers sync.WaitGroup

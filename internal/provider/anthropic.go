@@ -1,7 +1,6 @@
 package provider
 
 import (
-	"strings"
 	"time"
 )
 
@@ -84,20 +83,17 @@ func anthropicMore(a *answer) {
 }
 
 var unifiedHeaders = []struct {
-	name, status, reset, utilization string
-	length                           time.Duration
+	name, status, reset string
+	length              time.Duration
 }{
-	{unified + "5h", "Anthropic-Ratelimit-Unified-5h-Status", "Anthropic-Ratelimit-Unified-5h-Reset",
-		"Anthropic-Ratelimit-Unified-5h-Utilization", 5 * time.Hour},
-	{unified + "7d", "Anthropic-Ratelimit-Unified-7d-Status", "Anthropic-Ratelimit-Unified-7d-Reset",
-		"Anthropic-Ratelimit-Unified-7d-Utilization", 7 * day},
-	{unified + "7d_oi", "Anthropic-Ratelimit-Unified-7d_oi-Status", "Anthropic-Ratelimit-Unified-7d_oi-Reset",
-		"Anthropic-Ratelimit-Unified-7d_oi-Utilization", 7 * day}, // of one model
+	{unified + "5h", "Anthropic-Ratelimit-Unified-5h-Status", "Anthropic-Ratelimit-Unified-5h-Reset", 5 * time.Hour},
+	{unified + "7d", "Anthropic-Ratelimit-Unified-7d-Status", "Anthropic-Ratelimit-Unified-7d-Reset", 7 * day},
+	{unified + "7d_oi", "Anthropic-Ratelimit-Unified-7d_oi-Status", "Anthropic-Ratelimit-Unified-7d_oi-Reset", 7 * day}, // of one model
 }
 
-// subscription reads the limits of a subscription's OAuth token, which are parts
-// of something unnamed. Nothing remains of one that is rejected. Undocumented;
-// source: recorded responses, 2026-03.
+// subscription reads the limits of a subscription's OAuth token. They state a part
+// used and no amounts, so that all they tell is whether one is spent, and until when.
+// Undocumented; source: recorded responses, 2026-03.
 func (a *answer) subscription() {
 	for i := range unifiedHeaders {
 		h := &unifiedHeaders[i]
@@ -110,9 +106,6 @@ func (a *answer) subscription() {
 		w.Reset = a.reset(anyFormat, a.first(h.reset)) // seconds since 1970, but ISO was seen
 		if status == "rejected" {
 			w.Remaining = 0
-		}
-		if n, ok := decimal(strings.TrimSpace(a.first(h.utilization))); ok {
-			w.Utilization = n
 		}
 		a.windows = append(a.windows, w)
 	}

@@ -17,7 +17,7 @@ func HeaderNames() []string {
 		}
 	}
 	for _, h := range unifiedHeaders {
-		names = append(names, h.status, h.reset, h.utilization)
+		names = append(names, h.status, h.reset)
 	}
 	slices.Sort(names)
 	return slices.DeleteFunc(slices.Compact(names), func(s string) bool { return s == "" })

@@ -79,7 +79,6 @@ func check(t *testing.T, s provider.Signal) {
 		require.True(t, bounded(w.Length), w.Length)
 		require.True(t, w.Reset == provider.Unknown || bounded(w.Reset), w.Reset)
 		require.GreaterOrEqual(t, w.Rounding, int64(1))
-		require.True(t, w.Utilization == provider.Unknown || w.Utilization >= 0)
 		require.LessOrEqual(t, w.Kind, provider.Fixed)
 		require.False(t, s.Cached)
 	}

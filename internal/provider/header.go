@@ -36,7 +36,7 @@ func openaiHeaders(f format, requests, tokens time.Duration) []header {
 func (a *answer) window(h *header) (Window, bool) {
 	w := Window{
 		Dimension: h.dimension, Name: h.name, Length: h.length, Kind: a.dialect.Kind,
-		Rounding: max(h.rounding, 1), Aside: h.aside, Reset: Unknown, Utilization: Unknown,
+		Rounding: max(h.rounding, 1), Aside: h.aside, Reset: Unknown,
 	}
 	w.Limit, w.Remaining = amounts(a.first(h.limit), a.first(h.remaining))
 	if w.Limit < 0 && w.Remaining < 0 && h.limit+h.remaining != "" {

@@ -98,15 +98,14 @@ type Response struct {
 
 // Window is a limit as a response states it.
 type Window struct {
-	Dimension   Dimension     // NumDimensions, and then Aside, if it counts something else
-	Name        string        // tells limits on the same thing apart: "project", "fast", "burst"; mostly empty
-	Length      time.Duration // 0 if neither stated nor to be inferred
-	Kind        Kind          // how it is counted
-	Limit       int64         // Unknown if not stated
-	Remaining   int64         // Unknown if not stated; 0 or more
-	Rounding    int64         // Remaining is rounded to multiples of it; 1 if exact
-	Reset       time.Duration // until it is full again, or ends if Fixed; Unknown if not stated
-	Utilization float64       // the part used, where only that is stated; Unknown otherwise
+	Dimension Dimension     // NumDimensions, and then Aside, if it counts something else
+	Name      string        // tells limits on the same thing apart: "project", "fast", "burst"; mostly empty
+	Length    time.Duration // 0 if neither stated nor to be inferred
+	Kind      Kind          // how it is counted
+	Limit     int64         // Unknown if not stated
+	Remaining int64         // Unknown if not stated; 0 or more
+	Rounding  int64         // Remaining is rounded to multiples of it; 1 if exact
+	Reset     time.Duration // until it is full again, or ends if Fixed; Unknown if not stated
 	// Aside marks a limit that ordinary calls do not count against, such as that
 	// of a faster tier, or that cannot be counted from here. It is there to be
 	// seen.

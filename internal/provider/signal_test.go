@@ -45,7 +45,7 @@ func TestTypes(t *testing.T) {
 // A value that cannot be read is as good as missing; the others stay.
 func TestNonsenseIsIgnored(t *testing.T) {
 	input := provider.Window{Dimension: provider.InputTokens, Length: time.Minute, Kind: provider.Refilling, Limit: 2000, Remaining: 1000,
-		Rounding: 1000, Reset: provider.Unknown, Utilization: provider.Unknown}
+		Rounding: 1000, Reset: provider.Unknown}
 	requests := input
 	requests.Dimension, requests.Rounding = provider.Requests, 1
 	for _, v := range []string{

@@ -44,7 +44,7 @@ func (a *answer) joined(name string) string {
 // stated is a window of unknown kind, of which nothing is known yet.
 func (a *answer) stated(d Dimension) Window {
 	return Window{Dimension: d, Kind: a.dialect.Kind, Rounding: 1,
-		Limit: Unknown, Remaining: Unknown, Reset: Unknown, Utilization: Unknown}
+		Limit: Unknown, Remaining: Unknown, Reset: Unknown}
 }
 
 // policies reads drafts 08 to 10: `"burst";q=100;w=60` and `"burst";r=50;t=30`.

@@ -56,12 +56,12 @@ type vectorWindow struct {
 	InferredWindowS *int64 `yaml:"inferred_window_s"`
 	Limit           *int64
 	Remaining       *int64
-	ResetMS         *int64 `yaml:"reset_ms"`
-	RoundedTo       int64  `yaml:"rounded_to"`
-	Utilization     *float64
-	Status          string // of a subscription: nothing remains of one that is rejected
-	Unit            string // "requests" is the Dimension
-	RawRemaining    *int64 `yaml:"raw_remaining"` // not modelled: less than nothing is nothing
+	ResetMS         *int64   `yaml:"reset_ms"`
+	RoundedTo       int64    `yaml:"rounded_to"`
+	Utilization     *float64 // not modelled: it is no amount
+	Status          string   // of a subscription: nothing remains of one that is rejected
+	Unit            string   // "requests" is the Dimension
+	RawRemaining    *int64   `yaml:"raw_remaining"` // not modelled: less than nothing is nothing
 }
 
 type vectorUsage struct {
@@ -192,8 +192,7 @@ func orUnknown(n *int64) int64 {
 // window moves and whether it is set aside.
 func (v *vectorWindow) window() provider.Window {
 	w := provider.Window{
-		Limit: orUnknown(v.Limit), Remaining: orUnknown(v.Remaining),
-		Reset: provider.Unknown, Utilization: provider.Unknown,
+		Limit: orUnknown(v.Limit), Remaining: orUnknown(v.Remaining), Reset: provider.Unknown,
 	}
 	w.Dimension, w.Name, _ = dimOf(v.Dim)
 	switch {
@@ -204,9 +203,6 @@ func (v *vectorWindow) window() provider.Window {
 	}
 	if v.ResetMS != nil {
 		w.Reset = time.Duration(*v.ResetMS) * time.Millisecond
-	}
-	if v.Utilization != nil {
-		w.Utilization = *v.Utilization
 	}
 	if v.Status == "rejected" {
 		w.Remaining = 0

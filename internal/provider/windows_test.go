@@ -18,7 +18,7 @@ const unknown = provider.Unknown
 
 // edit makes a window of which nothing is known but what set says.
 func edit(d provider.Dimension, length time.Duration, limit, remaining int64, set ...func(*provider.Window)) provider.Window {
-	w := provider.Window{Dimension: d, Length: length, Limit: limit, Remaining: remaining, Rounding: 1, Reset: unknown, Utilization: unknown}
+	w := provider.Window{Dimension: d, Length: length, Limit: limit, Remaining: remaining, Rounding: 1, Reset: unknown}
 	for _, f := range set {
 		f(&w)
 	}
@@ -31,7 +31,6 @@ func thousands(w *provider.Window)                  { w.Rounding = 1000 }
 func refills(w *provider.Window)                    { w.Kind = provider.Refilling }
 func fixed(w *provider.Window)                      { w.Kind = provider.Fixed }
 func aside(w *provider.Window)                      { w.Aside = true }
-func used(f float64) func(*provider.Window)         { return func(w *provider.Window) { w.Utilization = f } }
 
 func TestWindows(t *testing.T) {
 	const (
@@ -81,9 +80,9 @@ func TestWindows(t *testing.T) {
 			"anthropic-priority-input-tokens-reset", "2026-01-15T12:00:59Z"}, []provider.Window{
 			edit(input, minute, 10000, 9618, named("priority"), refills, aside, resets(59*time.Second)),
 		}},
-		"a subscription": {"anthropic", anthropic("unified-5h-status", "allowed_warning", "unified-5h-reset", "1768478460", "unified-5h-utilization", "1.02",
-			"unified-7d_oi-status", "rejected", "unified-7d_oi-utilization", "NaN"), []provider.Window{
-			edit(provider.NumDimensions, 5*hour, unknown, unknown, named("unified-5h"), fixed, aside, resets(minute), used(1.02)),
+		"a subscription": {"anthropic", anthropic("unified-5h-status", "allowed_warning", "unified-5h-reset", "1768478460",
+			"unified-7d_oi-status", "rejected"), []provider.Window{
+			edit(provider.NumDimensions, 5*hour, unknown, unknown, named("unified-5h"), fixed, aside, resets(minute)),
 			edit(provider.NumDimensions, 7*day, unknown, 0, named("unified-7d_oi"), fixed, aside),
 		}},
 		"a wrong format is not guessed at": {"anthropic", anthropic("requests-limit", "50", "requests-reset", "60"), []provider.Window{

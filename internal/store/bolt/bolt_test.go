@@ -14,7 +14,7 @@ import (
 	"github.com/keybroker/keybroker/internal/testing/storetest"
 )
 
-const patience = 20 * time.Second
+const patience = time.Minute
 
 func start(t testing.TB, path string) *Store {
 	t.Helper()

@@ -97,64 +97,93 @@ func excepted(file, key string, used map[int]bool) bool {
 	return false
 }
 
-// keysIn finds keys without the mark, by where they stand.
-func keysIn(file *ast.File) map[token.Pos][]string {
-	found := map[token.Pos][]string{}
-	note := func(pos token.Pos, key string) {
-		if key != "" && !strings.Contains(key, Mark) && !slices.Contains(found[pos], key) {
-			found[pos] = append(found[pos], key)
-		}
-	}
-	whole := func(e ast.Expr) { // a literal that is a key by where it stands
-		if l, ok := e.(*ast.BasicLit); ok && l.Kind == token.STRING {
-			text, _ := strconv.Unquote(l.Value)
-			note(l.Pos(), strings.TrimPrefix(text, "Bearer "))
-		}
-	}
+// unmarked is keys without the mark, by where they stand.
+type unmarked map[token.Pos][]string
+
+// keysIn finds the keys without the mark in a file.
+func keysIn(file *ast.File) unmarked {
+	found := unmarked{}
 	ast.Inspect(file, func(n ast.Node) bool {
 		switch n := n.(type) {
 		case *ast.BasicLit:
-			if n.Kind != token.STRING {
-				return true
-			}
-			text, _ := strconv.Unquote(n.Value)
-			for _, key := range prefixed.FindAllString(text, -1) {
-				note(n.Pos(), key)
-			}
-			for _, m := range configured.FindAllStringSubmatch(text, -1) {
-				note(n.Pos(), strings.TrimRight(m[1], " \n,}]\"'"))
-			}
+			found.byForm(n)
 		case *ast.CallExpr:
-			if f, ok := n.Fun.(*ast.SelectorExpr); ok && len(n.Args) == 1 && f.Sel.Name == "New" {
-				if x, ok := f.X.(*ast.Ident); ok && x.Name == "secret" {
-					whole(n.Args[0])
-				}
-			}
-			for i, arg := range n.Args[:max(0, len(n.Args)-1)] {
-				if l, ok := arg.(*ast.BasicLit); ok && l.Kind == token.STRING {
-					if name, _ := strconv.Unquote(l.Value); sent.MatchString(name) {
-						whole(n.Args[i+1])
-					}
-				}
-			}
+			found.inCall(n)
 		case *ast.KeyValueExpr:
-			switch field, _ := n.Key.(*ast.Ident); {
-			case field == nil:
-			case field.Name == "ApiKey":
-				whole(n.Value)
-			case field.Name == "Keys":
-				if list, ok := n.Value.(*ast.CompositeLit); ok {
-					if t, ok := list.Type.(*ast.ArrayType); ok && fmt.Sprint(t.Elt) == "string" {
-						for _, e := range list.Elts {
-							whole(e)
-						}
-					}
-				}
-			}
+			found.inField(n)
 		}
 		return true
 	})
 	return found
+}
+
+func (u unmarked) note(pos token.Pos, key string) {
+	if key != "" && !strings.Contains(key, Mark) && !slices.Contains(u[pos], key) {
+		u[pos] = append(u[pos], key)
+	}
+}
+
+// whole notes a literal that is a key by where it stands.
+func (u unmarked) whole(e ast.Expr) {
+	if text, ok := literal(e); ok {
+		u.note(e.Pos(), strings.TrimPrefix(text, "Bearer "))
+	}
+}
+
+// byForm notes what looks like a key: by its prefix, or as the value of a key in YAML.
+func (u unmarked) byForm(e ast.Expr) {
+	text, _ := literal(e)
+	for _, key := range prefixed.FindAllString(text, -1) {
+		u.note(e.Pos(), key)
+	}
+	for _, m := range configured.FindAllStringSubmatch(text, -1) {
+		u.note(e.Pos(), strings.TrimRight(m[1], " \n,}]\"'"))
+	}
+}
+
+// inCall notes the argument of secret.New, and what follows the name of a header that
+// carries keys.
+func (u unmarked) inCall(call *ast.CallExpr) {
+	if f, ok := call.Fun.(*ast.SelectorExpr); ok && len(call.Args) == 1 && f.Sel.Name == "New" {
+		if x, ok := f.X.(*ast.Ident); ok && x.Name == "secret" {
+			u.whole(call.Args[0])
+		}
+	}
+	for i, arg := range call.Args {
+		if name, ok := literal(arg); ok && i+1 < len(call.Args) && sent.MatchString(name) {
+			u.whole(call.Args[i+1])
+		}
+	}
+}
+
+// inField notes the value of ApiKey, and each string of a list called Keys.
+func (u unmarked) inField(pair *ast.KeyValueExpr) {
+	field, ok := pair.Key.(*ast.Ident)
+	if !ok {
+		return
+	}
+	if field.Name == "ApiKey" {
+		u.whole(pair.Value)
+	}
+	list, ok := pair.Value.(*ast.CompositeLit)
+	if !ok || field.Name != "Keys" {
+		return
+	}
+	if t, ok := list.Type.(*ast.ArrayType); ok && fmt.Sprint(t.Elt) == "string" {
+		for _, e := range list.Elts {
+			u.whole(e)
+		}
+	}
+}
+
+// literal is the text of a string literal.
+func literal(e ast.Expr) (text string, ok bool) {
+	l, ok := e.(*ast.BasicLit)
+	if !ok || l.Kind != token.STRING {
+		return "", false
+	}
+	text, _ = strconv.Unquote(l.Value)
+	return text, true
 }
 
 func TestKeysWithoutTheMarkAreFound(t *testing.T) {

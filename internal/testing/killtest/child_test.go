@@ -146,7 +146,7 @@ func (l *transcript) String() string {
 }
 
 // patience bounds every call, so that none hangs the test.
-const patience = 10 * time.Second
+const patience = time.Minute
 
 func timeout() (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.Background(), patience)

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -55,17 +56,21 @@ func plan(r *rand.Rand, kills, place int) (steps []step) {
 	return steps
 }
 
-const kills = 20
+// notReached begins what a round notes of a child that did not come to its failpoint.
+const notReached = "not reached: "
 
-// TestKill kills a broker that 30 clients use, as often as KILLS says, and counts
-// what they were granted as their providers would.
+// perRound is the kills that one state file lives through.
+const perRound = 20
+
+// TestKill kills a broker that 30 clients use, as often as KILLS says or else five
+// times, and counts what they were granted as their providers would.
 func TestKill(t *testing.T) {
 	t.Parallel()
-	total, perRound := kills, kills/4
+	total := 5
 	if s := os.Getenv("KILLS"); s != "" {
 		n, err := strconv.Atoi(s)
 		require.NoError(t, err)
-		total, perRound = n, kills
+		total = n
 	}
 	var sum tally
 	t.Run("rounds", func(t *testing.T) {
@@ -82,8 +87,10 @@ func TestKill(t *testing.T) {
 	})
 	t.Log(&sum)
 	if !t.Failed() {
-		for _, p := range places {
-			assert.Positive(t, sum.at[p], "nobody died at %s", p)
+		for what := range sum.at {
+			if p, missed := strings.CutPrefix(what, notReached); missed {
+				assert.Positive(t, sum.at[p], "nobody died at %s", p)
+			}
 		}
 	}
 }
@@ -165,7 +172,7 @@ func (r *round) step(s step) {
 			r.at["SIGTERM"]++
 			r.end(syscall.SIGTERM)
 		case s.failpoint != "":
-			r.at["not reached: "+s.failpoint]++
+			r.at[notReached+s.failpoint]++
 			r.end(syscall.SIGKILL)
 		default:
 			r.at["SIGKILL"]++
@@ -194,9 +201,7 @@ func (r *round) begin(failpoint string) {
 		r.fleet.mu.Unlock()
 		return
 	}
-	answered := r.probe()
-	r.recovered = append(r.recovered, answered)
-	assert.Less(r.t, answered, 2*time.Second, "recovery takes too long")
+	r.recovered = append(r.recovered, r.probe())
 	r.oldLeases(old)
 }
 

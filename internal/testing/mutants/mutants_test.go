@@ -1,3 +1,5 @@
+//go:build long
+
 // Package mutants proves that the tests which judge the engine are able to judge:
 // with each planted bug they must fail, and for the right reason.
 package mutants_test

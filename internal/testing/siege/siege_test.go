@@ -1,3 +1,5 @@
+//go:build long
+
 // Package siege attacks a real broker, as a process of its own, while honest clients
 // go on working: what counts is that they are served, and what memory it takes.
 package siege
