@@ -25,7 +25,7 @@ type account struct {
 	group      *group
 	class      *class
 	own        []*bucket    // of this account alone: configured, then learned
-	buckets    []*bucket    // own, and those that the group shares; never changed in place, since leases keep it
+	*ledger                 // own, and those that the group shares
 	candidates []*Candidate // one for each seat of the group
 	cooldown   cooldown
 	slowStart  slowStart
@@ -37,13 +37,17 @@ type account struct {
 	probedAt Time    // when it was granted
 }
 
+// ledger is the buckets that a lease is charged to. Leases share it, so it is replaced and
+// never changed.
+type ledger struct{ buckets []*bucket }
+
 // maxAccountBuckets bounds the limits that answers can add to an account.
 const maxAccountBuckets = 15
 
 func (dom *Domain) newAccount(now Time, g *group, c *class) *account {
 	a := &account{group: g, class: c, slowStart: slowStart{window: firstWindow}}
 	a.own = dom.newBuckets(now, tightest(g.limits, c.limits)...)
-	a.buckets = concat(a.own, g.shared)
+	a.ledger = &ledger{concat(a.own, g.shared)}
 	for _, k := range g.keys {
 		if k.limited != nil {
 			k.limited[c] = newKeyLimits(dom.newBuckets(now, k.limits...), k.shared)
@@ -69,7 +73,7 @@ func (a *account) findMissing(d *provider.Dialect) {
 // add adds a limit that was learned. Leases that are open are not charged to it.
 func (a *account) add(b *bucket) {
 	a.own = append(a.own, b)
-	a.buckets = concat(a.own, a.group.shared)
+	a.ledger = &ledger{concat(a.own, a.group.shared)}
 	for _, k := range a.group.keys {
 		if k.limited != nil {
 			k.limited[a.class].join(a)

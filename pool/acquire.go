@@ -11,21 +11,24 @@ import (
 
 // Ask is what a holder asks for.
 type Ask struct {
-	Pool    string // its name; empty: the first of the domain
-	Holder  string
-	Model   string
-	Amounts provider.Amounts // of one request; 0 or more in each dimension
-	Count   int              // requests; fewer may be granted. 0 is taken as 1
-	TTL     time.Duration
-	Exclude []string // keys, by id
-	Request string   // if not empty, the same ask again gets the same lease
-	Caps    Caps     // of the holder
+	Pool   string // its name; empty: the first of the domain
+	Holder string // an identity
+	// Instance tells which process of the holder asks. Instances of one holder take turns.
+	Instance string
+	Model    string
+	Amounts  provider.Amounts // of one request; 0 or more in each dimension
+	Count    int              // requests; fewer may be granted. 0 is taken as 1
+	TTL      time.Duration
+	Exclude  []string // keys, by id
+	Request  string   // if not empty, the same ask again gets the same lease
+	Caps     Caps     // of the holder
+	Preference
 
 	most int64 // output tokens as Amounts said before expects put a likely amount in their place
 }
 
 // Acquire grants a lease now, or says why not: *ExhaustedError, *TooLargeError,
-// *HolderLimitError, ErrNoPool, ErrModelRequired or ErrModelNotServed. Those who wait and fit are
+// *HolderLimitError, ErrNoPool, ErrNoKey, ErrModelRequired or ErrModelNotServed. Those who wait and fit are
 // served before, and the first in line is not made to wait longer.
 func (dom *Domain) Acquire(now Time, ask Ask) (Grant, error) {
 	now = dom.tick(now)
@@ -48,6 +51,9 @@ func (dom *Domain) Acquire(now Time, ask Ask) (Grant, error) {
 func (dom *Domain) admit(ask *Ask) (*choice, error) {
 	ch, err := dom.choiceFor(ask)
 	if err != nil {
+		return nil, err
+	}
+	if err := ch.checkPreference(&ask.Preference); err != nil {
 		return nil, err
 	}
 	dom.expects(ch, ask)
@@ -74,7 +80,7 @@ func (dom *Domain) acquire(now Time, ch *choice, ask *Ask) (*lease, error) {
 	if !ok {
 		return nil, dom.exhausted(ch, &n, ask)
 	}
-	if q.waits(ask.Holder) {
+	if q.turns.waits(ask.Holder) {
 		q.due = true // it moves back in line, and another may be the first
 	}
 	return dom.grant(now, &s, ask), nil
@@ -153,9 +159,9 @@ func (dom *Domain) grant(now Time, s *search, ask *Ask) *lease {
 	count := dom.requestsFor(now, s, ask)
 	dom.lastID++
 	l := &lease{
-		id: dom.lastID, holder: dom.hold(ch.pool, ask.Holder), key: k, account: a, choice: ch,
+		id: dom.lastID, by: dom.hold(ch.pool, ask.Holder, ask.Instance), key: k, account: a, choice: ch,
 		granted: now, heldFrom: now, expires: now.Add(ask.TTL), ttl: ask.TTL,
-		reserved: ask.Amounts, count: count, size: sizeOf(ask.most), request: ask.Request, index: -1,
+		reserved: ask.Amounts, count: int32(count), size: sizeOf(ask.most), index: -1, // #nosec G115 -- no more than asked for, which is an int32
 	}
 	if count > 1 {
 		l.reserved = times(&ask.Amounts, int64(count))
@@ -175,8 +181,8 @@ func (dom *Domain) grant(now Time, s *search, ask *Ask) *lease {
 	ch.pool.open++
 	a.open++
 	k.open++
-	l.holder.open++
-	l.holder.tokens += tokens(&l.reserved)
+	l.by.holder.open++
+	l.by.holder.tokens += tokens(&l.reserved)
 	if k.health != Healthy {
 		dom.rest(k, now.Add(patience))
 		k.probe = l
@@ -187,13 +193,14 @@ func (dom *Domain) grant(now Time, s *search, ask *Ask) *lease {
 			c.tier.ready.Changed(now, c)
 		}
 	}
-	ch.queue.charge(ask.Holder, l.cost())
+	ch.queue.turns.charge(ask.Holder, ask.Instance, l.cost())
 	dom.leases[l.id] = l
 	l.prev, l.next = dom.order.prev, &dom.order
 	l.prev.next, l.next.prev = l, l
 	dom.due.push(l, int64(l.nextEvent()))
-	if l.request != "" {
-		dom.requests[requestKey{ch.pool, ask.Holder, l.request}] = l
+	if ask.Request != "" {
+		l.request = &requestKey{ch.pool, ask.Holder, ask.Request}
+		dom.requests[*l.request] = l
 	}
 	ch.pool.counters.Granted++
 	return l
@@ -213,7 +220,7 @@ func (dom *Domain) requestsFor(now Time, s *search, ask *Ask) int {
 			return 1
 		}
 	}
-	buckets := s.key.charges(a)
+	buckets := s.key.charges(a).buckets
 	most := int64(ask.Count)
 	for _, b := range buckets {
 		if n := ask.Amounts[b.Dimension()]; n > 0 {
@@ -224,8 +231,8 @@ func (dom *Domain) requestsFor(now Time, s *search, ask *Ask) int {
 		most = min(most, max(1, (ask.Caps.Tokens-dom.tokensOf(s.candidate.tier.choice.pool, ask.Holder))/n))
 	}
 	q := &s.candidate.tier.choice.queue
-	share := int64(q.holders)
-	if !q.waits(ask.Holder) {
+	share := int64(q.turns.waiting)
+	if !q.turns.waits(ask.Holder) {
 		share++
 	}
 	first := sort.Search(int(most), func(i int) bool { // that does not fit
@@ -247,7 +254,7 @@ func times(a *provider.Amounts, n int64) (out provider.Amounts) {
 func (l *lease) grant() Grant {
 	l.given++
 	return Grant{
-		Lease: l.id, Key: l.key.id, Count: l.count,
+		Lease: l.id, Key: l.key.id, Count: int(l.count),
 		Granted: l.granted, StartBy: l.startBy(), Expires: l.expires, Probe: l.probe,
 		Durable: l.durable, Class: l.account.class.name, Reserved: l.reserved,
 	}

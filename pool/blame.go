@@ -188,7 +188,7 @@ func (a *account) keepHeadroom(now Time, l *lease, r *provider.Refusal) {
 	if l.probe || l.granted < a.slowStart.refusedAt { // a probe exceeded what there was room for
 		return
 	}
-	for _, b := range l.charged {
+	for _, b := range l.buckets {
 		d := b.Dimension()
 		if r != nil && r.Dimension != d && r.Dimension < provider.NumDimensions {
 			continue
@@ -265,7 +265,7 @@ func (dom *Domain) Restore(now Time, id string) (found bool) {
 		k.group.cooldown = cooldown{}
 		for _, a := range k.group.accounts {
 			a.cooldown, a.class.cooldown = cooldown{}, cooldown{}
-			for _, b := range k.charges(a) {
+			for _, b := range k.charges(a).buckets {
 				b.Clear(now)
 			}
 			a.disputes(func(d *dispute) { *d = dispute{} })

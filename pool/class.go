@@ -31,7 +31,7 @@ func (ch *choice) raise(a *account) {
 		for d := range most {
 			most[d] = math.MaxInt64
 		}
-		for _, b := range k.charges(a) {
+		for _, b := range k.charges(a).buckets {
 			most[b.Dimension()] = min(most[b.Dimension()], b.Ceiling())
 		}
 		ch.largest.Raise(&most)

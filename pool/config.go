@@ -100,6 +100,9 @@ func (cfg *Config) check() error {
 		}
 		groups[k.GroupName()] = true
 	}
+	if err := cfg.checkLimits(); err != nil {
+		return err
+	}
 	pools := map[string]bool{}
 	for _, r := range cfg.Pools {
 		if pools[r.Name] {
@@ -113,6 +116,24 @@ func (cfg *Config) check() error {
 			if !groups[g] {
 				return fmt.Errorf("pool %q: unknown group %q", r.Name, g)
 			}
+		}
+	}
+	return nil
+}
+
+// checkLimits refuses more limits for one key than a lease can be charged to.
+func (cfg *Config) checkLimits() error {
+	most := 0
+	for _, c := range cfg.Classes {
+		most = max(most, len(c.Limits))
+	}
+	groups := map[string]int{}
+	for _, g := range cfg.Groups {
+		groups[g.Name] = len(g.Limits)
+	}
+	for _, k := range cfg.Keys {
+		if n := max(maxAccountBuckets, groups[k.Group]+most) + len(k.Limits); n > maxBuckets {
+			return fmt.Errorf("key %q: too many limits, by %d: of its group, a class and its own at most %d may apply", k.ID, n-maxBuckets, maxBuckets)
 		}
 	}
 	return nil

@@ -58,7 +58,7 @@ func (c *cooldown) refuse(now Time, l *lease, s *provider.Signal, g guess) (inte
 	if w := s.Refused; w != nil && w.Dimension < only && l.reserved[w.Dimension] > 0 { // a lease that reserved none was refused all the same
 		only = w.Dimension
 	}
-	holder := l.holder.name
+	holder := l.by.holder.name
 	if !c.on {
 		c.on, c.by, c.since, c.agreed, c.until, c.only = true, holder, now, 0, -1, only
 	} else if c.only != only {

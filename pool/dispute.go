@@ -41,7 +41,7 @@ func (d *dispute) contradict(now Time, holder string) bool {
 // settle ends the dispute if a lease of another holder, granted since it began, has
 // shown how things are.
 func (d *dispute) settle(l *lease) {
-	if d.with(l.holder.name) && l.granted >= d.since {
+	if d.with(l.by.holder.name) && l.granted >= d.since {
 		*d = dispute{}
 	}
 }
@@ -140,7 +140,7 @@ type claimed struct {
 // returns whether the limit has changed or may be probed.
 func (b *bucket) state(now Time, stated int64, l *lease, sole bool) bool {
 	stated = b.Capped(stated)
-	holder := l.holder.name
+	holder := l.by.holder.name
 	switch {
 	case stated == b.Limit():
 		b.raise = raise{}
@@ -184,7 +184,7 @@ func (b *bucket) statedBy(holder string) bool {
 
 // refuted takes note that a probe passed where another holder had said that it would not.
 func (b *bucket) refuted(now Time, l *lease) {
-	if b.unsure.with(l.holder.name) && b.lowered.from > 0 && b.lowered.by == b.unsure.by {
+	if b.unsure.with(l.by.holder.name) && b.lowered.from > 0 && b.lowered.by == b.unsure.by {
 		b.SetLimit(now, b.Capped(b.lowered.from))
 		b.lowered.from = 0
 	}

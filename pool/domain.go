@@ -49,7 +49,6 @@ type Domain struct {
 	due        heap[*lease]
 	resting    heap[*key]
 	holders    map[holderKey]*holder
-	names      map[string]int // how many holders have a name: one for each pool
 	requests   map[requestKey]*lease
 	experience experience
 	waiting    int // in all queues
@@ -74,7 +73,6 @@ func New(cfg Config) (*Domain, error) {
 		random:   rand.New(rand.NewPCG(cfg.Seed, 0)), // #nosec G404 -- chooses among keys, and is to be repeatable
 		leases:   map[LeaseID]*lease{},
 		holders:  map[holderKey]*holder{},
-		names:    map[string]int{},
 		requests: map[requestKey]*lease{},
 		warnings: map[Event]*Warning{},
 	}
@@ -95,6 +93,7 @@ type requestKey struct {
 type pool struct {
 	Rules
 	groups   []*group
+	byName   map[string]*group // of groups
 	keys     []*key
 	choices  map[*class]*choice
 	counters Counters

@@ -19,6 +19,10 @@ var (
 	// ErrNoPool is returned for a pool that the domain does not have.
 	ErrNoPool = errors.New("no such pool")
 
+	// ErrNoKey is returned for a key or quota group that an ask demands and the pool does
+	// not have.
+	ErrNoKey = errors.New("the pool has no such key or quota group")
+
 	// ErrModelRequired is returned for an ask without a model in a pool that
 	// counts by model.
 	ErrModelRequired = errors.New("model required: the pool's limits are per model")

@@ -121,7 +121,7 @@ func (dom *Domain) learnOutput(l *lease, s *provider.Signal, used *provider.Amou
 			return
 		}
 	}
-	t := topic{l.holder.name, l.account.class, l.size}
+	t := topic{l.by.holder.name, l.account.class, l.size}
 	before := dom.experience.of(t).expect(math.MaxInt64)
 	after := dom.experience.note(t, limit.MulDivUp(n, 1, max(1, min(sent, int64(l.count))))).expect(math.MaxInt64)
 	if after < before-before/4 {
@@ -134,14 +134,14 @@ func (dom *Domain) learnOutput(l *lease, s *provider.Signal, used *provider.Amou
 // reconsider has a holder's waiters ask for no more than is likely now.
 func (dom *Domain) reconsider(ch *choice, holder string) {
 	q := &ch.queue
-	t := q.byHolder[holder]
+	t := q.turns.byName[holder]
 	if t == nil {
 		return
 	}
-	for w := t.first; w != nil; w = w.next {
+	for w := range t.all {
 		before := tokens(&w.Ask.Amounts)
 		dom.expects(ch, &w.Ask)
-		dom.holders[holderKey{ch.pool, holder}].tokens += tokens(&w.Ask.Amounts) - before
+		w.by.holder.tokens += tokens(&w.Ask.Amounts) - before
 		q.lower(&w.Ask.Amounts)
 		q.due = true
 	}

@@ -17,36 +17,68 @@ type holderKey struct {
 	name string
 }
 
-// holder is somebody who has leases of a pool, or waits for one.
+// holder is an identity that has leases of a pool, or waits for one. It may have several
+// instances, the processes that ask in its name: fifty pods of one service account are one
+// holder in turns and caps.
 type holder struct {
-	pool    *pool
-	name    string
-	uses    int // leases, also lapsed ones, and places in queues
-	open    int
-	waiting int
-	tokens  int64 // of what is open, and what is waited for
+	holderKey
+	tokens    int64 // of what is open, and what is waited for
+	uses      int32 // leases, also lapsed ones, and places in queues
+	open      int32
+	waiting   int32
+	instances map[string]*instance // those other than first
+	first     instance             // the one that came first
 }
 
-func (dom *Domain) hold(p *pool, name string) *holder {
+// instance is one process of a holder.
+type instance struct {
+	holder *holder
+	name   string
+	uses   int32
+}
+
+// hold finds or makes an instance of a holder, for as long as letGo is not called as often.
+func (dom *Domain) hold(p *pool, name, instanceName string) *instance {
 	k := holderKey{p, name}
 	h := dom.holders[k]
 	if h == nil {
-		h = &holder{pool: p, name: name}
+		h = &holder{holderKey: k}
+		h.first = instance{holder: h, name: instanceName}
 		dom.holders[k] = h
-		dom.names[name]++
 	}
 	h.uses++
-	return h
+	i := &h.first
+	if i.name != instanceName {
+		if i = h.instances[instanceName]; i == nil {
+			if h.instances == nil {
+				h.instances = map[string]*instance{}
+			}
+			i = &instance{holder: h, name: instanceName}
+			h.instances[instanceName] = i
+		}
+	}
+	i.uses++
+	return i
 }
 
-func (dom *Domain) letGo(h *holder) {
-	if h.uses--; h.uses > 0 {
-		return
+func (dom *Domain) letGo(i *instance) {
+	h := i.holder
+	if i.uses--; i.uses == 0 && i != &h.first {
+		delete(h.instances, i.name)
 	}
-	delete(dom.holders, holderKey{h.pool, h.name})
-	if dom.names[h.name]--; dom.names[h.name] == 0 {
-		delete(dom.names, h.name)
+	if h.uses--; h.uses == 0 {
+		delete(dom.holders, h.holderKey)
 	}
+}
+
+// sole reports whether a holder is the only identity that has leases or waits for one.
+func (dom *Domain) sole(name string) bool {
+	for k := range dom.holders { // the first of another name decides
+		if k.name != name {
+			return false
+		}
+	}
+	return true
 }
 
 // overCaps returns an error if an ask is more than its holder may have.
@@ -58,7 +90,7 @@ func (dom *Domain) overCaps(p *pool, ask *Ask) error {
 		h = &none
 	}
 	switch {
-	case c.Leases > 0 && h.open+h.waiting >= c.Leases:
+	case c.Leases > 0 && int(h.open+h.waiting) >= c.Leases:
 		return &HolderLimitError{"leases, open or waited for", int64(c.Leases)}
 	case c.Tokens > 0 && h.tokens+tokens(&ask.Amounts) > c.Tokens:
 		return &HolderLimitError{"tokens reserved at one time", c.Tokens}

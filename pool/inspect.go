@@ -143,7 +143,7 @@ func (k *key) inspect(now Time) KeyMetadata {
 	slices.Sort(m.Forbidden)
 	m.CooldownUntil = k.coolUntil()
 	for _, a := range k.group.accounts {
-		all := limits(now, k.charges(a))
+		all := limits(now, k.charges(a).buckets)
 		if m.Limits == nil || left(all) < left(m.Limits) {
 			m.Limits = all
 		}
@@ -199,9 +199,9 @@ func limits(now Time, buckets []*bucket) []LimitState {
 }
 
 func (q *queue) inspect(class string, now Time) QueueState {
-	s := QueueState{Class: class, Waiters: q.len, Holders: q.turns.len(), OldestSince: now}
-	for _, e := range q.turns.items {
-		s.OldestSince = min(s.OldestSince, e.v.first.Since)
+	s := QueueState{Class: class, Waiters: q.len, Holders: q.turns.waiting, OldestSince: now}
+	for _, t := range q.turns.byName {
+		s.OldestSince = min(s.OldestSince, t.oldestSince())
 	}
 	return s
 }
@@ -221,7 +221,7 @@ func (dom *Domain) Leases(now Time, name string, after LeaseID, limit int) []Lea
 			continue
 		}
 		out = append(out, LeaseState{
-			ID: l.id, Holder: l.holder.name, Key: l.key.id, Group: l.key.group.name, Class: l.account.class.name,
+			ID: l.id, Holder: l.by.holder.name, Key: l.key.id, Group: l.key.group.name, Class: l.account.class.name,
 			Granted: l.granted, Expires: l.expires, Reserved: l.reserved, Used: l.used,
 		})
 	}

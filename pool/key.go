@@ -51,7 +51,7 @@ func (k *key) place() *int32 { return &k.index }
 type keyLimits struct {
 	each    []*bucket // of the key for this class
 	own     []*bucket // each, and those of the key for all models
-	charges []*bucket // own, and those of the account; never changed in place, since leases keep it
+	charges *ledger   // own, and those of the account
 }
 
 func newKeyLimits(each, shared []*bucket) *keyLimits {
@@ -59,7 +59,7 @@ func newKeyLimits(each, shared []*bucket) *keyLimits {
 }
 
 // join takes in the buckets of the account.
-func (l *keyLimits) join(a *account) { l.charges = concat(a.buckets, l.own) }
+func (l *keyLimits) join(a *account) { l.charges = &ledger{concat(a.buckets, l.own)} }
 
 // own returns the key's own buckets for a class, without those of its group.
 func (k *key) own(c *class) []*bucket {
@@ -70,9 +70,9 @@ func (k *key) own(c *class) []*bucket {
 }
 
 // charges returns all buckets that a lease of the key is charged to.
-func (k *key) charges(a *account) []*bucket {
+func (k *key) charges(a *account) *ledger {
 	if k.limited == nil {
-		return a.buckets
+		return a.ledger
 	}
 	return k.limited[a.class].charges
 }
@@ -119,7 +119,7 @@ func (dom *Domain) refused(now Time, k *key, l *lease, why string, wait time.Dur
 	if k.health != Healthy && k.failedBy == l.id {
 		return // the same lease again confirms nothing
 	}
-	holder := l.holder.name
+	holder := l.by.holder.name
 	known := k.health == Quarantined && l.granted <= k.failedAt
 	if known && (k.accuser == "" || k.accuser == holder) {
 		return // it is the same piece of news

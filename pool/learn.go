@@ -65,7 +65,7 @@ func (dom *Domain) learnLimit(now Time, l *lease, w *provider.Window, date time.
 	if w.Length == 0 {
 		w.Length = dom.cfg.Dialect.Unstated
 	}
-	a, holder := l.account, l.holder.name
+	a, holder := l.account, l.by.holder.name
 	resets := w.Kind == provider.Fixed && w.Reset >= 0
 	b := a.bucket(w)
 	if b == nil {
@@ -84,7 +84,7 @@ func (dom *Domain) learnLimit(now Time, l *lease, w *provider.Window, date time.
 	}
 	before := b.Limit()
 	if w.Limit > 0 && w.Length > 0 && (w.Limit <= before || !a.class.mixed()) {
-		freed = b.state(now, w.Limit, l, len(dom.names) == 1)
+		freed = b.state(now, w.Limit, l, dom.sole(holder))
 		dom.dirty = dom.dirty || b.Limit() != before
 	}
 	if w.Limit > 0 && b.Capped(w.Limit) == b.Limit() {
@@ -129,7 +129,7 @@ func (dom *Domain) firstStated(now Time, from *lease, w *provider.Window) *bucke
 // reconcile takes in what an answer says is used of the limits that were known before
 // it. It returns whether anybody may have room that had none.
 func (dom *Domain) reconcile(now Time, l *lease, known []stated) (freed bool) {
-	a, holder := l.account, l.holder.name
+	a, holder := l.account, l.by.holder.name
 	for _, k := range known {
 		b, w := k.bucket, k.window
 		foreign := b.Foreign()

@@ -33,7 +33,7 @@ type Grant struct {
 // only what cannot be derived.
 type lease struct {
 	id       LeaseID
-	holder   *holder
+	by       *instance // of its holder
 	key      *key
 	account  *account
 	choice   *choice // whose pool was asked
@@ -43,12 +43,11 @@ type lease struct {
 	ttl      time.Duration
 	reserved provider.Amounts
 	used     provider.Amounts // as reported
-	count    int              // requests it is good for
-	request  string
 
-	charged []*bucket // that it was charged to; shared with others, and never changed
-	holding places    // those of charged that hold an amount of it
+	*ledger // that it was charged to
 
+	request    *requestKey    // by which an ask may be repeated; nil if it may not
+	count      int32          // requests it is good for
 	size       uint8          // of the answer that was asked for; see sizeOf
 	refused    provider.Class // the provider's answer, if that was a refusal; else OK
 	probe      bool           // granted in spite of the buckets
@@ -56,7 +55,8 @@ type lease struct {
 	lapsed     bool           // its time has run out; it is kept for late reports
 	last       bool           // it is not renewed any more
 	given      int32          // how many calls were answered with it
-	index      int32          // in the pool's heap of leases
+	index      int32          // in the domain's heap of leases
+	holding    places         // the buckets of the ledger that hold an amount of it
 	prev, next *lease         // in the order of their grants
 }
 
@@ -75,9 +75,9 @@ func (dom *Domain) count(l *lease) *Counters {
 func (l *lease) startBy() Time { return l.granted.Add(l.choice.pool.StartWithin) }
 
 // places is a set of places in a list of at most maxBuckets.
-type places uint64
+type places uint32
 
-const maxBuckets = 64
+const maxBuckets = 32
 
 func (s places) has(i int) bool { return s&(1<<i) != 0 }
 func (s *places) add(i int)     { *s |= 1 << i }
@@ -87,13 +87,13 @@ func (s *places) drop(i int)    { *s &^= 1 << i }
 // reserves the limit: more would be debt for longer than a window, on nobody's word but
 // the holder's. It returns whether all that it charged is durable.
 func (l *lease) take(now Time) (durable bool) {
-	l.charged = l.key.charges(l.account)
-	for _, b := range l.charged { // in all buckets, before anything is charged
+	l.ledger = l.key.charges(l.account)
+	for _, b := range l.buckets { // in all buckets, before anything is charged
 		d := b.Dimension()
 		l.reserved[d] = min(l.reserved[d], b.Limit())
 	}
 	durable = true
-	for i, b := range l.charged {
+	for i, b := range l.buckets {
 		n := l.reserved[b.Dimension()]
 		if n == 0 {
 			continue
@@ -110,7 +110,7 @@ func (l *lease) take(now Time) (durable bool) {
 // part returns the largest part of any limit that amounts are, of those that the lease
 // is charged to; at least least.
 func (l *lease) part(least float64, amounts *provider.Amounts) float64 {
-	for _, b := range l.charged {
+	for _, b := range l.buckets {
 		least = max(least, float64(amounts[b.Dimension()])/float64(b.Limit()))
 	}
 	return least
@@ -139,7 +139,7 @@ func (l *lease) trim(now Time, sent int64) (freed bool) {
 	for d, n := range l.reserved {
 		after[d] = max(limit.MulDivUp(n, sent, int64(l.count)), min(l.used[d], n))
 	}
-	for i, b := range l.charged {
+	for i, b := range l.buckets {
 		less := l.reserved[b.Dimension()] - after[b.Dimension()]
 		if l.holding.has(i) {
 			b.Hold(-less)
@@ -149,9 +149,9 @@ func (l *lease) trim(now Time, sent int64) (freed bool) {
 		freed = freed || less > 0
 	}
 	if !l.lapsed { // else they have been taken off
-		l.holder.tokens += tokens(&after) - tokens(&l.reserved)
+		l.by.holder.tokens += tokens(&after) - tokens(&l.reserved)
 	}
-	l.reserved, l.count = after, int(sent)
+	l.reserved, l.count = after, int32(sent)
 	return freed
 }
 
@@ -174,7 +174,7 @@ func (l *lease) nextEvent() Time {
 	if l.holding == 0 {
 		return at
 	}
-	for i, b := range l.charged {
+	for i, b := range l.buckets {
 		if l.holding.has(i) && !b.Slots() {
 			at = min(at, l.heldFrom.Add(b.HoldFor()))
 		}
@@ -185,7 +185,7 @@ func (l *lease) nextEvent() Time {
 // chargeHeld turns holds that have lasted long enough into charges, or all of them; but
 // not slots. It returns whether there were any: what was held begins to refill then.
 func (l *lease) chargeHeld(now Time, all bool) (charged bool) {
-	for i, b := range l.charged {
+	for i, b := range l.buckets {
 		if !l.holding.has(i) || b.Slots() || !all && l.heldFrom.Add(b.HoldFor()) > now {
 			continue
 		}
@@ -203,8 +203,8 @@ func (l *lease) chargeHeld(now Time, all bool) (charged bool) {
 // charged, as debt if need be. What falls short of it comes back with the final report,
 // as far as it still counts. It returns whether room came free.
 func (l *lease) settle(now Time, used provider.Amounts, final bool) (freed bool) {
-	l.bound(now, l.charged, &used)
-	for i, b := range l.charged {
+	l.bound(now, l.buckets, &used)
+	for i, b := range l.buckets {
 		d := b.Dimension()
 		known, before, after := used[d] >= 0, l.used[d], max(l.used[d], used[d])
 		reserved := l.reserved[d]
@@ -246,7 +246,7 @@ func (l *lease) bound(now Time, buckets []*bucket, used *provider.Amounts) {
 // room came free.
 func (l *lease) end(now Time) (freed bool) {
 	freed = l.chargeHeld(now, true)
-	for i, b := range l.charged {
+	for i, b := range l.buckets {
 		if l.holding.has(i) { // a slot
 			b.Hold(-l.reserved[b.Dimension()])
 			freed = true

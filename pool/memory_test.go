@@ -44,7 +44,7 @@ func TestHoldersWhoWaitedOnceAreForgotten(t *testing.T) {
 		require.NoError(t, err)
 		now = now.Add(100 * time.Millisecond)
 		p.Next(now)
-		most = max(most, len(q.byHolder))
+		most = max(most, len(q.turns.byName))
 	}
 	require.Zero(t, q.len)
 	assert.Less(t, most, 1500, "what 20,000 holders leave behind")
@@ -81,7 +81,7 @@ func TestWaitersOfAnExhaustedPoolCostLittle(t *testing.T) {
 		p.Next(0)
 		assert.Equal(t, oldest, tier.oldest, "nothing is learned anew, so nothing was searched")
 		visited := 0
-		for _, e := range q.turns.items {
+		for _, e := range q.turns.heap.items {
 			if e.v.cursor != e.v.first {
 				visited++
 			}
@@ -95,7 +95,7 @@ func TestExpectationsAreBounded(t *testing.T) {
 	c := only(p)
 	l := &lease{account: &account{class: c.class}, count: 1, size: sizeOf(100)}
 	answered := func(name string) {
-		l.holder = &holder{name: name}
+		l.by = &instance{holder: &holder{holderKey: holderKey{name: name}}}
 		p.learnOutput(l, &provider.Signal{}, &provider.Amounts{provider.OutputTokens: 10})
 	}
 	for range learnedLeast {

@@ -256,12 +256,12 @@ func TestFirstInLineIsServedWhenItFits(t *testing.T) {
 // heads looks at the first of each queue, where it is known who that is.
 func (o *oracle) heads() {
 	for _, c := range o.pool.choices {
-		if c.queue.turns.len() == 0 {
+		if c.queue.turns.heap.len() == 0 {
 			continue
 		}
-		first, pass := c.queue.turns.min()
+		first, pass := c.queue.turns.heap.min()
 		ties := 0
-		for _, e := range c.queue.turns.items {
+		for _, e := range c.queue.turns.heap.items {
 			if e.v.pass == pass {
 				ties++
 			}

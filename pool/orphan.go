@@ -52,7 +52,7 @@ func (g *group) drop(o *orphan) {
 // continues takes note that a call of a predecessor is still open, for as long again at
 // most: its slot stays taken, and what it has not used yet stays held.
 func (dom *Domain) continues(now Time, l *predecessorLease) {
-	for _, b := range l.key.charges(l.account) {
+	for _, b := range l.key.charges(l.account).buckets {
 		n := l.left(b.Dimension())
 		if b.Slots() {
 			n = l.reserved[b.Dimension()]

@@ -104,8 +104,8 @@ func (dom *Domain) predecessorLease(now Time, o *PredecessorLease) *predecessorL
 		d.leases = map[predecessorID]*predecessorLease{}
 	}
 	l := &predecessorLease{until: d.until, lease: lease{
-		id: o.Lease | foreignID, granted: d.since, holder: &holder{name: o.Holder}, key: k, account: k.group.accounts[c.index],
-		reserved: o.Reserved, count: o.Count, ttl: o.TTL,
+		id: o.Lease | foreignID, granted: d.since, by: &instance{holder: &holder{holderKey: holderKey{name: o.Holder}}}, key: k, account: k.group.accounts[c.index],
+		reserved: o.Reserved, count: int32(o.Count), ttl: o.TTL, ledger: &ledger{}, // #nosec G115 -- an id says no more
 	}}
 	d.leases[id] = l
 	return l
@@ -134,7 +134,7 @@ func (dom *Domain) classHashed(h uint64) *class {
 // chargeOveruse charges what was used beyond the reservation. It returns whether there
 // was any.
 func (l *predecessorLease) chargeOveruse(now Time, used provider.Amounts) (over bool) {
-	buckets := l.key.charges(l.account)
+	buckets := l.key.charges(l.account).buckets
 	l.bound(now, buckets, &used)
 	for _, b := range buckets {
 		d := b.Dimension()

@@ -26,27 +26,24 @@ type Waiter struct {
 	Err   error // why Reconfigure has taken it out of line
 
 	choice     *choice
-	number     int64   // in the order in which they came
+	number     int64 // in the order in which they came
+	by         *instance
 	turn       *turn   // of its holder; nil when it is out of line
-	prev, next *Waiter // of the same holder
+	part       *turn   // of its instance; the same while its holder has just one in line
+	prev, next *Waiter // of the same instance
 	served     bool
 }
 
 // queue is the line of those who wait for one class. Holders are served in the order of
-// virtual time; see turn.go. Of one holder's waiters the oldest is first.
+// virtual time; see turn.go. Of one instance's waiters the oldest is first.
 type queue struct {
-	turns        heap[*turn]      // of holders who wait
-	byHolder     map[string]*turn // also of some who have just left
-	pruneAt      int              // size of byHolder
+	turns        turns // of holders
 	len          int
-	holders      int              // with waiters
 	least        provider.Amounts // no waiter asks for less
-	now          int64            // virtual time
 	due          bool             // something was freed since the last pass
 	wake         Time             // somebody may fit then
 	reservations []reservation    // of the first in line
 	had          []reservation    // in the pass before
-	aside        []*turn
 }
 
 // Wait puts an ask in line, after Acquire has found no room for it. The waiter comes out
@@ -58,7 +55,7 @@ func (dom *Domain) Wait(now Time, ask Ask) (*Waiter, error) {
 	if err != nil {
 		return nil, err
 	}
-	if h := dom.holders[holderKey{ch.pool, ask.Holder}]; h != nil && ask.Caps.Waiters > 0 && h.waiting >= ask.Caps.Waiters {
+	if h := dom.holders[holderKey{ch.pool, ask.Holder}]; h != nil && ask.Caps.Waiters > 0 && int(h.waiting) >= ask.Caps.Waiters {
 		return nil, &HolderLimitError{"calls in line", int64(ask.Caps.Waiters)}
 	}
 	if ch.queue.len >= maxWaiters {
@@ -142,14 +139,10 @@ func (dom *Domain) pass(now Time, ch *choice) (again bool) {
 	q.due, q.wake = false, Never
 	spare := q.had[:0]
 	q.had, q.reservations = ch.endReservations(), spare
-	for _, e := range q.turns.items {
-		e.v.cursor, e.v.tries = e.v.first, 0
-	}
+	q.turns.beginPass()
 	searches := 0
-	for visits := 0; q.turns.len() > 0 && searches < maxSearches && visits < maxVisits; {
-		t, _ := q.turns.min()
-		w := t.cursor
-		t.cursor = w.next
+	for visits := 0; q.turns.heap.len() > 0 && searches < maxSearches && visits < maxVisits; {
+		t, w := q.turns.next()
 		n, full := ch.knownFull(now, &w.Ask.Amounts)
 		if !full {
 			s := dom.search(now, ch, &w.Ask)
@@ -174,17 +167,11 @@ func (dom *Domain) pass(now Time, ch *choice) (again bool) {
 				break
 			}
 		}
-		if (t.cursor == nil || t.tries >= perHolder) && t.index >= 0 {
-			q.turns.remove(t)
-			q.aside = append(q.aside, t)
+		if t.done() || t.tries >= perHolder {
+			q.turns.setAside(t)
 		}
 	}
-	for _, t := range q.aside {
-		if t.first != nil {
-			q.turns.push(t, t.pass)
-		}
-	}
-	q.aside = q.aside[:0]
+	q.turns.endPass()
 	return again
 }
 
@@ -196,11 +183,11 @@ func (dom *Domain) serveWaiter(now Time, w *Waiter, s *search) {
 
 func (dom *Domain) enqueue(w *Waiter) {
 	q := &w.choice.queue
-	h := dom.hold(w.choice.pool, w.Ask.Holder)
+	w.by = dom.hold(w.choice.pool, w.Ask.Holder, w.Ask.Instance)
+	h := w.by.holder
 	h.waiting++
 	h.tokens += tokens(&w.Ask.Amounts)
-	w.turn = q.turn(h.name)
-	w.turn.append(q, w)
+	q.turns.add(w)
 	if q.len == 0 {
 		q.least = w.Ask.Amounts
 	}
@@ -219,16 +206,15 @@ func (q *queue) lower(ask *provider.Amounts) {
 
 func (dom *Domain) dequeue(w *Waiter) {
 	q := &w.choice.queue
-	w.turn.remove(q, w)
+	q.turns.remove(w)
 	if q.len == 1 {
 		q.had = w.choice.endReservations()
 	}
-	w.turn = nil
 	q.len--
 	w.choice.pool.waiting--
 	dom.waiting--
-	h := dom.holders[holderKey{w.choice.pool, w.Ask.Holder}]
+	h := w.by.holder
 	h.waiting--
 	h.tokens -= tokens(&w.Ask.Amounts)
-	dom.letGo(h)
+	dom.letGo(w.by)
 }

@@ -14,8 +14,8 @@ import (
 )
 
 // Reconfigure puts another configuration in force. Waiters that it leaves without a place
-// are returned with their Err set: ErrNoPool, ErrModelNotServed or *TooLargeError. The
-// errors are those of New, and then nothing has changed. The dialect must stay the same.
+// are returned with their Err set: ErrNoPool, ErrNoKey, ErrModelNotServed or *TooLargeError.
+// The errors are those of New, and then nothing has changed. The dialect must stay the same.
 func (dom *Domain) Reconfigure(now Time, cfg Config) (dropped []*Waiter, err error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
@@ -242,7 +242,7 @@ func (c *change) accounts(g *group) {
 func (c *change) account(a *account) {
 	g := a.group
 	a.own = c.buckets(g, a.own, tightest(g.limits, a.class.limits), false, func(l *lease) bool { return l.account == a })
-	a.buckets = concat(a.own, g.shared)
+	a.ledger = &ledger{concat(a.own, g.shared)}
 	for _, k := range g.keys {
 		if k.limited == nil {
 			continue
@@ -293,9 +293,9 @@ func (c *change) buckets(g *group, had []*bucket, limits []Limit, fresh bool, co
 // limit; then nothing is leased until enough have ended.
 func (c *change) take(b *bucket, concerns func(*lease) bool) {
 	for l := c.dom.order.next; l != &c.dom.order; l = l.next {
-		if n := l.reserved[b.Dimension()]; n > 0 && concerns(l) && len(l.charged) < maxBuckets {
-			l.charged = append(slices.Clip(l.charged), b)
-			l.holding.add(len(l.charged) - 1)
+		if n := l.reserved[b.Dimension()]; n > 0 && concerns(l) && len(l.buckets) < maxBuckets {
+			l.ledger = &ledger{concat(l.buckets, []*bucket{b})}
+			l.holding.add(len(l.buckets) - 1)
 			b.Take(c.now, n)
 		}
 	}
@@ -355,10 +355,11 @@ func (c *change) pools() {
 		if i := slices.IndexFunc(had, func(o *pool) bool { return o.Name == r.Name }); i >= 0 {
 			p = had[i]
 		}
-		p.Rules, p.groups, p.keys = r, nil, nil
+		p.Rules, p.groups, p.keys, p.byName = r, nil, nil, map[string]*group{}
 		for _, g := range dom.groups {
 			if p.draws(g.name) {
 				p.groups = append(p.groups, g)
+				p.byName[g.name] = g
 			}
 		}
 		for _, k := range dom.keys {
@@ -381,8 +382,8 @@ func (c *change) pools() {
 func (dom *Domain) waiters() (all []*Waiter) {
 	for _, p := range dom.pools {
 		for _, ch := range p.choices {
-			for _, t := range ch.queue.byHolder {
-				for w := t.first; w != nil; w = w.next {
+			for _, t := range ch.queue.turns.byName {
+				for w := range t.all {
 					all = append(all, w)
 				}
 			}
@@ -398,6 +399,9 @@ func (dom *Domain) waiters() (all []*Waiter) {
 func (dom *Domain) dropMisfits(waiters []*Waiter) (dropped []*Waiter) {
 	for _, w := range waiters {
 		ch, err := dom.choiceFor(&w.Ask)
+		if err == nil {
+			err = ch.checkPreference(&w.Ask.Preference)
+		}
 		if err == nil && ch.exceeded(&w.Ask.Amounts) {
 			err = ch.tooLarge(&w.Ask.Amounts)
 		}

@@ -49,7 +49,7 @@ func (dom *Domain) find(id LeaseID, holder string) (*lease, error) {
 	switch {
 	case l == nil:
 		return nil, ErrLeaseEnded
-	case l.holder.name != holder:
+	case l.by.holder.name != holder:
 		return nil, ErrNotHolder
 	}
 	return l, nil
@@ -114,15 +114,15 @@ func (dom *Domain) end(now Time, l *lease, freed bool) {
 	l.choice.pool.open--
 	a.open--
 	k.open--
-	l.holder.open--
-	l.holder.tokens -= tokens(&l.reserved)
+	l.by.holder.open--
+	l.by.holder.tokens -= tokens(&l.reserved)
 	if k.probe == l {
 		dom.rest(k, now) // no answer: the next lease is the probe
 		dom.wakeKeys(now)
 	}
 	l.prev.next, l.next.prev = l.next, l.prev
-	if k := (requestKey{l.choice.pool, l.holder.name, l.request}); dom.requests[k] == l {
-		delete(dom.requests, k)
+	if l.request != nil && dom.requests[*l.request] == l {
+		delete(dom.requests, *l.request)
 	}
 	if freed {
 		dom.freed(now, a)
@@ -133,5 +133,5 @@ func (dom *Domain) end(now Time, l *lease, freed bool) {
 func (dom *Domain) forget(l *lease) {
 	dom.due.remove(l)
 	delete(dom.leases, l.id)
-	dom.letGo(l.holder)
+	dom.letGo(l.by)
 }

@@ -79,7 +79,10 @@ func (dom *Domain) settle(now Time, r *report) (freed bool) {
 	before := l.overuse()
 	freed = l.settle(now, r.used, r.final) || freed
 	if more := l.overuse() - before; more > 0 {
-		l.choice.queue.owes(l, more)
+		q := &l.choice.queue
+		if q.turns.owes(l.by.holder.name, l.by.name, more, l.cost()) {
+			q.due = true // another may be the first
+		}
 	}
 	if !l.reserved.Covers(&l.used) { // debt has to be saved
 		dom.dirty = true

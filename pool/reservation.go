@@ -57,6 +57,13 @@ func (dom *Domain) reserve(now Time, ch *choice, w *Waiter, had []reservation, f
 			best.account, best.key, best.until = a, f.key, f.at
 		}
 	}
+	if w.Ask.demands() {
+		if a := ch.demanded(&w.Ask.Preference); a != nil {
+			look(a)
+		}
+		q.keep(best, before)
+		return
+	}
 	for i := range had {
 		if had[i].ask == s.ask {
 			look(had[i].account)
@@ -68,8 +75,13 @@ func (dom *Domain) reserve(now Time, ch *choice, w *Waiter, had []reservation, f
 	for _, g := range ch.pool.groups[:min(len(ch.pool.groups), maxChoice)] {
 		look(g.accounts[ch.class.index])
 	}
-	if best.account != nil && (best.until < before || before == Never) { // else there is nothing to wait for
-		q.reservations = append(q.reservations, best)
+	q.keep(best, before)
+}
+
+// keep adds a reservation, unless there is nothing to wait for or it ends too late.
+func (q *queue) keep(r reservation, before Time) {
+	if r.account != nil && (r.until < before || before == Never) {
+		q.reservations = append(q.reservations, r)
 	}
 }
 

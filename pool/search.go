@@ -12,6 +12,7 @@ type search struct {
 	ask          *provider.Amounts
 	holder       string
 	exclude      []string
+	preference   *Preference
 	only         *key // the one key that may be leased, if not nil
 	until        Time // and until then
 	reservations []reservation
@@ -24,7 +25,7 @@ type search struct {
 }
 
 func (dom *Domain) search(now Time, ch *choice, ask *Ask) search {
-	s := search{now: now, ask: &ask.Amounts, holder: ask.Holder, exclude: ask.Exclude, reservations: ch.queue.reservations}
+	s := search{now: now, ask: &ask.Amounts, holder: ask.Holder, exclude: ask.Exclude, preference: &ask.Preference, reservations: ch.queue.reservations}
 	s.only, s.until = dom.only(ch, ask)
 	return s
 }
@@ -38,7 +39,7 @@ func (dom *Domain) only(ch *choice, ask *Ask) (k *key, until Time) {
 		return nil, until
 	}
 	for _, k := range ch.pool.keys {
-		if !k.usable() || slices.Contains(ask.Exclude, k.id) {
+		if !k.usable() || slices.Contains(ask.Exclude, k.id) || !ask.allows(k) {
 			continue
 		}
 		at := k.opens(dom.now, ch.class, ask.Holder)
@@ -52,12 +53,21 @@ func (dom *Domain) only(ch *choice, ask *Ask) (k *key, until Time) {
 
 // allows reports whether the caller may have a key.
 func (s *search) allows(k *key) bool {
-	return (s.only == nil || s.only == k) && !slices.Contains(s.exclude, k.id) && !k.keptFrom(s.now, s.holder)
+	return (s.only == nil || s.only == k) && s.preference.allows(k) &&
+		!slices.Contains(s.exclude, k.id) && !k.keptFrom(s.now, s.holder)
 }
 
 // run tries the priorities from the top. It returns whether there was room; if not, when
 // there will be.
 func (s *search) run(ch *choice) (n negative, ok bool) {
+	if s.preference.demands() {
+		return s.onlyIn(ch, ch.demanded(s.preference))
+	}
+	if a := ch.account(s.preference.Prefer); a != nil {
+		if n, ok := s.onlyIn(ch, a); ok {
+			return n, true
+		}
+	}
 	for _, t := range ch.tiers {
 		known := t.recall(s.now, s.ask)
 		if known == nil {

@@ -53,7 +53,7 @@ func (s *seat) pick(q *search, c *class) (found *key, best fit, passed bool) {
 // resting takes into account the keys that may be leased later.
 func (s *seat) resting(q *search, best *fit) {
 	for _, k := range s.all {
-		if !k.usable() && !slices.Contains(q.exclude, k.id) {
+		if !k.usable() && !slices.Contains(q.exclude, k.id) && q.preference.allows(k) {
 			best.sooner(&fit{at: k.restsUntil, by: unconditional, byEvent: k.probe != nil})
 		}
 	}
@@ -63,7 +63,7 @@ func (s *seat) resting(q *search, best *fit) {
 func (s *seat) alive(now Time, c *class, ask *Ask) bool {
 	for _, k := range s.all {
 		r := k.barred[c]
-		if (k.health != Quarantined || k.usable()) && (r == nil || !r.blocked(now, ask.Holder)) && !slices.Contains(ask.Exclude, k.id) {
+		if ask.allows(k) && (k.health != Quarantined || k.usable()) && (r == nil || !r.blocked(now, ask.Holder)) && !slices.Contains(ask.Exclude, k.id) {
 			return true
 		}
 	}

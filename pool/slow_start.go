@@ -41,7 +41,7 @@ func (a *account) limited(now Time, l *lease) {
 	s.window = max(1, s.window/2)
 	s.clean, s.steady, s.refusedAt = 0, true, now
 	if s.active() {
-		a.dispute(now, &s.narrow, l.holder.name)
+		a.dispute(now, &s.narrow, l.by.holder.name)
 	}
 }
 
@@ -58,7 +58,7 @@ func (a *account) crowded(now Time, l *lease) {
 	s.capped = true
 	s.window = max(1, min(s.window, a.open-1))
 	s.clean, s.steady, s.refusedAt = 0, true, now
-	a.dispute(now, &s.narrow, l.holder.name)
+	a.dispute(now, &s.narrow, l.by.holder.name)
 }
 
 // answered takes note of a good answer.

@@ -1,55 +1,132 @@
 package pool
 
-// Turns: in which order holders are served. Each grant moves its holder back by the
-// largest part that it takes of any limit. A holder who comes new starts level with
-// those who wait.
+// Turns: in which order contenders are served. The contenders of a queue are holders; those
+// of a holder with several instances in line are its instances. Each grant moves its
+// contender back by the largest part that it takes of any limit. A contender who comes new
+// starts level with those who wait.
 
 // virtual is how much virtual time a full limit costs.
 const virtual = 1 << 32
 
-// turn is one holder's place in a queue, with its waiters.
+// turns is an order of contenders.
+type turns struct {
+	heap    heap[*turn]      // of those who wait
+	byName  map[string]*turn // also of some who have just left
+	pruneAt int              // size of byName
+	waiting int              // how many wait
+	now     int64            // virtual time
+	aside   []*turn          // those who are done with in this pass
+}
+
+// turn is one contender's place, with its waiters.
 type turn struct {
-	first  *Waiter // oldest
-	last   *Waiter
-	cursor *Waiter // next to try in this pass
-	tries  int     // searches in this pass
-	pass   int64   // virtual time
-	index  int32   // in the heap of those who wait
+	first    *Waiter // oldest
+	last     *Waiter
+	instance string // of all these waiters
+	parts    *turns // of the instances, if there are several; they have the waiters then
+	cursor   *Waiter
+	tries    int   // searches in this pass
+	pass     int64 // virtual time
+	index    int32 // in the heap of those who wait
 }
 
 func (t *turn) place() *int32 { return &t.index }
 
-// turn returns a holder's turn, and makes it if need be.
-func (q *queue) turn(holder string) *turn {
-	t := q.byHolder[holder]
+// waits reports whether the contender stands in line.
+func (t *turn) waits() bool { return t.first != nil || t.parts != nil }
+
+// of returns a contender's turn, and makes it if need be.
+func (ts *turns) of(name string) *turn {
+	t := ts.byName[name]
 	if t == nil {
-		q.prune()
+		ts.prune()
 		t = &turn{index: -1}
-		q.byHolder[holder] = t
+		ts.byName[name] = t
 	}
 	return t
 }
 
-// waits reports whether a holder stands in line.
-func (q *queue) waits(holder string) bool {
-	t := q.byHolder[holder]
-	return t != nil && t.first != nil
+// waits reports whether a contender stands in line.
+func (ts *turns) waits(name string) bool {
+	t := ts.byName[name]
+	return t != nil && t.waits()
 }
 
-func (t *turn) append(q *queue, w *Waiter) {
+// enter puts a contender in line.
+func (ts *turns) enter(t *turn) {
+	ts.now++ // of those who are level, the first to come is first
+	t.pass = max(t.pass, ts.now)
+	ts.heap.push(t, t.pass)
+	ts.waiting++
+}
+
+// leave takes a contender out of line.
+func (ts *turns) leave(t *turn) {
+	ts.waiting--
+	if t.index >= 0 {
+		ts.heap.remove(t)
+	}
+}
+
+// add puts a waiter in line, behind the others of its instance.
+func (ts *turns) add(w *Waiter) {
+	t := ts.of(w.Ask.Holder)
+	if !t.waits() {
+		ts.enter(t)
+		t.instance = w.Ask.Instance
+	}
+	if t.parts == nil && t.instance != w.Ask.Instance {
+		t.split()
+	}
+	w.turn, w.part = t, t
+	if t.parts != nil {
+		w.part = t.parts.of(w.Ask.Instance)
+		if !w.part.waits() {
+			t.parts.enter(w.part)
+		}
+	}
+	w.part.append(w)
+}
+
+// split gives each instance a turn of its own, from when a second one joins the line.
+func (t *turn) split() {
+	t.parts = &turns{}
+	p := t.parts.of(t.instance)
+	t.parts.enter(p)
+	p.first, p.last, p.cursor = t.first, t.last, t.cursor
+	for w := p.first; w != nil; w = w.next {
+		w.part = p
+	}
+	t.first, t.last, t.cursor = nil, nil, nil
+}
+
+// remove takes a waiter out of line.
+func (ts *turns) remove(w *Waiter) {
+	t, p := w.turn, w.part
+	p.unlink(w)
+	w.turn, w.part = nil, nil
+	if p.first != nil {
+		return
+	}
+	if p != t {
+		if t.parts.leave(p); t.parts.waiting > 0 {
+			return
+		}
+		t.parts = nil
+	}
+	ts.leave(t)
+}
+
+func (t *turn) append(w *Waiter) {
 	if w.prev = t.last; t.last != nil {
 		t.last.next = w
 	} else {
 		t.first = w
-		q.now++ // of those who are level, the first to come is first
-		t.pass = max(t.pass, q.now)
-		q.turns.push(t, t.pass)
-		q.holders++
 	}
 	t.last = w
 }
 
-func (t *turn) remove(q *queue, w *Waiter) {
+func (t *turn) unlink(w *Waiter) {
 	if w.prev != nil {
 		w.prev.next = w.next
 	} else {
@@ -61,66 +138,159 @@ func (t *turn) remove(q *queue, w *Waiter) {
 		t.last = w.prev
 	}
 	w.prev, w.next = nil, nil
-	if t.first == nil {
-		q.holders--
-		if t.index >= 0 {
-			q.turns.remove(t)
+}
+
+// all iterates over the waiters of a contender.
+func (t *turn) all(yield func(*Waiter) bool) {
+	if t.parts != nil {
+		for _, p := range t.parts.byName {
+			for w := range p.all {
+				if !yield(w) {
+					return
+				}
+			}
+		}
+		return
+	}
+	for w := t.first; w != nil; w = w.next {
+		if !yield(w) {
+			return
 		}
 	}
 }
 
-// charge moves a holder back in line that is given a part of a limit. Virtual time goes
-// on by its share of a turn, so that whoever has waited for all the others' turns is
-// level with a newcomer.
-func (q *queue) charge(holder string, part float64) {
-	if q.len == 0 && len(q.byHolder) == 0 {
+// oldestSince is since when the oldest waiter of a contender has waited, Never without one.
+func (t *turn) oldestSince() Time {
+	oldest := Never
+	if t.parts != nil {
+		for _, p := range t.parts.byName {
+			oldest = min(oldest, p.oldestSince())
+		}
+	} else if t.first != nil {
+		oldest = t.first.Since
+	}
+	return oldest
+}
+
+// beginPass starts to go along the line.
+func (ts *turns) beginPass() {
+	for _, e := range ts.heap.items {
+		t := e.v
+		t.cursor, t.tries = t.first, 0
+		if t.parts != nil {
+			t.parts.beginPass()
+		}
+	}
+}
+
+// next returns the contender whose turn it is, and its next waiter. The line must not be
+// done.
+func (ts *turns) next() (*turn, *Waiter) {
+	t, _ := ts.heap.min()
+	if t.parts == nil {
+		w := t.cursor
+		t.cursor = w.next
+		return t, w
+	}
+	p, w := t.parts.next()
+	if p.cursor == nil {
+		t.parts.setAside(p)
+	}
+	return t, w
+}
+
+// done reports whether a contender's waiters have all been tried in this pass.
+func (t *turn) done() bool {
+	if t.parts != nil {
+		return t.parts.heap.len() == 0
+	}
+	return t.cursor == nil
+}
+
+// setAside takes a contender out of this pass.
+func (ts *turns) setAside(t *turn) {
+	if t.index >= 0 {
+		ts.heap.remove(t)
+		ts.aside = append(ts.aside, t)
+	}
+}
+
+// endPass puts those back who were set aside.
+func (ts *turns) endPass() {
+	for _, t := range ts.aside {
+		if t.waits() {
+			ts.heap.push(t, t.pass)
+		}
+	}
+	ts.aside = ts.aside[:0]
+	for _, e := range ts.heap.items {
+		if e.v.parts != nil {
+			e.v.parts.endPass()
+		}
+	}
+}
+
+// charge moves a holder back in line that is given a part of a limit, and its instance
+// among its own. Virtual time goes on by its share of a turn, so that whoever has waited
+// for all the others' turns is level with a newcomer.
+func (ts *turns) charge(holder, instance string, part float64) {
+	if len(ts.byName) == 0 {
 		return
 	}
-	if t := q.byHolder[holder]; t != nil {
-		q.now = max(q.now, q.moveBack(t, part))
+	if t := ts.byName[holder]; t != nil {
+		if t.parts != nil {
+			t.parts.charge(instance, "", part)
+		}
+		ts.now = max(ts.now, ts.moveBack(t, part))
 	}
-	q.passed(part)
+	ts.passed(part)
 }
 
 // owes moves a holder back in line that has used a part of a limit beyond what it was
-// given. It may be far back already, so this is nobody's turn. No more virtual time goes
-// by than if twice as much had been given, as is usual where all guess.
-func (q *queue) owes(l *lease, part float64) {
-	if t := q.byHolder[l.holder.name]; t != nil {
-		q.moveBack(t, part)
-		q.passed(min(part, l.cost()))
-		q.due = true // another may be the first
+// given, and its instance among its own. It may be far back already, so this is nobody's
+// turn. No more virtual time goes by than if twice as much had been given, as is usual
+// where all guess; given is what the lease took. It returns whether the holder has a turn.
+func (ts *turns) owes(holder, instance string, part, given float64) bool {
+	t := ts.byName[holder]
+	if t == nil {
+		return false
 	}
+	if t.parts != nil {
+		t.parts.owes(instance, "", part, given)
+	}
+	ts.moveBack(t, part)
+	ts.passed(min(part, given))
+	return true
 }
 
-// passed lets virtual time go on by each holder's share of a part of a limit.
-func (q *queue) passed(part float64) { q.now += int64(part*virtual) / int64(max(q.holders, 1)) }
+// passed lets virtual time go on by each contender's share of a part of a limit.
+func (ts *turns) passed(part float64) { ts.now += int64(part*virtual) / int64(max(ts.waiting, 1)) }
 
 // moveBack returns the place that the turn had.
-func (q *queue) moveBack(t *turn, part float64) (from int64) {
-	if t.first == nil { // it does not wait
-		t.pass = max(t.pass, q.now)
+func (ts *turns) moveBack(t *turn, part float64) (from int64) {
+	if !t.waits() {
+		t.pass = max(t.pass, ts.now)
 	}
 	from = t.pass
 	t.pass += int64(part * virtual)
 	if t.index >= 0 {
-		q.turns.update(t, t.pass)
+		ts.heap.update(t, t.pass)
 	}
 	return from
 }
 
-// prune forgets holders who do not wait and whom virtual time has caught up with.
-func (q *queue) prune() {
-	if q.byHolder == nil {
-		q.byHolder = map[string]*turn{}
+// prune forgets contenders who do not wait and whom virtual time has caught up with.
+func (ts *turns) prune() {
+	if ts.byName == nil {
+		ts.byName = map[string]*turn{}
 	}
-	if len(q.byHolder) < max(q.pruneAt, 64) {
+	if len(ts.byName) < max(ts.pruneAt, 64) {
 		return
 	}
-	for name, t := range q.byHolder {
-		if t.first == nil && t.pass <= q.now {
-			delete(q.byHolder, name)
+	for name, t := range ts.byName {
+		if !t.waits() && t.pass <= ts.now {
+			delete(ts.byName, name)
 		}
 	}
-	q.pruneAt = 2 * len(q.byHolder)
+	ts.pruneAt = 2 * len(ts.byName)
 }

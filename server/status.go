@@ -103,7 +103,7 @@ func sentinelStatus(ctx context.Context, err error) error {
 		return failure(codes.PermissionDenied, "pool or model is unknown, or not for this caller", reasonUnknownPool, nil)
 	case errors.Is(err, broker.ErrUnknownLease):
 		return failure(codes.NotFound, "lease is unknown to this caller", reasonUnknownLease, nil)
-	case errors.Is(err, broker.ErrUnknownKey):
+	case errors.Is(err, broker.ErrUnknownKey), errors.Is(err, pool.ErrNoKey):
 		return failure(codes.NotFound, "the pool has no such key; GetPool lists them", reasonUnknownKey, nil)
 	case errors.Is(err, pool.ErrHolderLimit):
 		return failure(codes.ResourceExhausted, err.Error(), reasonHolderLimit, nil)

@@ -61,6 +61,7 @@ var statusTests = []struct {
 	{covers: "ErrUnknownPool", err: broker.ErrUnknownPool, code: codes.PermissionDenied, reason: "POOL_UNKNOWN_OR_FORBIDDEN"},
 	{covers: "ErrNoPool", err: pool.ErrNoPool, code: codes.PermissionDenied, reason: "POOL_UNKNOWN_OR_FORBIDDEN"},
 	{covers: "ErrUnknownLease", err: broker.ErrUnknownLease, code: codes.NotFound, reason: "LEASE_UNKNOWN"},
+	{covers: "ErrNoKey", err: pool.ErrNoKey, code: codes.NotFound, reason: "KEY_UNKNOWN"},
 	{covers: "ErrUnknownKey", err: broker.ErrUnknownKey, code: codes.NotFound, reason: "KEY_UNKNOWN"},
 	{covers: "ErrQueueFull", err: pool.ErrQueueFull, code: codes.ResourceExhausted, reason: "QUEUE_FULL", retry: time.Second},
 	{covers: "ErrHolderLimit", err: &pool.HolderLimitError{What: "leases", Limit: 7}, code: codes.ResourceExhausted, reason: "HOLDER_LIMIT"},
