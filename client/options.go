@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -266,8 +267,13 @@ func (b bearer) GetRequestMetadata(context.Context, ...string) (map[string]strin
 
 func (b bearer) RequireTransportSecurity() bool { return b.secure }
 
+// process tells this process from others of the same identity. The broker lets them take
+// turns.
+var process = rand.Text()
+
 // outgoing adds to a call what names the caller.
 func (o *options) outgoing(ctx context.Context) context.Context {
+	ctx = metadata.AppendToOutgoingContext(ctx, "keybroker-instance", process)
 	if o.holder == "" {
 		return ctx
 	}

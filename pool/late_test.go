@@ -17,8 +17,6 @@ import (
 
 func lasting(d time.Duration) func(*pool.Ask) { return func(a *pool.Ask) { a.TTL = d } }
 
-func model(m string) func(*pool.Ask) { return func(a *pool.Ask) { a.Model = m } }
-
 // late is a story with one lease of 10 s and so much input, 5 s after its end.
 func late(t *testing.T, n int64, more ...pool.Limit) (*story, pool.Grant) {
 	s := begin(t, setup{Keys: one(append(limits(plenty, 100, plenty), more...))})

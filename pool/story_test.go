@@ -98,6 +98,8 @@ func output(n int64) func(*pool.Ask) {
 	return func(a *pool.Ask) { a.Amounts[provider.OutputTokens] = n }
 }
 
+func model(m string) func(*pool.Ask) { return func(a *pool.Ask) { a.Model = m } }
+
 func without(keys ...string) func(*pool.Ask) {
 	return func(a *pool.Ask) { a.Exclude = keys }
 }

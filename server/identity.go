@@ -23,6 +23,11 @@ import (
 // have the rights of access.Local, and a name that nobody else can have.
 const HolderHeader = "keybroker-holder"
 
+// InstanceHeader is the request metadata by which a client says which process of its
+// identity it is: any text of printable ASCII, up to 256 bytes. It is optional. Fifty pods
+// of one service account are one holder, and as fifty instances they take turns in it.
+const InstanceHeader = "keybroker-instance"
+
 // caller is who makes a call.
 type caller struct {
 	identity string // what rules are about
@@ -148,6 +153,18 @@ func hostOf(addr string) string {
 		return host
 	}
 	return addr
+}
+
+// instanceOf returns the instance that a call comes from, empty if it does not say.
+func instanceOf(ctx context.Context) (string, error) {
+	names := metadata.ValueFromIncomingContext(ctx, InstanceHeader)
+	if len(names) == 0 {
+		return "", nil
+	}
+	if !printable(names[0]) {
+		return "", invalidf("metadata "+InstanceHeader, "must be 1 to %d bytes of printable ASCII", maxName)
+	}
+	return names[0], nil
 }
 
 func printable(name string) bool {

@@ -46,6 +46,9 @@ func (s *keyService) acquire(ctx context.Context, req *keybrokerv1.AcquireKeyReq
 		return broker.Lease{}, err
 	}
 	c := callerOf(ctx)
+	if r.Instance, err = instanceOf(ctx); err != nil {
+		return broker.Lease{}, err
+	}
 	r.Holder, r.May = c.holder, c.mayAcquire
 	l, err := s.Broker.Acquire(ctx, r)
 	if err != nil {

@@ -14,6 +14,9 @@ import (
 // Request is what a holder asks for.
 type Request struct {
 	Holder string
+	// Instance tells which process of the holder asks; it may be empty. Instances of one
+	// holder take turns.
+	Instance string
 	// Pool is the pool to lease from. If it is empty, every pool that serves Model will
 	// do, in the order of the configuration.
 	Pool    string
@@ -196,7 +199,7 @@ func (p *ownedPool) ask(r *Request) pool.Ask {
 		caps, _ = r.May(p.cfg.Name)
 	}
 	return pool.Ask{
-		Pool: p.cfg.Name, Holder: r.Holder, Model: r.Model, Amounts: p.owner.cfg.Dialect.Reserve(r.Demand),
+		Pool: p.cfg.Name, Holder: r.Holder, Instance: r.Instance, Model: r.Model, Amounts: p.owner.cfg.Dialect.Reserve(r.Demand),
 		TTL: min(max(ttl, p.cfg.StartWithin), p.cfg.MaxTTL), Exclude: r.Exclude, Request: r.Request, Count: r.Count,
 		Caps: caps,
 	}
