@@ -127,11 +127,14 @@ func refuseLeaks(getenv func(string) (string, bool)) error {
 func poolNames(cfg *config.Config) string {
 	const most = 10
 	var names []string
-	for _, p := range cfg.Providers[:min(len(cfg.Providers), most)] {
+	for _, p := range cfg.Providers {
 		names = append(names, p.Name)
+		for _, further := range p.Pools {
+			names = append(names, further.Name)
+		}
 	}
-	if more := len(cfg.Providers) - most; more > 0 {
-		names = append(names, fmt.Sprintf("and %d more", more))
+	if more := len(names) - most; more > 0 {
+		names = append(names[:most], fmt.Sprintf("and %d more", more))
 	}
 	return strings.Join(names, ", ")
 }

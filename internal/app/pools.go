@@ -1,6 +1,7 @@
 package app
 
 import (
+	"cmp"
 	"slices"
 	"time"
 
@@ -12,34 +13,42 @@ import (
 
 const day = 24 * time.Hour
 
-// Domains turns a configuration into domains, each with one pool. Providers that are
+// Domains turns a configuration into domains, one for each provider. Providers that are
 // switched off are left out, as pools and as fallbacks.
 func Domains(cfg *config.Config) (domains []broker.DomainConfig) {
 	enabled := map[string]bool{}
 	for _, p := range cfg.Providers {
 		enabled[p.Name] = p.IsEnabled()
+		for _, further := range p.Pools {
+			enabled[further.Name] = p.IsEnabled()
+		}
 	}
 	for _, p := range cfg.Providers {
 		if !p.IsEnabled() {
 			continue
 		}
 		d := domainConfig(&p)
-		d.Pools = []broker.PoolConfig{poolConfig(&p, cfg.Pooling.Strategy, enabled)}
+		own := config.PoolConfig{Name: p.Name, Models: p.Models, Pooling: p.Pooling, Fallback: p.Fallback, Lease: p.Lease}
+		for _, c := range append([]config.PoolConfig{own}, p.Pools...) {
+			d.Pools = append(d.Pools, poolConfig(&p, &c, cfg.Pooling.Strategy, enabled))
+		}
 		domains = append(domains, d)
 	}
 	return domains
 }
 
-func poolConfig(p *config.ProviderConfig, strategy string, enabled map[string]bool) broker.PoolConfig {
+// poolConfig is one pool of a provider. strategy is that of pools which name none.
+func poolConfig(p *config.ProviderConfig, c *config.PoolConfig, strategy string, enabled map[string]bool) broker.PoolConfig {
 	pc := broker.PoolConfig{
 		Rules: pool.Rules{
-			Name: p.Name, Models: p.Models, Strategy: p.GetEffectiveStrategy(strategy), Single: !p.IsPoolingEnabled(),
-			StartWithin: p.Lease.StartWithin,
+			Name: c.Name, Models: c.Models, Groups: c.Groups,
+			Strategy: cmp.Or(c.Pooling.Strategy, p.GetEffectiveStrategy(strategy)), Single: !c.Pooling.IsEnabled(len(p.Keys)),
+			StartWithin: c.Lease.StartWithin,
 		},
 		BaseURL:    p.BaseURL,
-		DefaultTTL: p.Lease.DefaultTTL, MaxTTL: p.Lease.MaxTTL, MaxWait: p.Lease.MaxWait,
+		DefaultTTL: c.Lease.DefaultTTL, MaxTTL: c.Lease.MaxTTL, MaxWait: c.Lease.MaxWait,
 	}
-	for _, name := range p.Fallback {
+	for _, name := range c.Fallback {
 		if enabled[name] {
 			pc.Fallback = append(pc.Fallback, name)
 		}

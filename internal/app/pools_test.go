@@ -92,6 +92,9 @@ providers:
   keys:
   - {id: one, key: sk-cnry7f3a-app-1, group: org, priority: 2, itpm_limit: 9}
   - {id: two, key: sk-cnry7f3a-app-2, weight: 5}
+  pools:
+  - {name: further, groups: [two], models: [m1], pooling: {strategy: weighted, enabled: false}, fallback: [first], lease: {max_wait: 1m}}
+  - {name: same}
 - name: off
   type: openai
   enabled: false
@@ -121,12 +124,19 @@ providers:
 	assert.Equal(t, "https://api.openai.com/v1", second.Pools[0].BaseURL, "the type's own")
 	assert.Equal(t, []string{"random", "weighted"}, []string{first.Pools[0].Strategy, second.Pools[0].Strategy})
 	assert.Equal(t, []bool{false, true}, []bool{first.Flat, second.Flat})
+	further, same := first.Pools[1], first.Pools[2]
+	assert.Equal(t, pool.Rules{Name: "further", Groups: []string{"two"}, Models: []string{"m1"}, Strategy: "weighted", Single: true, StartWithin: 1e9}, further.Rules)
+	assert.Equal(t, []string{"first"}, further.Fallback)
+	assert.Equal(t, []time.Duration{3e9, 4e9, 60e9}, []time.Duration{further.DefaultTTL, further.MaxTTL, further.MaxWait})
+	assert.Equal(t, []string{"random", "https://x.test/api"}, []string{same.Strategy, same.BaseURL})
+	assert.Equal(t, []string{"m1", "m2", "m3"}, same.Models)
 	values := map[app.KeyName]string{}
 	for name, value := range app.Keys(cfg) {
 		values[name] = value.Reveal()
 	}
 	assert.Equal(t, map[app.KeyName]string{
 		{Pool: "first", ID: "one"}: "sk-cnry7f3a-app-1", {Pool: "first", ID: "two"}: "sk-cnry7f3a-app-2", {Pool: "second", ID: "k"}: "sk-cnry7f3a-app-4",
+		{Pool: "further", ID: "one"}: "sk-cnry7f3a-app-1", {Pool: "further", ID: "two"}: "sk-cnry7f3a-app-2", {Pool: "same", ID: "one"}: "sk-cnry7f3a-app-1", {Pool: "same", ID: "two"}: "sk-cnry7f3a-app-2",
 	}, values)
 }
 

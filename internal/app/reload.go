@@ -89,6 +89,9 @@ func Keys(cfg *config.Config) map[KeyName]secret.Value {
 		for _, k := range p.Keys {
 			if p.IsEnabled() {
 				all[KeyName{p.Name, k.ID}] = k.Key
+				for _, further := range p.Pools {
+					all[KeyName{further.Name, k.ID}] = k.Key
+				}
 			}
 		}
 	}

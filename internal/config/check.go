@@ -115,13 +115,29 @@ func (o *object) checkProvider(c *ProviderConfig, types map[string]string) {
 	}
 }
 
-// checkFallback checks the pools to try after the provider called name, given the names of all.
+// checkPool checks what a further pool of a provider draws on and serves.
+func (o *object) checkPool(groups, models words, c *ProviderConfig) {
+	for _, g := range groups {
+		group := slices.ContainsFunc(c.Groups, func(known GroupConfig) bool { return known.Name == g.text })
+		key := slices.ContainsFunc(c.Keys, func(k KeyConfig) bool { return k.Group == "" && k.ID == g.text })
+		if !group && !key {
+			o.failAt(g.line, "group %s is neither a group of the provider nor a key without one; name one of those", quote(g.text))
+		}
+	}
+	for _, m := range models {
+		if len(c.Models) > 0 && !slices.Contains(c.Models, m.text) {
+			o.failAt(m.line, "model %s is not in the provider's models; add it there", quote(m.text))
+		}
+	}
+}
+
+// checkFallback checks the pools to try after the one called name, given the names of all.
 func (o *object) checkFallback(name string, fallback words, known map[string]int) {
 	for _, f := range fallback {
 		if _, ok := known[f.text]; !ok {
-			o.failAt(f.line, "fallback %s is no provider of this file; name one of them", quote(f.text))
+			o.failAt(f.line, "fallback %s is no pool of this file; name one of them", quote(f.text))
 		} else if f.text == name {
-			o.failAt(f.line, "a provider cannot be its own fallback; remove it")
+			o.failAt(f.line, "a pool cannot be its own fallback; remove it")
 		}
 	}
 }

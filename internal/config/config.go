@@ -70,7 +70,7 @@ type StoreConfig struct {
 	Path string `yaml:"path,omitempty" json:"path,omitempty"`
 }
 
-// ProviderConfig is one provider and its keys: a pool.
+// ProviderConfig is one provider and its keys: a pool, and further ones over the same keys if need be.
 type ProviderConfig struct {
 	Name         string        `yaml:"name" json:"name"`                             // The pool's name. Required, unique.
 	Type         string        `yaml:"type" json:"type"`                             // The provider's dialect. Required, one of [Options.Types].
@@ -84,6 +84,17 @@ type ProviderConfig struct {
 	ModelClasses []ClassConfig `yaml:"classes,omitempty" json:"classes,omitempty"`
 	Groups       []GroupConfig `yaml:"groups,omitempty" json:"groups,omitempty"`
 	Keys         []KeyConfig   `yaml:"keys" json:"keys"`
+	Pools        []PoolConfig  `yaml:"pools,omitempty" json:"pools,omitempty"` // Further pools over the same keys and limits.
+}
+
+// PoolConfig is a further pool of a provider. What it leases counts against the same limits as what the provider's own pool leases.
+type PoolConfig struct {
+	Name     string        `yaml:"name" json:"name"`                         // Required, unique among all pools.
+	Groups   []string      `yaml:"groups,omitempty" json:"groups,omitempty"` // Quota groups, or keys without a group, that it draws on. Default: all.
+	Models   []string      `yaml:"models,omitempty" json:"models,omitempty"` // What it serves. Default: what the provider serves.
+	Pooling  PoolingConfig `yaml:"pooling" json:"pooling"`                   // Default: the provider's.
+	Fallback []string      `yaml:"fallback,omitempty" json:"fallback,omitempty"`
+	Lease    LeaseConfig   `yaml:"lease" json:"lease"` // Default: the provider's.
 }
 
 // PoolingConfig says how one of a pool's keys is chosen.

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"encoding/json"
 	"slices"
 )
@@ -16,6 +17,11 @@ func (c *Config) Effective() *Config {
 		p := &out.Providers[i]
 		p.Pooling = PoolingConfig{Strategy: p.GetEffectiveStrategy(c.Pooling.Strategy), Enabled: new(p.IsPoolingEnabled())}
 		p.Enabled = new(p.IsEnabled())
+		p.Pools = slices.Clone(p.Pools)
+		for j := range p.Pools {
+			pool := &p.Pools[j]
+			pool.Pooling = PoolingConfig{Strategy: cmp.Or(pool.Pooling.Strategy, p.Pooling.Strategy), Enabled: new(pool.Pooling.IsEnabled(len(p.Keys)))}
+		}
 		p.Keys = append([]KeyConfig{}, p.Keys...) // Never nil: JSON would say null.
 		for j := range p.Keys {
 			k := &p.Keys[j]

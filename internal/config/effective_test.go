@@ -17,6 +17,7 @@ providers:
   - name: a
     type: openai
     keys: [{key: "${SET}", rpm_limit: 5}, {key: sk-cnry7f3a-two, priority: 0, weight: 3}]
+    pools: [{name: c, groups: [SET]}]
   - {name: b, type: anthropic, enabled: false, pooling: {strategy: random}}
 `), known(map[string]string{"SET": "sk-cnry7f3a-one"}))
 	require.NoError(t, err)
@@ -60,6 +61,18 @@ providers:
           id: key-2
           priority: 0
           weight: 3
+      pools:
+        - name: c
+          groups:
+            - SET
+          pooling:
+            strategy: round_robin
+            enabled: true
+          lease:
+            start_within: 2s
+            default_ttl: 2m0s
+            max_ttl: 10m0s
+            max_wait: 30s
     - name: b
       type: anthropic
       base_url: https://api.anthropic.com

@@ -109,6 +109,12 @@ func TestLoadExampleUncommented(t *testing.T) {
 	assert.Equal(t, DefaultLease(), pool.Lease)
 	assert.Equal(t, []ClassConfig{{"opus", []string{"claude-opus-4-1", "claude-opus-4-5"}, Limits{ITPMLimit: 200000}}}, pool.ModelClasses)
 	assert.Equal(t, []GroupConfig{{"org-1", Limits{RPMLimit: 4000, MaxConcurrency: 200}}}, pool.Groups)
+	batch := PoolConfig{
+		Name: "anthropic-batch", Groups: []string{"org-1"}, Models: []string{"claude-haiku-4-5"}, Pooling: PoolingConfig{"round_robin", pool.Pooling.Enabled},
+		Fallback: []string{"openai"}, Lease: DefaultLease(),
+	}
+	batch.Lease.MaxWait = 5 * time.Minute
+	assert.Equal(t, []PoolConfig{batch}, pool.Pools)
 	require.Len(t, pool.Keys, 5)
 	assert.Equal(t, "primary", pool.Keys[0].ID)
 	assert.Equal(t, "org-1", pool.Keys[0].Group)

@@ -14,9 +14,10 @@ import (
 // still known.
 type parser struct {
 	opts        Options
-	dir         string                           // Where relative key files are.
-	credentials map[credential]*object           // Where each was seen first.
-	later       []func(providers map[string]int) // Checks that need the names of all providers, which come with their lines.
+	dir         string                       // Where relative key files are.
+	credentials map[credential]*object       // Where each was seen first.
+	later       []func(pools map[string]int) // Checks that need the names of all pools, which come with their lines.
+	further     map[string]int               // Pools beside the providers' own, with their lines.
 }
 
 // credential is one account's key. The same text may well be the dummy key of two local servers.
@@ -66,6 +67,12 @@ func (p *parser) config(top *object) *Config {
 		c.Providers = append(c.Providers, provider)
 		return provider.Name
 	})
+	for name, line := range p.further {
+		if first, twice := names[name]; twice {
+			top.failAt(line, "name %s is used twice; it is on line %d already", quote(name), first)
+		}
+		names[name] = line
+	}
 	for _, check := range p.later {
 		check(names)
 	}
@@ -106,7 +113,7 @@ func (p *parser) server(o *object, s *ServerConfig) {
 func (p *parser) provider(o *object) ProviderConfig {
 	c := ProviderConfig{Lease: DefaultLease()}
 	var models, fallback words
-	var classes, groups, keys []*yaml.Node
+	var classes, groups, keys, pools []*yaml.Node
 	o.read(fields{
 		"name":        text(&c.Name),
 		"type":        text(&c.Type),
@@ -123,6 +130,7 @@ func (p *parser) provider(o *object) ProviderConfig {
 		"classes":  list(&classes),
 		"groups":   list(&groups),
 		"keys":     list(&keys),
+		"pools":    list(&pools),
 	})
 	c.BaseURL = p.expand(o, "base_url", c.BaseURL, c.IsEnabled())
 	c.Models, c.Fallback = models.texts(), fallback.texts()
@@ -140,8 +148,41 @@ func (p *parser) provider(o *object) ProviderConfig {
 		c.Keys = append(c.Keys, k)
 		return k.ID
 	})
-	p.later = append(p.later, func(providers map[string]int) { o.checkFallback(c.Name, fallback, providers) })
+	p.later = append(p.later, func(known map[string]int) { o.checkFallback(c.Name, fallback, known) })
+	p.pools(o, pools, &c)
 	return c
+}
+
+// pools reads the further pools of a provider.
+func (p *parser) pools(o *object, nodes []*yaml.Node, c *ProviderConfig) {
+	o.each("pool", "name", nodes, func(at *object, _ int) string {
+		pool := PoolConfig{Pooling: c.Pooling, Lease: c.Lease}
+		var groups, models, fallback words
+		at.read(fields{
+			"name":   text(&pool.Name),
+			"groups": groups.read(at),
+			"models": models.read(at),
+			"pooling": at.inside("pooling", func(in *object) {
+				in.read(fields{"strategy": text(&pool.Pooling.Strategy), "enabled": optional(&pool.Pooling.Enabled, boolean)})
+				in.checkStrategy(pool.Pooling.Strategy)
+			}),
+			"fallback": fallback.read(at),
+			"lease":    at.inside("lease", func(in *object) { readLease(in, &pool.Lease) }),
+		})
+		pool.Groups, pool.Models, pool.Fallback = groups.texts(), models.texts(), fallback.texts()
+		at.checkPool(groups, models, c)
+		if len(models) == 0 {
+			pool.Models = c.Models
+		}
+		if first, twice := p.further[pool.Name]; twice {
+			at.fail("name", "name %s is used twice; it is on line %d already", quote(pool.Name), first)
+		} else {
+			p.further[pool.Name] = at.line("name")
+		}
+		p.later = append(p.later, func(known map[string]int) { at.checkFallback(pool.Name, fallback, known) })
+		c.Pools = append(c.Pools, pool)
+		return pool.Name
+	})
 }
 
 func readLease(o *object, l *LeaseConfig) {

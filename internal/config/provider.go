@@ -28,9 +28,13 @@ func (p ProviderConfig) GetEffectiveStrategy(globalDefault string) string {
 
 // IsPoolingEnabled reports whether all keys are used, rather than the first usable one alone: the explicit setting, or else
 // whether there is more than one key.
-func (p ProviderConfig) IsPoolingEnabled() bool {
-	if p.Pooling.Enabled != nil {
-		return *p.Pooling.Enabled
+func (p ProviderConfig) IsPoolingEnabled() bool { return p.Pooling.IsEnabled(len(p.Keys)) }
+
+// IsEnabled reports whether all of a pool's keys are used, which are so many: the explicit setting, or else whether there is more
+// than one.
+func (p PoolingConfig) IsEnabled(keys int) bool {
+	if p.Enabled != nil {
+		return *p.Enabled
 	}
-	return len(p.Keys) > 1
+	return keys > 1
 }

@@ -152,13 +152,13 @@ func (p *parser) rule(o *object, s *ServerConfig, tokens map[string]int) RuleCon
 			o.fail(field, "%s is negative; use 0 for no bound", field)
 		}
 	}
-	p.later = append(p.later, func(providers map[string]int) {
+	p.later = append(p.later, func(names map[string]int) {
 		for _, pool := range pools {
-			_, known := providers[pool.text]
+			_, known := names[pool.text]
 			if err := access.CheckPool(pool.text); err != nil {
 				o.failAt(pool.line, "pool %s %v", quote(pool.text), err)
 			} else if !known && !strings.Contains(pool.text, "*") {
-				o.failAt(pool.line, "pool %s is no provider of this file; name one of them, or use a pattern with *", quote(pool.text))
+				o.failAt(pool.line, "pool %s is none of this file; name one of them, or use a pattern with *", quote(pool.text))
 			}
 		}
 	})
