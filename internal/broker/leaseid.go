@@ -47,8 +47,9 @@ func (n *leaseName) asPredecessors(holder string) *pool.PredecessorLease {
 //	reserved, by dimension         uvarints
 //	tag                            16 bytes
 //
-// The tag is computed over everything before it and the holder. A change of the format or
-// of the dimensions needs a new version, because ids outlive the program that made them.
+// The tag is computed over everything before it and the holder. A change of the format needs
+// a new version, because ids outlive the program that made them. A new dimension does not: it
+// comes last, and an id that ends before it reserves none of it.
 const leaseIDVersion = 2
 
 // The largest values that an id can say. A larger value is cut, which is on the safe side:
@@ -61,7 +62,7 @@ const (
 // Sizes of ids in bytes and, as text, in characters.
 const (
 	tagSize   = 16
-	leastName = 2 + 3*8 + 4 + int(provider.NumDimensions)
+	leastName = 2 + 3*8 + 4
 	mostName  = 2 + 3*8 + 2*binary.MaxVarintLen64 + 8 + binary.MaxVarintLen32 + 8*int(provider.NumDimensions)
 	mostBytes = mostName + tagSize
 	leastText = ((leastName+tagSize)*8 + 5) / 6
@@ -100,7 +101,9 @@ func (n *leaseName) decode(b []byte) bool {
 	n.ttl = time.Duration(r.next(maxLeaseAmount))
 	n.count = int(r.next(maxLeaseCount))
 	for d := range n.reserved {
-		n.reserved[d] = int64(r.next(maxLeaseAmount))
+		if len(r.b) > 0 {
+			n.reserved[d] = int64(r.next(maxLeaseAmount))
+		}
 	}
 	return !r.bad && len(r.b) == 0
 }

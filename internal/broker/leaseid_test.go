@@ -98,8 +98,8 @@ func TestLeaseIDSaysEverything(t *testing.T) {
 	}
 }
 
-// A change of the format or of the dimensions needs a new version, because ids that the
-// previous program made are still in use.
+// A change of the format needs a new version, because ids that the previous program made are
+// still in use.
 func TestLeaseIDHasTheFormatOfItsVersion(t *testing.T) {
 	const made = "AgElJLQmGZYRs96Qo3F9ElLWLJik9kfQXvQMh61LgOC6hL8DAQHgXYAg4H0B6z7xWB7rI6YvJY_NI50XPQ"
 	s := newSigner(keysFrom(1))
@@ -124,11 +124,12 @@ func TestLeaseIDsOfExtremeLeases(t *testing.T) {
 	for d := range below.reserved {
 		below.reserved[d] = math.MinInt64
 	}
+	shortest := idEncoding.EncodedLen(leastName + len(below.reserved) + tagSize)
 	for name, c := range map[string]struct {
 		in, out leaseName
 		length  int
 	}{
-		"zero": {leaseName{}, leaseName{}, leastText}, "below zero": {below, leaseName{}, leastText},
+		"zero": {leaseName{}, leaseName{}, shortest}, "below zero": {below, leaseName{}, shortest},
 		"largest": {most, most, mostText}, "too large": {beyond, most, mostText},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -210,6 +211,22 @@ func TestLeaseIDHasOneSpelling(t *testing.T) {
 	assert.Len(t, lengths, 3, "every number of spare bits")
 }
 
+// A program that knows fewer dimensions made ids without the last ones.
+func TestLeaseIDOfFewerDimensions(t *testing.T) {
+	k := keysFrom(1)
+	s := newSigner(k)
+	b := bytesOf(t, s.id(typical, "alice"))
+	name := b[:len(b)-tagSize]
+	want := typical
+	for d := provider.NumDimensions; d > 0; d-- {
+		want.reserved[d-1] = 0
+		name = name[:len(name)-len(binary.AppendUvarint(nil, uint64(typical.reserved[d-1])))]
+		n, ok := s.parse(signed(k, name, "alice"), "alice")
+		require.True(t, ok)
+		assert.Equal(t, want, n)
+	}
+}
+
 // Even with a good tag, only the encoding that this program writes is accepted.
 func TestLeaseIDSpelledOtherwiseIsUnknown(t *testing.T) {
 	k := keysFrom(1)
@@ -239,7 +256,6 @@ func TestLeaseIDSpelledOtherwiseIsUnknown(t *testing.T) {
 		"amount below zero":     with(len(name)-last, number(math.MaxUint64)...),
 		"number without an end": with(len(name)-last, 0x81),
 		"one byte more":         append(name[:len(name):len(name)], 0),
-		"one byte less":         name[:len(name)-1],
 		"absurd count":          append(append(append([]byte{}, name[:26]...), 12, 1, 1), append(number(maxLeaseCount+1), 1, 1, 1, 1, 1)...),
 		"absurd time to live":   append(append(append([]byte{}, name[:26]...), 12, 1), append(number(maxLeaseAmount+1), 1, 1, 1, 1, 1, 1)...),
 	} {
