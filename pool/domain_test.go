@@ -132,3 +132,17 @@ func TestARequestIDIsOfOnePool(t *testing.T) {
 	assert.Equal(t, a.Lease, s.lease("h", of("all"), request("r")).Lease)
 	assert.Equal(t, provider.Amounts{provider.Requests: 1, provider.Concurrency: 1}, a.Reserved)
 }
+
+func TestWhatOnePoolGivesBackTheOtherHas(t *testing.T) {
+	s := share(t, func(c *pool.Config) {
+		c.Groups[0].Limits = append(rpm(10), slots(1))
+	})
+	g := s.lease("h", of("part"))
+	s.waits("q", of("part"))
+	s.waits("p", of("all"), inGroup("one"))
+	served, _ := s.serves()
+	assert.Empty(t, served)
+	s.ends(g, "h", fine, unknown)
+	served, _ = s.serves()
+	assert.Len(t, served, 1)
+}

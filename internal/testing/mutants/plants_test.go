@@ -159,13 +159,13 @@ var plants = []plant{
 	{
 		name: "poll takes the claim", rule: "who does not wait gets only what delays nobody",
 		file: "acquire.go", test: "TestPollDoesNotTakeTheClaim", says: "not served by",
-		old: "\tn, ok := s.run(c)\n\tif !ok {",
-		new: "\ts.reservations = nil\n\tn, ok := s.run(c)\n\tif !ok {",
+		old: "\tn, ok := s.run(ch)\n\tif !ok {",
+		new: "\ts.reservations = nil\n\tn, ok := s.run(ch)\n\tif !ok {",
 	},
 	{
 		name: "claims kept by nobody", rule: "a claim ends with whoever has it",
 		file: "queue.go", test: "TestNobodyKeepsAClaim", says: "all keys exhausted",
-		old: "q.had = w.class.endReservations()",
+		old: "q.had = w.choice.endReservations()",
 		new: "",
 	},
 	{
@@ -195,8 +195,8 @@ var plants = []plant{
 	{
 		name: "over-use is a turn", rule: "what one owes costs nobody else a place",
 		file: "turn.go", test: "TestOverUseOfOneIsPaidForByNobodyElse", says: "Relative error is too high",
-		old: "\t\tq.moveBack(t, part)\n",
-		new: "\t\tq.now = max(q.now, q.moveBack(t, part))\n",
+		old: "\tts.moveBack(t, part)\n\tts.passed(min(part, given))",
+		new: "\tts.now = max(ts.now, ts.moveBack(t, part))\n\tts.passed(min(part, given))",
 	},
 	{
 		name: "old words settle doubts", rule: "only what was granted since doubts a word, or confirms it",
@@ -219,7 +219,7 @@ var plants = []plant{
 	{
 		name: "classes are served once", rule: "a probe of one key leaves the next to the others",
 		file: "queue.go", test: "TestWithoutPoolingAProbeServesTheOtherClass", says: "elements differ",
-		old: "again = again || len(p.served) > n",
+		old: "again = again || len(dom.served) > n",
 		new: "_ = n",
 	},
 	{
@@ -303,7 +303,7 @@ var plants = []plant{
 	{
 		name: "new class given out unwritten", rule: "of a class that is not written down nothing is given out",
 		file: "acquire.go", test: forgotten,
-		old: " && (!p.keeps || a.class.saved)",
+		old: " && (!dom.keeps || a.class.saved)",
 		new: "",
 	},
 	{
@@ -328,7 +328,7 @@ var plants = []plant{
 		name: "release of a predecessor's lease comes back", rule: "no report on an old lease adds capacity or frees a slot",
 		file: "predecessor.go", test: "TestNothingOldComesBack", says: "nothing comes back",
 		old: "\tl.ended = final\n",
-		new: "\tl.ended = final\n\tfor _, b := range l.key.charges(l.account) {\n\t\tb.Refund(now, 0, 1)\n\t}\n",
+		new: "\tl.ended = final\n\tfor _, b := range l.key.charges(l.account).buckets {\n\t\tb.Refund(now, 0, 1)\n\t}\n",
 	},
 	{
 		name: "replay charged twice", rule: "replays change nothing",
@@ -347,6 +347,72 @@ var plants = []plant{
 		file: "limit/fixed_window.go", test: forgotten,
 		old: "if granted < w.begun() { // the answer may be about the window before",
 		new: "if false {",
+	},
+	{
+		name: "groups that go are forgotten", rule: "what was used of a group that comes back still counts",
+		file: "reconfigure.go", test: "TestAKeyThatGoesDrains", says: "expected: *pool.ExhaustedError",
+		old: "had := slices.Concat(dom.groups, dom.retired)",
+		new: "had := slices.Clone(dom.groups)",
+	},
+	{
+		name: "a new limit starts unused", rule: "of a new limit nobody knows what is used",
+		file: "reconfigure.go", test: "TestOfANewLimitNothingIsLeft", says: "An error is expected but got nil",
+		old: "\t\t\tc.exhaust(g, b)\n\t\t}\n\t\tout = append(out, b)",
+		new: "\t\t\t_ = g\n\t\t}\n\t\tout = append(out, b)",
+	},
+	{
+		name: "open leases do not count in new slots", rule: "open leases hold their slots in a limit that is new",
+		file: "reconfigure.go", test: "TestOpenLeasesCountAgainstNewSlots", says: "expected: *pool.ExhaustedError",
+		old: "\t\t\tc.take(b, concerns)\n",
+		new: "\t\t\t_ = concerns\n",
+	},
+	{
+		name: "a key brings nothing along", rule: "nobody knows what a key has used of its new group",
+		file: "reconfigure.go", test: "TestAKeyThatComesFromAnotherGroup", says: "expected: *pool.ExhaustedError",
+		old: "\t\tk.group, k.limited, k.shared = g, nil, nil\n\t\tc.moved[g] = true",
+		new: "\t\tk.group, k.limited, k.shared = g, nil, nil",
+	},
+	{
+		name: "models bring nothing along", rule: "nobody knows what a class's new models have used",
+		file: "reconfigure.go", test: "TestModelsThatGetAnotherClass", says: "expected: *pool.ExhaustedError",
+		old: "\t\t\t\tc.mixed[cl] = true\n\t\t\t}\n\t\t}\n\t}\n\tif c.cfg.Flat",
+		new: "\t\t\t\t_ = cl\n\t\t\t}\n\t\t}\n\t}\n\tif c.cfg.Flat",
+	},
+	{
+		name: "a reload lifts the provider's limit", rule: "a limit that the provider has lowered stays lowered",
+		file: "limit/bucket.go", test: "TestAProvidersLowerLimitStaysInForce", says: "Not equal",
+		old: "if b.limit == b.ceiling { // the provider has not lowered it",
+		new: "if true {",
+	},
+	{
+		name: "the first pool's time to start counts", rule: "for limits that pools share, the longest time to start counts",
+		file: "reconfigure.go", test: "TestTheLongestTimeToStartCounts", says: "An error is expected but got nil",
+		old: "dom.delta = max(dom.delta, r.StartWithin)",
+		new: "dom.delta = cfg.Pools[0].StartWithin",
+	},
+	{
+		name: "instances stand in one line", rule: "instances of a holder take turns",
+		file: "turn.go", test: "TestInstancesOfAHolderTakeTurns", says: "Not equal",
+		old: "if t.parts == nil && t.instance != w.Ask.Instance {",
+		new: "if false {",
+	},
+	{
+		name: "instances count as holders", rule: "instances have one turn together",
+		file: "turn.go", test: "TestManyInstancesAreOneHolder", says: "Max difference between",
+		old: "t := ts.of(w.Ask.Holder)\n",
+		new: "t := ts.of(w.Ask.Holder + w.Ask.Instance)\n",
+	},
+	{
+		name: "a preference waits", rule: "what is preferred is not waited for",
+		file: "search.go", test: "TestAPreferredGroupIsTakenWhileItHasRoom", says: "all keys exhausted",
+		old: "if n, ok := s.onlyIn(ch, a); ok {\n\t\t\treturn n, true\n\t\t}",
+		new: "return s.onlyIn(ch, a)",
+	},
+	{
+		name: "what others share is not freed", rule: "waiters of every pool hear of room in a shared group",
+		file: "class.go", test: "TestWhatOnePoolGivesBackTheOtherHas", says: "should have 1 item(s)",
+		old: "t.choice.queue.due = t.choice.queue.len > 0",
+		new: "t.choice.queue.due = t.choice.queue.len > 0 && t.choice.pool.Name == \"\"",
 	},
 	{
 		name: "given out before it is written down", rule: "a grant leaves when whoever follows will know of it",
