@@ -47,7 +47,7 @@ type Warning struct {
 }
 
 const (
-	maxEvents   = 64 // between two calls of Notices
+	maxEvents   = 64 // between two calls of Events
 	maxWarnings = 64
 )
 
@@ -57,7 +57,7 @@ func (dom *Domain) event(n Event) {
 	}
 }
 
-// Notices gives what there is to be heard of since the last call.
+// Events returns what has happened since the last call.
 func (dom *Domain) Events() []Event {
 	all := dom.events
 	dom.events = nil
