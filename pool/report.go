@@ -23,7 +23,7 @@ import (
 // report is one report on a lease.
 type report struct {
 	lease  *lease
-	signal *provider.Signal
+	signal provider.Signal
 	used   provider.Amounts // since the grant; Unknown where the report does not say
 	last   bool             // no more requests will be sent than it says
 	final  bool             // it ends the lease
@@ -35,13 +35,13 @@ type report struct {
 // for as long again, so that debt is never dropped. The errors are ErrLeaseEnded and
 // ErrNotHolder, and then nothing has changed.
 func (dom *Domain) Report(now Time, id LeaseID, holder string, s provider.Signal, used provider.Amounts, final bool) (expires Time, err error) {
-	return dom.report(now, id, holder, report{signal: &s, used: used, final: final})
+	return dom.report(now, id, holder, report{signal: s, used: used, final: final})
 }
 
 // ReportLast is a Report of a lease for several requests, of which no more will be sent
 // than it says: what was reserved for the others comes back.
 func (dom *Domain) ReportLast(now Time, id LeaseID, holder string, s provider.Signal, used provider.Amounts, final bool) (expires Time, err error) {
-	return dom.report(now, id, holder, report{signal: &s, used: used, last: true, final: final})
+	return dom.report(now, id, holder, report{signal: s, used: used, last: true, final: final})
 }
 
 func (dom *Domain) report(now Time, id LeaseID, holder string, r report) (expires Time, err error) {
@@ -49,7 +49,7 @@ func (dom *Domain) report(now Time, id LeaseID, holder string, r report) (expire
 	if r.lease, err = dom.find(id, holder); err != nil {
 		return 0, err
 	}
-	l, s := r.lease, r.signal
+	l, s := r.lease, &r.signal
 	freed := dom.settle(now, &r)
 	known, loosened := dom.learn(now, l, s)
 	freed = loosened || freed
@@ -74,7 +74,7 @@ func (dom *Domain) settle(now Time, r *report) (freed bool) {
 		}
 	}
 	if r.final {
-		dom.learnOutput(l, r.signal, &r.used)
+		dom.learnOutput(l, &r.signal, &r.used)
 	}
 	before := l.overuse()
 	freed = l.settle(now, r.used, r.final) || freed

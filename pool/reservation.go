@@ -47,7 +47,7 @@ func (dom *Domain) reserve(now Time, ch *choice, w *Waiter, had []reservation, f
 		}
 	}
 	s := dom.search(now, ch, &w.Ask)
-	best := reservation{ask: s.ask, holder: s.holder, until: Never}
+	best := reservation{ask: &w.Ask.Amounts, holder: w.Ask.Holder, until: Never}
 	look := func(a *account) {
 		if slices.ContainsFunc(q.reservations, func(o reservation) bool { return o.account == a }) {
 			return
@@ -65,7 +65,7 @@ func (dom *Domain) reserve(now Time, ch *choice, w *Waiter, had []reservation, f
 		return
 	}
 	for i := range had {
-		if had[i].ask == s.ask {
+		if had[i].ask == &w.Ask.Amounts {
 			look(had[i].account)
 		}
 	}
@@ -97,7 +97,7 @@ func (ch *choice) endReservations() (had []reservation) {
 
 // fit says when the ask will fit an account, its keys included.
 func (s *search) fit(a *account) fit {
-	f := a.fit(s.now, s.ask, s.holder)
+	f := a.fit(s.now, &s.ask, s.holder)
 	keys := fit{at: Never}
 	for _, seat := range a.group.seats {
 		_, best, _ := seat.pick(s, a.class)
@@ -112,7 +112,7 @@ func (s *search) fit(a *account) fit {
 // reserved returns the reservation that keeps an ask from an account, nil if none does.
 func (s *search) reserved(a *account) *reservation {
 	for i := range s.reservations {
-		if r := &s.reservations[i]; r.account == a && r.delayed(s.now, a.buckets, s.ask) {
+		if r := &s.reservations[i]; r.account == a && r.delayed(s.now, a.buckets, &s.ask) {
 			return r
 		}
 	}
@@ -122,7 +122,7 @@ func (s *search) reserved(a *account) *reservation {
 // keyReserved reports whether a reservation keeps an ask from a key.
 func (s *search) keyReserved(k *key, class *class) bool {
 	for i := range s.reservations {
-		if r := &s.reservations[i]; r.key == k && r.delayed(s.now, k.own(class), s.ask) {
+		if r := &s.reservations[i]; r.key == k && r.delayed(s.now, k.own(class), &s.ask) {
 			return true
 		}
 	}

@@ -9,10 +9,10 @@ import (
 // search looks for a key with room for one ask.
 type search struct {
 	now          Time
-	ask          *provider.Amounts
+	ask          provider.Amounts
 	holder       string
 	exclude      []string
-	preference   *Preference
+	preference   Preference
 	only         *key // the one key that may be leased, if not nil
 	until        Time // and until then
 	reservations []reservation
@@ -25,7 +25,7 @@ type search struct {
 }
 
 func (dom *Domain) search(now Time, ch *choice, ask *Ask) search {
-	s := search{now: now, ask: &ask.Amounts, holder: ask.Holder, exclude: ask.Exclude, preference: &ask.Preference, reservations: ch.queue.reservations}
+	s := search{now: now, ask: ask.Amounts, holder: ask.Holder, exclude: ask.Exclude, preference: ask.Preference, reservations: ch.queue.reservations}
 	s.only, s.until = dom.only(ch, ask)
 	return s
 }
@@ -61,7 +61,7 @@ func (s *search) allows(k *key) bool {
 // there will be.
 func (s *search) run(ch *choice) (n negative, ok bool) {
 	if s.preference.demands() {
-		return s.onlyIn(ch, ch.demanded(s.preference))
+		return s.onlyIn(ch, ch.demanded(&s.preference))
 	}
 	if a := ch.account(s.preference.Prefer); a != nil {
 		if n, ok := s.onlyIn(ch, a); ok {
@@ -69,7 +69,7 @@ func (s *search) run(ch *choice) (n negative, ok bool) {
 		}
 	}
 	for _, t := range ch.tiers {
-		known := t.recall(s.now, s.ask)
+		known := t.recall(s.now, &s.ask)
 		if known == nil {
 			if s.tier(t) {
 				return n, true
@@ -90,7 +90,7 @@ func (s *search) run(ch *choice) (n negative, ok bool) {
 // tier tries one priority, and remembers it if there is no room for anybody.
 func (s *search) tier(t *tier) bool {
 	t.wakeDue(s.now)
-	s.result = negative{ask: *s.ask, fit: fit{at: Never, by: unconditional, never: true}}
+	s.result = negative{ask: s.ask, fit: fit{at: Never, by: unconditional, never: true}}
 	s.personal = false
 	if s.ready(t) || s.waiting(t) {
 		return true
@@ -114,7 +114,7 @@ func (s *search) ready(t *tier) bool {
 			t.ready.Remove(c)
 			aside = append(aside, c)
 		} else if s.key == nil {
-			t.rest(c, s.ask, &f)
+			t.rest(c, &s.ask, &f)
 		}
 	}
 	for _, c := range aside {
@@ -128,7 +128,7 @@ func (s *search) ready(t *tier) bool {
 func (s *search) waiting(t *tier) bool {
 	open := t.scratch[:0]
 	for _, e := range t.waiting.items {
-		if e.v.blocks(s.ask) {
+		if e.v.blocks(&s.ask) {
 			s.consider(e.v, &e.v.why)
 		} else {
 			open = append(open, e.v)
@@ -142,7 +142,7 @@ func (s *search) waiting(t *tier) bool {
 			return true
 		}
 		if !passed {
-			t.rest(c, s.ask, &f)
+			t.rest(c, &s.ask, &f)
 		}
 	}
 	return false
@@ -159,10 +159,10 @@ func (s *search) try(c *Candidate) (f fit, passed bool) {
 		s.result.reserved = true
 		s.consider(c, &f)
 		return f, true
-	case !a.room(s.now, s.ask, s.holder):
-		f = a.fit(s.now, s.ask, s.holder)
+	case !a.room(s.now, &s.ask, s.holder):
+		f = a.fit(s.now, &s.ask, s.holder)
 		if a.suspects(s.holder) {
-			others := a.fit(s.now, s.ask, "")
+			others := a.fit(s.now, &s.ask, "")
 			if passed = others.at < f.at; !passed {
 				f = others // what binds them may be something else
 			}

@@ -33,7 +33,7 @@ func (s *seat) pick(q *search, c *class) (found *key, best fit, passed bool) {
 			passed = passed || r.by == q.holder
 		}
 		for _, b := range k.own(c) {
-			f.within(q.now, b, q.ask, Never)
+			f.within(q.now, b, &q.ask, Never)
 		}
 		if f.at == q.now {
 			return k, f, false
