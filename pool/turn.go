@@ -142,21 +142,23 @@ func (t *turn) unlink(w *Waiter) {
 
 // all iterates over the waiters of a contender.
 func (t *turn) all(yield func(*Waiter) bool) {
-	if t.parts != nil {
-		for _, p := range t.parts.byName {
-			for w := range p.all {
-				if !yield(w) {
-					return
-				}
-			}
-		}
+	if !t.each(yield) || t.parts == nil {
 		return
 	}
-	for w := t.first; w != nil; w = w.next {
-		if !yield(w) {
+	for _, p := range t.parts.byName {
+		if !p.each(yield) {
 			return
 		}
 	}
+}
+
+func (t *turn) each(yield func(*Waiter) bool) bool {
+	for w := t.first; w != nil; w = w.next {
+		if !yield(w) {
+			return false
+		}
+	}
+	return true
 }
 
 // oldestSince is since when the oldest waiter of a contender has waited, Never without one.
