@@ -8,7 +8,6 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
-	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -260,7 +259,7 @@ func leftInMidStream(t *testing.T, s *sdk) {
 		"close":   func(func()) bool { return false },
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := begin(t, s, setup{options: sandbox.Options{TokensPerSecond: 400}})
+			w := begin(t, s, setup{options: sandbox.Options{TokensPerSecond: 40}})
 			w.output.Store(8)
 			_, err := s.plain(t.Context(), w) // everything that lasts is there now
 			require.NoError(t, err)
@@ -300,9 +299,6 @@ func leftInMidStream(t *testing.T, s *sdk) {
 			}
 			assert.Less(t, w.classes()["first"].OutputTokens, int64(times*maxTokens), "the provider was told")
 			w.soon("goroutines end", func() bool { return w.goroutines() <= before })
-			if n := runtime.NumGoroutine(); n > before {
-				t.Errorf("%d goroutines, %d before:\n%s", n, before, stacks())
-			}
 		})
 	}
 }

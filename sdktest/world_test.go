@@ -363,8 +363,3 @@ func (w *world) goroutines() int {
 	})
 	return runtime.NumGoroutine()
 }
-
-func stacks() string {
-	b := make([]byte, 1<<20)
-	return string(b[:runtime.Stack(b, true)])
-}

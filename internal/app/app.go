@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"sync"
 	"sync/atomic"
 
 	"github.com/keybroker/keybroker/internal/access"
@@ -176,20 +177,21 @@ func (a *App) MetricsAddr() string {
 
 // Run serves until the context ends, then stops: new calls are refused, waiting
 // ones sent away, and those under way have the drain timeout to end. It gives
-// nil after such a stop.
+// nil after such a stop. All that Run began has ended when it returns.
 func (a *App) Run(ctx context.Context) error {
+	var running sync.WaitGroup
 	failed := make(chan error, len(a.listeners))
 	for setting, serve := range map[string]func(net.Listener) error{
 		mainListener: a.server.Serve, adminListener: a.server.ServeAdmin,
 		metricsListener: func(l net.Listener) error { return a.server.ServeMetrics(l, a.metrics.Write) },
 	} {
 		if l := a.listeners[setting]; l != nil {
-			go func() { failed <- serve(l) }()
+			running.Go(func() { failed <- serve(l) })
 		}
 	}
 	watching, stop := context.WithCancel(ctx)
 	defer stop()
-	go a.watch(watching)
+	running.Go(func() { a.watch(watching) })
 	var err error
 	select {
 	case err = <-failed:
@@ -199,5 +201,7 @@ func (a *App) Run(ctx context.Context) error {
 	drain, cancel := context.WithTimeout(ctx, a.cfg.Server.DrainTimeout)
 	defer cancel()
 	a.server.Stop(drain)
+	stop()
+	running.Wait()
 	return errors.Join(err, a.close(ctx))
 }

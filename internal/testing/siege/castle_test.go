@@ -210,7 +210,7 @@ type account struct {
 func (c *castle) honest(ctx context.Context) *account {
 	a := &account{}
 	call := func(client keybrokerv1.KeyBrokerServiceClient, to *[]time.Duration) {
-		limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+		limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
 		defer cancel()
 		start := time.Now()
 		_, err := client.AcquireKey(limit, &keybrokerv1.AcquireKeyRequest{Pool: "p", InputTokens: 10, MaxOutputTokens: 10})
