@@ -196,6 +196,7 @@ func (dom *Domain) grant(now Time, s *search, ask *Ask) *lease {
 		dom.requests[requestKey{ch.pool, ask.Holder, l.request}] = l
 	}
 	ch.pool.counters.Granted++
+	dom.touch(a, k)
 	return l
 }
 
