@@ -60,7 +60,7 @@ func (dom *Domain) newAccount(now Time, g *group, c *class) *account {
 	if dom.before != nil {
 		dom.before.created(a)
 	}
-	dom.touch(a, nil)
+	dom.touchGroup(g) // with one more class, its keys may be of use again
 	return a
 }
 

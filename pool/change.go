@@ -69,13 +69,6 @@ func (a *account) lastChange() Mark {
 	return max(a.changed, a.group.changed, a.group.sharedChanged, a.class.changed)
 }
 
-// lastChangeOf returns the mark of the last change of a key's own limits in an account. A
-// lease of the key for the account's class changes both; limits of the key for all models
-// change with any lease of it.
-func (a *account) lastChangeOf(k *key) Mark {
-	own := k.changed
-	if len(k.shared) == 0 {
-		own = min(own, a.changed)
-	}
-	return max(own, a.group.changed)
-}
+// lastChangeOf returns the mark of the last change of a key's own limits, in any account: with
+// them goes how many leases of the key are open.
+func (a *account) lastChangeOf(k *key) Mark { return max(k.changed, a.group.changed) }

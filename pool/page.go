@@ -12,7 +12,7 @@ const (
 	// pageVisits bounds what is looked at for a page: groups, keys, accounts and buckets,
 	// also those that the query leaves out. A page may exceed it by one key, which is as
 	// many visits as its group has accounts and they have buckets.
-	pageVisits = 16_000
+	pageVisits = 40_000
 	// maxMoved bounds how far from its place a key or group is looked for after another
 	// configuration has moved it.
 	maxMoved = 10_000
