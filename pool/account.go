@@ -18,6 +18,9 @@ type group struct {
 	orphans  []*orphan
 	accounts []*account // one for each class, in the pool's order
 	cooldown cooldown   // of all of them
+
+	// The last changes: of all of the group, of its shared limits, and of anything in it.
+	changed, sharedChanged, newest Mark
 }
 
 // account is what one group may use of one class of models.
@@ -35,6 +38,9 @@ type account struct {
 	disputed bool    // there is an open dispute
 	probe    LeaseID // the lease that probes what is disputed, 0 if none is out
 	probedAt Time    // when it was granted
+
+	changed Mark // the last change of the account's own
+	keyed   bool // a key of the group has, or had, limits of its own
 }
 
 // ledger is the buckets that a lease is charged to. Leases share it, so it is replaced and
@@ -58,6 +64,7 @@ func (dom *Domain) newAccount(now Time, g *group, c *class) *account {
 	if dom.before != nil {
 		dom.before.created(a)
 	}
+	dom.touchGroup(g) // with one more class, its keys may be of use again
 	return a
 }
 

@@ -203,6 +203,7 @@ func (dom *Domain) grant(now Time, s *search, ask *Ask) *lease {
 		dom.requests[*l.request] = l
 	}
 	ch.pool.counters.Granted++
+	dom.touch(a, k)
 	return l
 }
 

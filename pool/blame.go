@@ -122,6 +122,7 @@ func (dom *Domain) cool(now Time, l *lease, s *provider.Signal, g guess) {
 // coolOne starts or extends one of an account's cooldowns.
 func (dom *Domain) coolOne(now Time, l *lease, s *provider.Signal, g guess, a *account, c *cooldown) {
 	known := c.active(now)
+	dom.touchCooldown(a, c)
 	if c.refuse(now, l, s, g) { // its time may end sooner than that of the probe would have
 		dom.reopened(now, a, c)
 	}
@@ -213,6 +214,7 @@ func (dom *Domain) praise(now Time, l *lease, final bool) {
 	for _, c := range a.cooldowns() {
 		if c.answered(now, l) {
 			dom.dirty = true
+			dom.touchCooldown(a, c)
 			dom.reopened(now, a, c)
 		}
 	}
@@ -235,6 +237,7 @@ func (dom *Domain) Renewed(now Time, id string) bool {
 			continue
 		}
 		k.renewedAt, dom.dirty = now, true
+		dom.touchKey(k)
 		if k.health != Healthy {
 			dom.revive(now, k)
 		}
@@ -263,12 +266,14 @@ func (dom *Domain) Restore(now Time, id string) (found bool) {
 		}
 		k.barred = nil
 		k.group.cooldown = cooldown{}
+		dom.touchGroup(k.group)
 		for _, a := range k.group.accounts {
 			a.cooldown, a.class.cooldown = cooldown{}, cooldown{}
 			for _, b := range k.charges(a).buckets {
 				b.Clear(now)
 			}
 			a.disputes(func(d *dispute) { *d = dispute{} })
+			dom.touchCooldown(a, &a.class.cooldown)
 			dom.reopened(now, a, &a.class.cooldown)
 		}
 	}

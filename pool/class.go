@@ -13,6 +13,7 @@ type class struct {
 	limits []Limit
 	models []string // with which it was declared
 
+	changed  Mark     // the last change of its cooldown
 	index    int      // in the pool's order, and in each group's accounts
 	cooldown cooldown // of the provider's model, whoever calls it
 	strain   float64  // the part of late answers that were overloads

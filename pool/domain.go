@@ -62,6 +62,8 @@ type Domain struct {
 	known      []stated  // scratch of learn
 
 	predecessors predecessors
+	changes      changes
+	named        map[string]*group // also those that are retired
 }
 
 // New makes a domain of which nothing is used. It is an error if there is no dialect or no

@@ -42,6 +42,10 @@ var (
 
 	// ErrQueueFull is returned when a queue takes no more waiters.
 	ErrQueueFull = errors.New("queue is full")
+
+	// ErrCursor is returned for a cursor whose key, group or class the pool does
+	// not have any more, or not near where it was.
+	ErrCursor = errors.New("it names what the pool does not have, or not any more")
 )
 
 // ExhaustedError says when it is worth asking again.

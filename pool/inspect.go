@@ -1,17 +1,12 @@
 package pool
 
-import (
-	"slices"
-
-	"github.com/keybroker/keybroker/internal/provider"
-)
+import "github.com/keybroker/keybroker/internal/provider"
 
 // Snapshot is the state of a pool at one moment, for people to look at. It
 // holds copies only.
 type Snapshot struct {
 	Summary
-	Keys   []KeyMetadata // in the order of the configuration
-	Quotas []QuotaState
+	Page
 	Queues []QueueState // those with somebody in them
 	// Warnings are what somebody should look at, the latest first.
 	Warnings []Warning
@@ -40,7 +35,8 @@ type KeyMetadata struct {
 	Organization  string   // as answers name it
 	Forbidden     []string // classes of models that it may not use, for now
 	// Limits are those that apply in the class of models that has least room.
-	Limits []LimitState
+	Limits  []LimitState
+	Changed Mark // the last change, but for what is used of the limits
 
 	at    Time
 	probe bool // the one lease that finds out whether it works is out
@@ -49,6 +45,10 @@ type KeyMetadata struct {
 // IsAvailable reports whether the key could be leased, were there capacity: it works, as
 // far as is known, and is not out of use.
 func (k *KeyMetadata) IsAvailable() bool { return !k.probe && k.CooldownUntil <= k.at }
+
+// IsLimited reports whether nothing can be had with the key right now: it is not available,
+// or nothing is left of its tightest limit.
+func (k *KeyMetadata) IsLimited() bool { return k.GetCapacityScore() == 0 }
 
 // GetCapacityScore returns what is left of the key's tightest limit, 0 to 1. A key without
 // limits scores 1, one that is not available 0.
@@ -59,6 +59,7 @@ func (k *KeyMetadata) GetCapacityScore() float64 {
 	return left(k.Limits)
 }
 
+// left returns what is left of the tightest of some limits, 0 to 1.
 func left(limits []LimitState) float64 {
 	part := 1.0
 	for _, l := range limits {
@@ -76,7 +77,11 @@ type QuotaState struct {
 	Reason        string // why, if it is cooling down
 	Open          int
 	Window        int // leases that may be open at once in slow start; 0 when all limits are known
+	Changed       Mark
 }
+
+// maxHolders bounds how many holders are looked at to find who has waited longest.
+const maxHolders = 4096
 
 // QueueState is one line of waiters.
 type QueueState struct {
@@ -95,115 +100,79 @@ type LeaseState struct {
 	Reserved, Used   provider.Amounts
 }
 
-// Summary gives a pool at a glance; the empty name is the first.
-func (dom *Domain) Summary(now Time, name string) Summary {
+// Count is a count of the keys that could be leased. In a large pool it takes several calls
+// of Glance. Its zero value begins.
+type Count struct {
+	next      int // group
+	available int
+	since     Mark // configuration
+}
+
+// Glance gives a pool's summary; the empty name is the first pool. It goes on with a count of
+// the available keys, and returns whether that has ended: only then Available is right, and
+// the count begins anew.
+func (dom *Domain) Glance(now Time, name string, c *Count) (s Summary, done bool) {
 	dom.tick(now)
 	p := dom.pool(name)
-	s := Summary{KeyCount: len(p.keys), Open: p.open, Waiters: p.waiting, Counters: p.counters}
-	for _, k := range p.keys {
-		if k.usable() && k.coolUntil() <= dom.now {
-			s.Available++
-		}
+	s = Summary{KeyCount: len(p.keys), Open: p.open, Waiters: p.waiting, Counters: p.counters}
+	if c.since != dom.changes.configured {
+		*c = Count{since: dom.changes.configured}
 	}
-	return s
+	for visits := 0; c.next < len(p.groups); c.next++ {
+		if visits >= pageVisits/2 {
+			return s, false
+		}
+		n, visited := p.groups[c.next].available(dom.now)
+		c.available += n
+		visits += visited
+	}
+	s.Available = c.available
+	*c = Count{}
+	return s, true
 }
 
-// Inspect gives the whole state of a pool; the empty name is the first.
-func (dom *Domain) Inspect(now Time, name string) Snapshot {
-	s := Snapshot{Summary: dom.Summary(now, name), Warnings: dom.warned()}
-	now = dom.now
+// available counts the group's keys that could be leased for some class of models. It also
+// returns how much it has looked at.
+func (g *group) available(now Time) (n, visited int) {
+	for _, s := range g.seats {
+		n += len(s.keys)
+	}
+	visited = 1 + len(g.seats)
+	for _, a := range g.accounts {
+		visited++
+		if a.coolUntil() <= now {
+			return n, visited
+		}
+	}
+	if len(g.accounts) > 0 {
+		n = 0
+	}
+	return n, visited
+}
+
+// Warnings lists what somebody should look at, the latest first.
+func (dom *Domain) Warnings() []Warning { return dom.warned() }
+
+// Queues lists a pool's queues that have somebody in them; the empty name is the first pool.
+// With very many holders, OldestSince is that of those who were looked at.
+func (dom *Domain) Queues(now Time, name string) (all []QueueState) {
+	now = dom.tick(now)
 	p := dom.pool(name)
-	for _, k := range p.keys {
-		s.Keys = append(s.Keys, k.inspect(now))
-	}
-	for _, g := range p.groups {
-		for _, a := range g.accounts {
-			s.Quotas = append(s.Quotas, a.inspect(now)...)
-		}
-	}
+	holders := maxHolders
 	for _, c := range dom.inOrder {
-		if ch := p.choices[c]; ch.queue.len > 0 {
-			s.Queues = append(s.Queues, ch.queue.inspect(c.name, now))
+		q := &p.choices[c].queue
+		if q.len == 0 {
+			continue
 		}
-	}
-	return s
-}
-
-func (k *key) inspect(now Time) KeyMetadata {
-	m := KeyMetadata{
-		ID: k.id, Group: k.group.name, Priority: k.seat.priority, Weight: int(k.weight),
-		Health: k.health, LastError: k.lastErr, LastErrorAt: k.errAt, Open: k.open,
-		at: now, probe: k.probe != nil, Organization: k.organization,
-	}
-	for class, c := range k.barred {
-		if c.active(now) {
-			m.Forbidden = append(m.Forbidden, class.name)
+		s := QueueState{Class: c.name, Waiters: q.len, Holders: q.turns.waiting, OldestSince: now}
+		look := q.turns.heap.items[:min(len(q.turns.heap.items), max(holders, 1))]
+		holders -= len(look)
+		for _, e := range look {
+			s.OldestSince = min(s.OldestSince, e.v.oldestSince())
 		}
-	}
-	slices.Sort(m.Forbidden)
-	m.CooldownUntil = k.coolUntil()
-	for _, a := range k.group.accounts {
-		all := limits(now, k.charges(a).buckets)
-		if m.Limits == nil || left(all) < left(m.Limits) {
-			m.Limits = all
-		}
-	}
-	return m
-}
-
-// coolUntil is when the key may be leased again for some class of models.
-func (k *key) coolUntil() Time {
-	until := Never
-	for _, a := range k.group.accounts {
-		until = min(until, a.coolUntil())
-	}
-	if len(k.group.accounts) == 0 {
-		until = 0
-	}
-	if k.index >= 0 {
-		until = max(until, k.restsUntil)
-	}
-	return until
-}
-
-func (a *account) inspect(now Time) []QuotaState {
-	q := QuotaState{
-		Group: a.group.name, Class: a.class.name, Limits: limits(now, a.buckets),
-		CooldownUntil: a.coolUntil(), Open: a.open,
-	}
-	for _, c := range a.cooldowns() {
-		if c.active(now) && c.until == q.CooldownUntil {
-			q.Reason = c.class.String()
-		}
-	}
-	if a.slowStart.active() {
-		q.Window = a.slowStart.window
-	}
-	all := []QuotaState{q}
-	for _, k := range a.group.keys {
-		if own := k.own(a.class); len(own) > 0 {
-			all = append(all, QuotaState{
-				Group: q.Group, Class: q.Class, Key: k.id, Limits: limits(now, own), Open: k.open,
-			})
-		}
+		all = append(all, s)
 	}
 	return all
-}
-
-func limits(now Time, buckets []*bucket) []LimitState {
-	var out []LimitState
-	for _, b := range buckets {
-		out = append(out, b.Status(now))
-	}
-	return out
-}
-
-func (q *queue) inspect(class string, now Time) QueueState {
-	s := QueueState{Class: class, Waiters: q.len, Holders: q.turns.waiting, OldestSince: now}
-	for _, t := range q.turns.byName {
-		s.OldestSince = min(s.OldestSince, t.oldestSince())
-	}
-	return s
 }
 
 // Leases lists the open leases of a pool in the order of their grants, up to limit of those

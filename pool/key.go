@@ -43,6 +43,7 @@ type key struct {
 	open         int
 	index        int32 // in the pool's heap of keys that are out of use
 	turn         int32 // in the seat; -1 while it is out of use
+	changed      Mark  // the last change of its own
 }
 
 func (k *key) place() *int32 { return &k.index }
@@ -59,7 +60,7 @@ func newKeyLimits(each, shared []*bucket) *keyLimits {
 }
 
 // join takes in the buckets of the account.
-func (l *keyLimits) join(a *account) { l.charges = &ledger{concat(a.buckets, l.own)} }
+func (l *keyLimits) join(a *account) { l.charges, a.keyed = &ledger{concat(a.buckets, l.own)}, true }
 
 // own returns the key's own buckets for a class, without those of its group.
 func (k *key) own(c *class) []*bucket {
@@ -172,6 +173,7 @@ func (dom *Domain) revive(now Time, k *key) {
 // rest takes a key out of use until a moment.
 func (dom *Domain) rest(k *key, until Time) {
 	k.restsUntil, k.probe = until, nil
+	dom.touchKey(k)
 	if k.usable() {
 		k.seat.remove(k)
 	}
@@ -207,6 +209,7 @@ func (dom *Domain) wakeKeys(now Time) {
 		dom.resting.remove(k)
 		k.probe = nil
 		k.seat.add(k)
+		dom.touchKey(k)
 		dom.usableChanged(k.group)
 	}
 }

@@ -31,6 +31,7 @@ func (dom *Domain) settleOrphans(now Time) {
 		}
 		dom.orphans.remove(o)
 		o.group.drop(o)
+		dom.touchGroup(o.group)
 		o.bucket.SettleOrphaned(Time(until), o.n) // however late it is now
 		for _, a := range o.group.accounts {
 			dom.freed(now, a)

@@ -72,6 +72,7 @@ func (dom *Domain) ReportPredecessor(now Time, o *PredecessorLease, s provider.S
 	l.until = max(l.until, now.Add(o.TTL))
 	dom.predecessors.end = max(dom.predecessors.end, l.until)
 	l.ended = final
+	dom.touch(l.account, l.key)
 	if l.chargeOveruse(now, used) {
 		dom.dirty = true
 	}

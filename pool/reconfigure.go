@@ -44,7 +44,7 @@ func (dom *Domain) configure(now Time, cfg Config) {
 		dom: dom, now: now, was: dom.cfg, cfg: cfg, fresh: map[*group]bool{}, freshKey: map[*key]bool{},
 		moved: map[*group]bool{}, mixed: map[*class]bool{},
 	}
-	dom.cfg, dom.dirty = cfg, true
+	dom.cfg, dom.dirty, dom.changes.configured = cfg, true, dom.mark()
 	dom.delta, dom.single = 0, false
 	for _, r := range cfg.Pools {
 		dom.delta = max(dom.delta, r.StartWithin)
@@ -71,6 +71,7 @@ func (c *change) groups() {
 	dom := c.dom
 	had := slices.Concat(dom.groups, dom.retired)
 	groups := map[string]*group{}
+	dom.named = groups
 	for _, g := range had {
 		groups[g.name] = g
 		g.keys, g.seats = nil, nil

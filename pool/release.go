@@ -34,6 +34,7 @@ func (dom *Domain) tick(now Time) Time {
 			dom.due.update(l, int64(l.expires.Add(l.ttl)))
 		default:
 			charged := l.chargeHeld(dom.now, false)
+			dom.touch(l.account, l.key)
 			dom.due.update(l, int64(l.nextEvent()))
 			if charged {
 				dom.freed(dom.now, l.account)
@@ -110,6 +111,7 @@ func (dom *Domain) MarkDurable(id LeaseID) bool {
 func (dom *Domain) end(now Time, l *lease, freed bool) {
 	freed = l.end(now) || freed
 	a, k := l.account, l.key
+	dom.touch(a, k)
 	dom.endProbes(now, l)
 	l.choice.pool.open--
 	a.open--

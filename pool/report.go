@@ -50,6 +50,7 @@ func (dom *Domain) report(now Time, id LeaseID, holder string, r report) (expire
 		return 0, err
 	}
 	l, s := r.lease, &r.signal
+	dom.touch(l.account, l.key)
 	freed := dom.settle(now, &r)
 	known, loosened := dom.learn(now, l, s)
 	freed = loosened || freed

@@ -6,7 +6,6 @@ import (
 	"strconv"
 	"time"
 
-	"google.golang.org/grpc"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -19,10 +18,8 @@ import (
 )
 
 const (
-	defaultPage   = 100
-	maxPage       = 1000
-	watchInterval = time.Second
-	minInterval   = 100 * time.Millisecond
+	defaultPage = 100
+	maxPage     = 1000
 )
 
 // adminService answers operators.
@@ -51,17 +48,6 @@ func (s *adminService) may(ctx context.Context, v access.Verb, pool string) erro
 		s.note(ctx, audit.Denied, methodOf(ctx), err, pool)
 	}
 	return err
-}
-
-func (s *adminService) GetPool(ctx context.Context, req *keybrokerv1.GetPoolRequest) (*keybrokerv1.GetPoolResponse, error) {
-	if err := s.may(ctx, access.Inspect, req.GetPool()); err != nil {
-		return nil, err
-	}
-	v, err := s.Broker.Inspect(req.GetPool())
-	if err != nil {
-		return nil, poolStatus(ctx, req.GetPool(), err)
-	}
-	return &keybrokerv1.GetPoolResponse{Pool: visible(callerOf(ctx), poolToProto(&v))}, nil
 }
 
 func (s *adminService) ListLeases(ctx context.Context, req *keybrokerv1.ListLeasesRequest) (*keybrokerv1.ListLeasesResponse, error) {
@@ -97,36 +83,6 @@ func (s *adminService) ListLeases(ctx context.Context, req *keybrokerv1.ListLeas
 	return resp, nil
 }
 
-func (s *adminService) WatchPool(req *keybrokerv1.WatchPoolRequest, stream grpc.ServerStreamingServer[keybrokerv1.WatchPoolResponse]) error {
-	ctx := stream.Context()
-	if err := s.may(ctx, access.Inspect, req.GetPool()); err != nil {
-		return err
-	}
-	interval, err := validDuration("min_interval", req.GetMinInterval())
-	if err != nil {
-		return toStatus(ctx, err)
-	}
-	if req.GetMinInterval() == nil {
-		interval = watchInterval
-	}
-	var denied error // it may be taken off the list while it watches
-	err = s.Broker.Watch(ctx, req.GetPool(), max(interval, minInterval), func(v broker.View) error {
-		if denied = s.caller(ctx).may(access.Inspect, v.Pool.Name); denied != nil {
-			return denied
-		}
-		if stream.Send(&keybrokerv1.WatchPoolResponse{Pool: visible(callerOf(ctx), poolToProto(&v))}) != nil {
-			return context.Canceled // the watcher has gone, which is no fault of ours
-		}
-		return nil
-	})
-	if denied != nil {
-		err = toStatus(ctx, denied)
-		s.note(ctx, audit.Denied, methodOf(ctx), err, req.GetPool())
-		return err
-	}
-	return poolStatus(ctx, req.GetPool(), err)
-}
-
 func (s *adminService) RestoreKey(ctx context.Context, req *keybrokerv1.RestoreKeyRequest) (*keybrokerv1.RestoreKeyResponse, error) {
 	if err := s.may(ctx, access.Admin, req.GetPool()); err != nil {
 		return nil, err
@@ -146,12 +102,6 @@ func (s *adminService) RestoreKey(ctx context.Context, req *keybrokerv1.RestoreK
 	return &keybrokerv1.RestoreKeyResponse{}, nil
 }
 
-// visible leaves out the names of pools that the caller may not inspect.
-func visible(c *caller, p *keybrokerv1.Pool) *keybrokerv1.Pool {
-	p.Fallback = slices.DeleteFunc(slices.Clone(p.Fallback), func(name string) bool { return c.may(access.Inspect, name) != nil })
-	return p
-}
-
 func summaryToProto(v *broker.View) *keybrokerv1.PoolSummary {
 	s := &v.Snapshot.Summary
 	return &keybrokerv1.PoolSummary{
@@ -165,11 +115,18 @@ func summaryToProto(v *broker.View) *keybrokerv1.PoolSummary {
 	}
 }
 
-func poolToProto(v *broker.View) *keybrokerv1.Pool {
-	p := &keybrokerv1.Pool{
-		Summary: summaryToProto(v), BaseUrl: v.Pool.BaseURL, Strategy: v.Pool.Strategy,
-		Models: v.Pool.Models, Fallback: v.Pool.Fallback, StartWithin: durationpb.New(v.Pool.StartWithin),
-	}
+// poolToProto leaves out the names of pools that the caller may not inspect.
+func poolToProto(c *caller, v *broker.View) *keybrokerv1.Pool {
+	p := stateToProto(v)
+	p.BaseUrl, p.Strategy = v.Pool.BaseURL, v.Pool.Strategy
+	p.Models, p.StartWithin = v.Pool.Models, durationpb.New(v.Pool.StartWithin)
+	p.Fallback = slices.DeleteFunc(slices.Clone(v.Pool.Fallback), func(name string) bool { return c.may(access.Inspect, name) != nil })
+	return p
+}
+
+// stateToProto is the part of poolToProto that changes.
+func stateToProto(v *broker.View) *keybrokerv1.Pool {
+	p := &keybrokerv1.Pool{Summary: summaryToProto(v)}
 	for _, k := range v.Snapshot.Keys {
 		p.Keys = append(p.Keys, keyToProto(v, &k))
 	}

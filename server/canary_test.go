@@ -176,7 +176,7 @@ func TestKeysLeaveOnlyInAcquireKey(t *testing.T) {
 		assert.Equal(t, codes.Unavailable, status.Code(err), "nothing is given that cannot be written down")
 		dumpChannelz(t)
 
-		view, err := w.broker.Inspect("a")
+		view, err := w.broker.Inspect("a", pool.Query{})
 		require.NoError(t, err)
 		waiting := make(chan error, 1)
 		go func() {

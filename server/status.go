@@ -90,6 +90,8 @@ func toStatus(ctx context.Context, err error) error {
 		return failure(codes.PermissionDenied, err.Error(), reasonForbidden, nil)
 	case errors.Is(err, pool.ErrModelRequired), errors.Is(err, pool.ErrModelNotServed):
 		return invalidStatus(&invalid{"model", err.Error()})
+	case errors.Is(err, pool.ErrCursor):
+		return invalidStatus(&invalid{"page_token", err.Error() + "; begin again"})
 	case errors.Is(err, broker.ErrTTL):
 		return invalidStatus(&invalid{"ttl", err.Error()})
 	}

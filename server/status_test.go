@@ -57,6 +57,7 @@ var statusTests = []struct {
 	{err: invalidf("field.name", "is wrong"), code: codes.InvalidArgument, reason: "INVALID_REQUEST", field: "field.name"},
 	{covers: "ErrModelRequired", err: pool.ErrModelRequired, code: codes.InvalidArgument, reason: "INVALID_REQUEST", field: "model"},
 	{covers: "ErrModelNotServed", err: pool.ErrModelNotServed, code: codes.InvalidArgument, reason: "INVALID_REQUEST", field: "model"},
+	{covers: "ErrCursor", err: pool.ErrCursor, code: codes.InvalidArgument, reason: "INVALID_REQUEST", field: "page_token"},
 	{covers: "ErrTTL", err: broker.ErrTTL, code: codes.InvalidArgument, reason: "INVALID_REQUEST", field: "ttl"},
 	{covers: "ErrUnknownPool", err: broker.ErrUnknownPool, code: codes.PermissionDenied, reason: "POOL_UNKNOWN_OR_FORBIDDEN"},
 	{covers: "ErrNoPool", err: pool.ErrNoPool, code: codes.PermissionDenied, reason: "POOL_UNKNOWN_OR_FORBIDDEN"},

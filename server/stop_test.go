@@ -101,9 +101,9 @@ func stuck(t *testing.T, alice *caller, name string) keybrokerv1.AdminService_Wa
 	return stream
 }
 
-// bigPool is one whose state fills a connection's window.
+// bigPool is one whose state, a page with each message, fills a connection's window.
 func bigPool(name string) (keys []pool.Key) {
-	for i := range 500 {
+	for i := range 2000 {
 		keys = append(keys, key(fmt.Sprintf("%s-key-%d", name, i), slots(5)))
 	}
 	return keys

@@ -108,7 +108,7 @@ func beginWith(t *testing.T, o server.Options, pools ...broker.DomainConfig) *wo
 	b, err := broker.New(t.Context(), &broker.Memory{}, pools)
 	require.NoError(t, err)
 	w := &world{T: t, broker: b, logs: &record{}, calls: &callLog{}, main: bufconn.Listen(1 << 16)}
-	counts := metrics.New(metrics.Sources{Pools: b.List, Pool: b.Inspect})
+	counts := metrics.New(metrics.Sources{Pools: b.List, Quotas: b.Page})
 	o.Broker, o.Observe = b, func(method string, code codes.Code, took time.Duration) {
 		w.calls.note(method, code, took)
 		counts.Observe(method, code, took)
@@ -225,7 +225,7 @@ func (c *caller) idle(name string) {
 // state is what a pool is like, seen by those whom no rule binds.
 func (w *world) state(name string) pool.Snapshot {
 	w.Helper()
-	v, err := w.broker.Inspect(name)
+	v, err := w.broker.Inspect(name, pool.Query{})
 	require.NoError(w, err)
 	return v.Snapshot
 }

@@ -12,7 +12,7 @@ import (
 // sources are who knows what metrics tell. They are asked when the server runs.
 func (a *App) sources() metrics.Sources {
 	s := metrics.Sources{
-		Pools: a.broker.List, Pool: a.broker.Inspect,
+		Pools: a.broker.List, Quotas: a.broker.Page,
 		Connections: func() (open, unproven int, refused int64) {
 			n := a.server.Stats()
 			return n.Connections, n.Unproven, n.Refused

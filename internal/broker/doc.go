@@ -69,6 +69,7 @@
 //	signer.go       how lease ids are signed and checked
 //	signingkeys.go  the signing keys: rotation, record, secrecy
 //	store.go        Store, and Memory
-//	inspect.go      views for operators and metrics
+//	inspect.go      views for operators and metrics, by pages
+//	watch.go        what has changed since a watcher was last told
 //	errors.go       every error, and when it is returned
 package broker

@@ -1,7 +1,6 @@
 package broker
 
 import (
-	"context"
 	"time"
 
 	"github.com/keybroker/keybroker/pool"
@@ -32,12 +31,23 @@ func (v *View) Future(t pool.Time) time.Time {
 	return v.Wall(t)
 }
 
-func (p *ownedPool) view(f func(now pool.Time, e *pool.Domain) pool.Snapshot) View {
-	v := View{Domain: &p.owner.cfg, Pool: p.cfg}
-	p.look(func(l *locked, now pool.Time) {
-		v.now, v.wall = now, time.Now()
-		v.Snapshot, v.Refused = f(now, l.engine), l.refused[p.cfg.Name]
-	})
+// at makes a view of the moment at which the lock was taken.
+func (p *ownedPool) at(l *locked, now pool.Time) View {
+	return View{Domain: &p.owner.cfg, Pool: p.cfg, Refused: l.refused[p.cfg.Name], now: now, wall: time.Now()}
+}
+
+// glance returns a view with the summary, and with what more adds. In a large pool the available
+// keys are counted in several steps, between which others get the lock.
+func (p *ownedPool) glance(more func(l *locked, now pool.Time, s *pool.Snapshot)) (v View) {
+	var count pool.Count
+	for done := false; !done; {
+		p.look(func(l *locked, now pool.Time) {
+			v = p.at(l, now)
+			if v.Snapshot.Summary, done = l.engine.Glance(now, p.cfg.Name, &count); done {
+				more(l, now, &v.Snapshot)
+			}
+		})
+	}
 	return v
 }
 
@@ -45,20 +55,34 @@ func (p *ownedPool) view(f func(now pool.Time, e *pool.Domain) pool.Snapshot) Vi
 func (b *Broker) List() []View {
 	var all []View
 	for _, p := range b.pools {
-		all = append(all, p.view(func(now pool.Time, e *pool.Domain) pool.Snapshot {
-			return pool.Snapshot{Summary: e.Summary(now, p.cfg.Name)}
-		}))
+		all = append(all, p.glance(func(*locked, pool.Time, *pool.Snapshot) {}))
 	}
 	return all
 }
 
-// Inspect returns the whole state of a pool. The only error is ErrUnknownPool.
-func (b *Broker) Inspect(name string) (View, error) {
+// Inspect returns the state of a pool, with a page of its keys and quotas. The errors are
+// ErrUnknownPool and pool.ErrCursor.
+func (b *Broker) Inspect(name string, q pool.Query) (View, error) {
 	p := b.byName[name]
 	if p == nil {
 		return View{}, ErrUnknownPool
 	}
-	return p.view(func(now pool.Time, e *pool.Domain) pool.Snapshot { return e.Inspect(now, name) }), nil
+	var err error
+	v := p.glance(func(l *locked, now pool.Time, s *pool.Snapshot) {
+		s.Queues, s.Warnings = l.engine.Queues(now, name), l.engine.Warnings()
+		s.Page, err = l.engine.Page(now, name, q)
+	})
+	return v, err
+}
+
+// Page returns a page of a pool's keys and quotas alone. The errors are those of Inspect.
+func (b *Broker) Page(name string, q pool.Query) (page pool.Page, err error) {
+	p := b.byName[name]
+	if p == nil {
+		return page, ErrUnknownPool
+	}
+	p.look(func(l *locked, now pool.Time) { page, err = l.engine.Page(now, name, q) })
+	return page, err
 }
 
 // Leases lists up to limit open leases of a pool in the order of their grants, after the
@@ -68,10 +92,10 @@ func (b *Broker) Leases(name string, after pool.LeaseID, limit int) (View, []poo
 	if p == nil {
 		return View{}, nil, ErrUnknownPool
 	}
+	var v View
 	var leases []pool.LeaseState
-	v := p.view(func(now pool.Time, e *pool.Domain) pool.Snapshot {
-		leases = e.Leases(now, name, after, limit)
-		return pool.Snapshot{}
+	p.look(func(l *locked, now pool.Time) {
+		v, leases = p.at(l, now), l.engine.Leases(now, name, after, limit)
 	})
 	return v, leases, nil
 }
@@ -96,53 +120,5 @@ func (b *Broker) Restore(name, keyID string) (err error) {
 func (b *Broker) Renewed(name, keyID string) {
 	if p := b.byName[name]; p != nil {
 		p.do(func(l *locked, now pool.Time) { l.engine.Renewed(now, keyID) })
-	}
-}
-
-// Watch calls f with the pool's state now, and again after changes, at most once in the
-// interval. It ends with the context's error, the first error of f, ErrUnknownPool, or
-// ErrDraining when the broker closes.
-func (b *Broker) Watch(ctx context.Context, name string, interval time.Duration, f func(View) error) error {
-	p := b.byName[name]
-	if p == nil {
-		return ErrUnknownPool
-	}
-	changed := make(chan struct{}, 1)
-	p.look(func(l *locked, _ pool.Time) { l.watchers[changed] = struct{}{} })
-	defer p.look(func(l *locked, _ pool.Time) { delete(l.watchers, changed) })
-	pause := time.NewTimer(interval)
-	defer pause.Stop()
-	for {
-		v, err := b.Inspect(name)
-		if err != nil {
-			return err
-		}
-		if err := f(v); err != nil {
-			return err
-		}
-		pause.Reset(interval)
-		if err := until(ctx, p.owner, pause.C); err != nil {
-			return err
-		}
-		if err := until(ctx, p.owner, changed); err != nil {
-			return err
-		}
-	}
-}
-
-// until waits for c, unless the owner closes or the context ends.
-func until[T any](ctx context.Context, o *owner, c <-chan T) error {
-	select {
-	case <-c:
-		return nil
-	case <-o.closing:
-		return ErrDraining
-	case <-ctx.Done():
-	}
-	select {
-	case <-o.closing: // this may be why the context ended
-		return ErrDraining
-	default:
-		return ctx.Err()
 	}
 }

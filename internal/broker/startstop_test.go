@@ -13,6 +13,7 @@ import (
 	"github.com/keybroker/keybroker/internal/broker"
 	"github.com/keybroker/keybroker/internal/provider"
 	"github.com/keybroker/keybroker/internal/testing/storetest"
+	"github.com/keybroker/keybroker/pool"
 )
 
 var errStore = errors.New("store stalled")
@@ -87,7 +88,7 @@ func TestCloseTurnsAwayAndStillTakesReports(t *testing.T) {
 		s := p.state()
 		assert.Zero(t, s.Open)
 		assert.EqualValues(t, 1, p.used())
-		assert.ErrorIs(t, p.Watch(t.Context(), "a", time.Second, func(broker.View) error { return nil }), broker.ErrDraining)
+		assert.ErrorIs(t, p.Watch(t.Context(), "a", pool.Query{}, time.Second, func(broker.Changes) error { return nil }), broker.ErrDraining)
 	})
 }
 

@@ -92,7 +92,7 @@ func (p *process) take(most int) (n int) {
 // state is the state of pool "a".
 func (p *process) state() pool.Snapshot {
 	p.Helper()
-	v, err := p.Inspect("a")
+	v, err := p.Inspect("a", pool.Query{})
 	require.NoError(p, err)
 	return v.Snapshot
 }

@@ -1,11 +1,11 @@
 package metrics
 
 import (
+	"errors"
 	"strings"
 	"sync"
 	"time"
 
-	"github.com/keybroker/keybroker/internal/broker"
 	"github.com/keybroker/keybroker/pool"
 )
 
@@ -15,11 +15,11 @@ const (
 	// maxLimits bounds those of a pool that have series; each has three. It is so many
 	// that a pool has 2000 at most.
 	maxLimits = 2000 / 3
-	// maxShare is the part of the time, a hundredth, that looking at a pool may take,
-	// since nobody gets a key of it meanwhile: what was seen is good for so many times
-	// as long as it took. That is some 40 ms for a hundred keys and half a second for
-	// thousands. With as many accounts as a pool can have, a look takes a fifth of a
-	// second and is good for twenty.
+	// maxShare is the part of the time, a hundredth, that looking at a pool may take:
+	// what was seen is good for so many times as long as it took. That is some 40 ms
+	// for a hundred keys and half a second for thousands. The pool is looked at page by
+	// page, and gives keys in between. With as many accounts as a pool can have, a look
+	// takes a fifth of a second and is good for twenty.
 	maxShare = 100
 	// maxAge bounds that, for a look that took long because there was much to do.
 	maxAge = time.Minute
@@ -28,6 +28,7 @@ const (
 // poolLimits are what of a pool's limits has series.
 type poolLimits struct {
 	limits  []limit
+	places  map[limitName]int // in limits
 	leftOut int
 }
 
@@ -42,7 +43,7 @@ type limitName struct{ group, class, dimension, window string }
 
 // limitCache looks at pools no more often than is good for them.
 type limitCache struct {
-	look func(name string) (broker.View, error) // nil: there is nothing to see
+	look look // nil: there is nothing to see
 	mu   sync.Mutex
 	seen map[string]*seen // by pool
 }
@@ -55,7 +56,10 @@ type seen struct {
 	until  time.Time // good
 }
 
-func newLimitCache(look func(name string) (broker.View, error)) *limitCache {
+// look gives a page of a pool's quotas.
+type look func(name string, q pool.Query) (pool.Page, error)
+
+func newLimitCache(look look) *limitCache {
 	return &limitCache{look: look, seen: map[string]*seen{}}
 }
 
@@ -79,22 +83,38 @@ func (c *limitCache) of(name string) *poolLimits {
 	if began.Before(s.until) {
 		return s.limits
 	}
-	v, err := c.look(name)
+	limits, err := c.read(name)
+	if errors.Is(err, pool.ErrCursor) { // another configuration came between two pages
+		limits, err = c.read(name)
+	}
 	took := time.Since(began)
-	s.limits, s.until = nil, began.Add(took+min(maxShare*took, maxAge))
-	if err == nil {
-		s.limits = limitsOf(&v.Snapshot)
+	s.limits, s.until = limits, began.Add(took+min(maxShare*took, maxAge))
+	if err != nil {
+		s.limits = nil
 	}
 	return s.limits
 }
 
-// limitsOf takes limits in the order of the configuration, in which classes come in
-// the order in which they were first asked for, so that the same ones are left out
-// each time. Of limits that only their names tell apart, it takes the tightest.
-func limitsOf(s *pool.Snapshot) *poolLimits {
-	p := &poolLimits{}
-	places := map[limitName]int{}
-	for _, q := range s.Quotas {
+// read reads the limits of a pool page by page.
+func (c *limitCache) read(name string) (*poolLimits, error) {
+	p := &poolLimits{places: map[limitName]int{}}
+	for q := (pool.Query{From: pool.Cursor{Quotas: true}}); ; {
+		page, err := c.look(name, q)
+		if err != nil {
+			return nil, err
+		}
+		p.add(page.Quotas)
+		if q.From = page.Next; q.From == (pool.Cursor{}) {
+			return p, nil
+		}
+	}
+}
+
+// add takes limits in the order of the configuration, in which classes come in the
+// order in which they were first asked for, so that the same ones are left out each
+// time. Of limits that only their names tell apart, it takes the tightest.
+func (p *poolLimits) add(quotas []pool.QuotaState) {
+	for _, q := range quotas {
 		if q.Key != "" {
 			continue
 		}
@@ -104,7 +124,7 @@ func limitsOf(s *pool.Snapshot) *poolLimits {
 				limitName{group, class, strings.ReplaceAll(l.Dimension.String(), " ", "_"), window(l.Window)},
 				l.Limit, l.Used, l.Remaining,
 			}
-			i, ok := places[next.limitName]
+			i, ok := p.places[next.limitName]
 			switch {
 			case ok && next.remaining < p.limits[i].remaining:
 				p.limits[i] = next
@@ -112,12 +132,11 @@ func limitsOf(s *pool.Snapshot) *poolLimits {
 			case len(p.limits) == maxLimits:
 				p.leftOut++
 			default:
-				places[next.limitName] = len(p.limits)
+				p.places[next.limitName] = len(p.limits)
 				p.limits = append(p.limits, next)
 			}
 		}
 	}
-	return p
 }
 
 // window gives "1m" for a minute, "24h" for a day, and nothing for what is limited

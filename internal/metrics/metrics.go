@@ -14,6 +14,7 @@ import (
 
 	"github.com/keybroker/keybroker/internal/broker"
 	"github.com/keybroker/keybroker/internal/certs"
+	"github.com/keybroker/keybroker/pool"
 )
 
 // Sources are who is asked at each scrape, from several goroutines at once. What is
@@ -21,9 +22,8 @@ import (
 type Sources struct {
 	// Pools gives all pools at a glance: broker.List.
 	Pools func() []broker.View
-	// Pool gives one pool whole, for its limits: broker.Inspect. It may be slow; see
-	// maxShare.
-	Pool func(name string) (broker.View, error)
+	// Quotas gives a page of a pool's quotas, for its limits: broker.Page.
+	Quotas func(name string, q pool.Query) (pool.Page, error)
 	// Connections gives those that are open, those of them that have not proved who
 	// they are, and how many were refused so far.
 	Connections func() (open, unproven int, refused int64)
@@ -50,7 +50,7 @@ type Metrics struct {
 func New(s Sources) *Metrics {
 	m := &Metrics{
 		sources: s, registry: prometheus.NewRegistry(),
-		calls: newCalls(), limits: newLimitCache(s.Pool),
+		calls: newCalls(), limits: newLimitCache(s.Quotas),
 	}
 	m.registry.MustRegister(
 		m.calls.total, m.calls.seconds, (*programCollector)(&m.sources),

@@ -60,7 +60,7 @@ func ask(t testing.TB, b *broker.Broker, pool, model string) (broker.Lease, erro
 	})
 }
 
-func of(b *broker.Broker) metrics.Sources { return metrics.Sources{Pools: b.List, Pool: b.Inspect} }
+func of(b *broker.Broker) metrics.Sources { return metrics.Sources{Pools: b.List, Quotas: b.Page} }
 
 func all(string) bool { return true }
 
@@ -131,7 +131,7 @@ func TestScrapeTellsThoseWhoMaySee(t *testing.T) {
 	b := start(t, onePool("mine", pool.Key{ID: "a", Limits: limits(1, 1, 1)}), onePool("theirs", pool.Key{ID: "b", Limits: limits(1, 1, 1)}))
 	s := of(b)
 	looked := map[string]int{}
-	s.Pool = func(name string) (broker.View, error) { looked[name]++; return b.Inspect(name) }
+	s.Quotas = func(name string, q pool.Query) (pool.Page, error) { looked[name]++; return b.Page(name, q) }
 	s.AuditFailures = func() uint64 { return 0 }
 	m := metrics.New(s)
 	got := scrape(t, m, func(name string) bool { return name == "mine" })
@@ -149,7 +149,7 @@ func TestSourcesThatAreNotThere(t *testing.T) {
 	assert.Empty(t, scrape(t, metrics.New(metrics.Sources{}), all))
 	b := start(t, onePool("p", pool.Key{ID: "a", Limits: limits(1, 1, 1)}))
 	s := of(b)
-	s.Pool = func(string) (broker.View, error) { return broker.View{}, errors.New("gone") }
+	s.Quotas = func(string, pool.Query) (pool.Page, error) { return pool.Page{}, errors.New("gone") }
 	got := scrape(t, metrics.New(s), all)
 	assert.Contains(t, got, `keybroker_pool_keys{pool="p"} 1`)
 	assert.NotContains(t, got, "keybroker_limit_")

@@ -38,8 +38,6 @@ const (
 	// The keys of a quota group belong to several organisations: it could use
 	// more than it does.
 	WarningKind_WARNING_KIND_SPLIT_ORGANIZATION WarningKind = 2
-	// What remains of two quota groups moves together: they seem to be one.
-	WarningKind_WARNING_KIND_MOVING_TOGETHER WarningKind = 3
 	// Every quota group was answered 429 at the same time.
 	WarningKind_WARNING_KIND_ALL_RATE_LIMITED WarningKind = 4
 )
@@ -50,14 +48,12 @@ var (
 		0: "WARNING_KIND_UNSPECIFIED",
 		1: "WARNING_KIND_SHARED_ORGANIZATION",
 		2: "WARNING_KIND_SPLIT_ORGANIZATION",
-		3: "WARNING_KIND_MOVING_TOGETHER",
 		4: "WARNING_KIND_ALL_RATE_LIMITED",
 	}
 	WarningKind_value = map[string]int32{
 		"WARNING_KIND_UNSPECIFIED":         0,
 		"WARNING_KIND_SHARED_ORGANIZATION": 1,
 		"WARNING_KIND_SPLIT_ORGANIZATION":  2,
-		"WARNING_KIND_MOVING_TOGETHER":     3,
 		"WARNING_KIND_ALL_RATE_LIMITED":    4,
 	}
 )
@@ -547,11 +543,33 @@ func (x *Counters) GetAuthFailed() int64 {
 	return 0
 }
 
-// GetPoolRequest names a pool.
+// GetPoolRequest names a pool, and selects keys and quotas of it. The summary, the
+// queues and the warnings are always those of the whole pool.
 type GetPoolRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Name of the pool.
-	Pool          string `protobuf:"bytes,1,opt,name=pool,proto3" json:"pool,omitempty"`
+	Pool string `protobuf:"bytes,1,opt,name=pool,proto3" json:"pool,omitempty"`
+	// At most so many keys and quotas together. 0, or more than 1000: 1000. A page
+	// may have fewer, or none, and still not be the last: it is at most 1 MiB, and
+	// the broker looks at some ten thousand limits for it, also at those that are
+	// not selected.
+	PageSize int32 `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// From the previous answer, with the other fields as they were. Empty: from the
+	// start. It names a place by what is there, so keys that come or go in between
+	// neither hide others nor show any twice. INVALID_ARGUMENT: it was not given by
+	// an answer, or what it names has gone since; then begin again.
+	PageToken string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	// Only keys and quotas of this quota group. Empty: of all. A group that the pool
+	// does not have has none.
+	Group string `protobuf:"bytes,4,opt,name=group,proto3" json:"group,omitempty"`
+	// Only quotas of this class of models, and no keys. Empty: of all.
+	ModelClass string `protobuf:"bytes,5,opt,name=model_class,json=modelClass,proto3" json:"model_class,omitempty"`
+	// Only what is limited right now. A quota is limited while it is cooling down, and
+	// while some limit of it has nothing remaining, such as one in debt. A key is
+	// limited while it is not available, and while some limit of it has nothing
+	// remaining in some class of models: its capacity_score is 0. Slow start
+	// (in_flight_window) and headroom do not count.
+	OnlyLimited   bool `protobuf:"varint,6,opt,name=only_limited,json=onlyLimited,proto3" json:"only_limited,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -593,11 +611,49 @@ func (x *GetPoolRequest) GetPool() string {
 	return ""
 }
 
+func (x *GetPoolRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *GetPoolRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+func (x *GetPoolRequest) GetGroup() string {
+	if x != nil {
+		return x.Group
+	}
+	return ""
+}
+
+func (x *GetPoolRequest) GetModelClass() string {
+	if x != nil {
+		return x.ModelClass
+	}
+	return ""
+}
+
+func (x *GetPoolRequest) GetOnlyLimited() bool {
+	if x != nil {
+		return x.OnlyLimited
+	}
+	return false
+}
+
 // GetPoolResponse carries the pool.
 type GetPoolResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The pool.
-	Pool          *Pool `protobuf:"bytes,1,opt,name=pool,proto3" json:"pool,omitempty"`
+	// The pool, with one page of its keys and quotas: first all keys, then all
+	// quotas.
+	Pool *Pool `protobuf:"bytes,1,opt,name=pool,proto3" json:"pool,omitempty"`
+	// Pass it to get the next page. Empty: this was the last.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -639,7 +695,14 @@ func (x *GetPoolResponse) GetPool() *Pool {
 	return nil
 }
 
-// Pool is the whole state of one pool.
+func (x *GetPoolResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+// Pool is the state of one pool.
 type Pool struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Name, type, keys and counters.
@@ -655,12 +718,14 @@ type Pool struct {
 	Fallback []string `protobuf:"bytes,5,rep,name=fallback,proto3" json:"fallback,omitempty"`
 	// A lease's request must be sent within this time of its grant.
 	StartWithin *durationpb.Duration `protobuf:"bytes,6,opt,name=start_within,json=startWithin,proto3" json:"start_within,omitempty"`
-	// Keys, in the order of the configuration.
+	// Keys, in the order of the configuration: those on the page, or those that have
+	// changed.
 	Keys []*Key `protobuf:"bytes,7,rep,name=keys,proto3" json:"keys,omitempty"`
 	// Limits, one entry for each quota group and class of models that has been
-	// asked for or declared.
+	// asked for or declared: those on the page, or those that have changed.
 	Quotas []*Quota `protobuf:"bytes,8,rep,name=quotas,proto3" json:"quotas,omitempty"`
-	// Queues that have somebody in them.
+	// Queues that have somebody in them; in a later message of WatchPool, those that
+	// have changed.
 	Queues []*Queue `protobuf:"bytes,9,rep,name=queues,proto3" json:"queues,omitempty"`
 	// What somebody should look at, the latest first.
 	Warnings      []*Warning `protobuf:"bytes,10,rep,name=warnings,proto3" json:"warnings,omitempty"`
@@ -1310,7 +1375,8 @@ type Queue struct {
 	Waiters int32 `protobuf:"varint,2,opt,name=waiters,proto3" json:"waiters,omitempty"`
 	// Distinct holders among them.
 	Holders int32 `protobuf:"varint,3,opt,name=holders,proto3" json:"holders,omitempty"`
-	// How long the longest has waited.
+	// How long the longest has waited. In a pool with thousands of holders in its
+	// queues, this is found among some of them.
 	LongestWait   *durationpb.Duration `protobuf:"bytes,4,opt,name=longest_wait,json=longestWait,proto3" json:"longest_wait,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1777,14 +1843,21 @@ func (*RestoreKeyResponse) Descriptor() ([]byte, []int) {
 	return file_keybroker_v1_admin_proto_rawDescGZIP(), []int{17}
 }
 
-// WatchPoolRequest names a pool to watch.
+// WatchPoolRequest names a pool to watch, and selects keys and quotas of it.
 type WatchPoolRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Name of the pool.
 	Pool string `protobuf:"bytes,1,opt,name=pool,proto3" json:"pool,omitempty"`
-	// The least time between two states. Unset: 1 s. Less than 100 ms is raised
+	// The least time between two messages. Unset: 1 s. Less than 100 ms is raised
 	// to that.
-	MinInterval   *durationpb.Duration `protobuf:"bytes,2,opt,name=min_interval,json=minInterval,proto3" json:"min_interval,omitempty"`
+	MinInterval *durationpb.Duration `protobuf:"bytes,2,opt,name=min_interval,json=minInterval,proto3" json:"min_interval,omitempty"`
+	// Only keys and quotas of this quota group, as in GetPoolRequest.
+	Group string `protobuf:"bytes,3,opt,name=group,proto3" json:"group,omitempty"`
+	// Only quotas of this class of models, and no keys.
+	ModelClass string `protobuf:"bytes,4,opt,name=model_class,json=modelClass,proto3" json:"model_class,omitempty"`
+	// Only what is limited right now, as in GetPoolRequest. What is not limited any
+	// more is in removed_keys and removed_quotas, also if time alone has ended it.
+	OnlyLimited   bool `protobuf:"varint,5,opt,name=only_limited,json=onlyLimited,proto3" json:"only_limited,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1833,11 +1906,50 @@ func (x *WatchPoolRequest) GetMinInterval() *durationpb.Duration {
 	return nil
 }
 
-// WatchPoolResponse is one state of the pool.
+func (x *WatchPoolRequest) GetGroup() string {
+	if x != nil {
+		return x.Group
+	}
+	return ""
+}
+
+func (x *WatchPoolRequest) GetModelClass() string {
+	if x != nil {
+		return x.ModelClass
+	}
+	return ""
+}
+
+func (x *WatchPoolRequest) GetOnlyLimited() bool {
+	if x != nil {
+		return x.OnlyLimited
+	}
+	return false
+}
+
+// WatchPoolResponse is what has changed since the last message of the stream.
 type WatchPoolResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The pool.
-	Pool          *Pool `protobuf:"bytes,1,opt,name=pool,proto3" json:"pool,omitempty"`
+	// The pool. Its summary and warnings are those of the moment. Its keys, quotas
+	// and queues are those that have changed: each is whole, and replaces what an
+	// earlier message said of it. A key's available, cooldown_until and
+	// capacity_score follow from its quotas: it is sent when a cooldown starts or
+	// ends by a report, and not when only more is used. Its other fields, such as
+	// base_url, are set together with starts_over.
+	Pool *Pool `protobuf:"bytes,1,opt,name=pool,proto3" json:"pool,omitempty"`
+	// The state starts over: what earlier messages said of keys, quotas and queues
+	// holds no more, and what is not sent again has gone. So it is with the first
+	// message, and after the pool got another configuration.
+	StartsOver bool `protobuf:"varint,2,opt,name=starts_over,json=startsOver,proto3" json:"starts_over,omitempty"`
+	// All that is selected has been sent since the state last started over. Before that, more of it
+	// comes with the next messages.
+	Complete bool `protobuf:"varint,3,opt,name=complete,proto3" json:"complete,omitempty"`
+	// Keys that are not selected any more, by id.
+	RemovedKeys []string `protobuf:"bytes,4,rep,name=removed_keys,json=removedKeys,proto3" json:"removed_keys,omitempty"`
+	// Quotas that are not selected any more.
+	RemovedQuotas []*QuotaName `protobuf:"bytes,5,rep,name=removed_quotas,json=removedQuotas,proto3" json:"removed_quotas,omitempty"`
+	// Queues that have nobody in them any more, by class of models.
+	RemovedQueues []string `protobuf:"bytes,6,rep,name=removed_queues,json=removedQueues,proto3" json:"removed_queues,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1879,6 +1991,105 @@ func (x *WatchPoolResponse) GetPool() *Pool {
 	return nil
 }
 
+func (x *WatchPoolResponse) GetStartsOver() bool {
+	if x != nil {
+		return x.StartsOver
+	}
+	return false
+}
+
+func (x *WatchPoolResponse) GetComplete() bool {
+	if x != nil {
+		return x.Complete
+	}
+	return false
+}
+
+func (x *WatchPoolResponse) GetRemovedKeys() []string {
+	if x != nil {
+		return x.RemovedKeys
+	}
+	return nil
+}
+
+func (x *WatchPoolResponse) GetRemovedQuotas() []*QuotaName {
+	if x != nil {
+		return x.RemovedQuotas
+	}
+	return nil
+}
+
+func (x *WatchPoolResponse) GetRemovedQueues() []string {
+	if x != nil {
+		return x.RemovedQueues
+	}
+	return nil
+}
+
+// QuotaName names a quota.
+type QuotaName struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Quota group.
+	Group string `protobuf:"bytes,1,opt,name=group,proto3" json:"group,omitempty"`
+	// Class of models.
+	ModelClass string `protobuf:"bytes,2,opt,name=model_class,json=modelClass,proto3" json:"model_class,omitempty"`
+	// Key the limits belong to, if they are of one key within the group.
+	KeyId         string `protobuf:"bytes,3,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *QuotaName) Reset() {
+	*x = QuotaName{}
+	mi := &file_keybroker_v1_admin_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *QuotaName) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*QuotaName) ProtoMessage() {}
+
+func (x *QuotaName) ProtoReflect() protoreflect.Message {
+	mi := &file_keybroker_v1_admin_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use QuotaName.ProtoReflect.Descriptor instead.
+func (*QuotaName) Descriptor() ([]byte, []int) {
+	return file_keybroker_v1_admin_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *QuotaName) GetGroup() string {
+	if x != nil {
+		return x.Group
+	}
+	return ""
+}
+
+func (x *QuotaName) GetModelClass() string {
+	if x != nil {
+		return x.ModelClass
+	}
+	return ""
+}
+
+func (x *QuotaName) GetKeyId() string {
+	if x != nil {
+		return x.KeyId
+	}
+	return ""
+}
+
 var File_keybroker_v1_admin_proto protoreflect.FileDescriptor
 
 const file_keybroker_v1_admin_proto_rawDesc = "" +
@@ -1903,11 +2114,19 @@ const file_keybroker_v1_admin_proto_rawDesc = "" +
 	"\aexpired\x18\x04 \x01(\x03R\aexpired\x12!\n" +
 	"\frate_limited\x18\x05 \x01(\x03R\vrateLimited\x12\x1f\n" +
 	"\vauth_failed\x18\x06 \x01(\x03R\n" +
-	"authFailed\"$\n" +
+	"authFailed\"\xba\x01\n" +
 	"\x0eGetPoolRequest\x12\x12\n" +
-	"\x04pool\x18\x01 \x01(\tR\x04pool\"9\n" +
+	"\x04pool\x18\x01 \x01(\tR\x04pool\x12\x1b\n" +
+	"\tpage_size\x18\x02 \x01(\x05R\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x03 \x01(\tR\tpageToken\x12\x14\n" +
+	"\x05group\x18\x04 \x01(\tR\x05group\x12\x1f\n" +
+	"\vmodel_class\x18\x05 \x01(\tR\n" +
+	"modelClass\x12!\n" +
+	"\fonly_limited\x18\x06 \x01(\bR\vonlyLimited\"a\n" +
 	"\x0fGetPoolResponse\x12&\n" +
-	"\x04pool\x18\x01 \x01(\v2\x12.keybroker.v1.PoolR\x04pool\"\x98\x03\n" +
+	"\x04pool\x18\x01 \x01(\v2\x12.keybroker.v1.PoolR\x04pool\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x98\x03\n" +
 	"\x04Pool\x123\n" +
 	"\asummary\x18\x01 \x01(\v2\x19.keybroker.v1.PoolSummaryR\asummary\x12\x19\n" +
 	"\bbase_url\x18\x02 \x01(\tR\abaseUrl\x12\x1a\n" +
@@ -2013,18 +2232,32 @@ const file_keybroker_v1_admin_proto_rawDesc = "" +
 	"\x11RestoreKeyRequest\x12\x12\n" +
 	"\x04pool\x18\x01 \x01(\tR\x04pool\x12\x15\n" +
 	"\x06key_id\x18\x02 \x01(\tR\x05keyId\"\x14\n" +
-	"\x12RestoreKeyResponse\"d\n" +
+	"\x12RestoreKeyResponse\"\xbe\x01\n" +
 	"\x10WatchPoolRequest\x12\x12\n" +
 	"\x04pool\x18\x01 \x01(\tR\x04pool\x12<\n" +
-	"\fmin_interval\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\vminInterval\";\n" +
+	"\fmin_interval\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\vminInterval\x12\x14\n" +
+	"\x05group\x18\x03 \x01(\tR\x05group\x12\x1f\n" +
+	"\vmodel_class\x18\x04 \x01(\tR\n" +
+	"modelClass\x12!\n" +
+	"\fonly_limited\x18\x05 \x01(\bR\vonlyLimited\"\x82\x02\n" +
 	"\x11WatchPoolResponse\x12&\n" +
-	"\x04pool\x18\x01 \x01(\v2\x12.keybroker.v1.PoolR\x04pool*\xbb\x01\n" +
+	"\x04pool\x18\x01 \x01(\v2\x12.keybroker.v1.PoolR\x04pool\x12\x1f\n" +
+	"\vstarts_over\x18\x02 \x01(\bR\n" +
+	"startsOver\x12\x1a\n" +
+	"\bcomplete\x18\x03 \x01(\bR\bcomplete\x12!\n" +
+	"\fremoved_keys\x18\x04 \x03(\tR\vremovedKeys\x12>\n" +
+	"\x0eremoved_quotas\x18\x05 \x03(\v2\x17.keybroker.v1.QuotaNameR\rremovedQuotas\x12%\n" +
+	"\x0eremoved_queues\x18\x06 \x03(\tR\rremovedQueues\"Y\n" +
+	"\tQuotaName\x12\x14\n" +
+	"\x05group\x18\x01 \x01(\tR\x05group\x12\x1f\n" +
+	"\vmodel_class\x18\x02 \x01(\tR\n" +
+	"modelClass\x12\x15\n" +
+	"\x06key_id\x18\x03 \x01(\tR\x05keyId*\xbd\x01\n" +
 	"\vWarningKind\x12\x1c\n" +
 	"\x18WARNING_KIND_UNSPECIFIED\x10\x00\x12$\n" +
 	" WARNING_KIND_SHARED_ORGANIZATION\x10\x01\x12#\n" +
-	"\x1fWARNING_KIND_SPLIT_ORGANIZATION\x10\x02\x12 \n" +
-	"\x1cWARNING_KIND_MOVING_TOGETHER\x10\x03\x12!\n" +
-	"\x1dWARNING_KIND_ALL_RATE_LIMITED\x10\x04*`\n" +
+	"\x1fWARNING_KIND_SPLIT_ORGANIZATION\x10\x02\x12!\n" +
+	"\x1dWARNING_KIND_ALL_RATE_LIMITED\x10\x04\"\x04\b\x03\x10\x03*\x1cWARNING_KIND_MOVING_TOGETHER*`\n" +
 	"\x06Health\x12\x16\n" +
 	"\x12HEALTH_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eHEALTH_HEALTHY\x10\x01\x12\x12\n" +
@@ -2066,7 +2299,7 @@ func file_keybroker_v1_admin_proto_rawDescGZIP() []byte {
 }
 
 var file_keybroker_v1_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_keybroker_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_keybroker_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_keybroker_v1_admin_proto_goTypes = []any{
 	(WarningKind)(0),              // 0: keybroker.v1.WarningKind
 	(Health)(0),                   // 1: keybroker.v1.Health
@@ -2092,55 +2325,57 @@ var file_keybroker_v1_admin_proto_goTypes = []any{
 	(*RestoreKeyResponse)(nil),    // 21: keybroker.v1.RestoreKeyResponse
 	(*WatchPoolRequest)(nil),      // 22: keybroker.v1.WatchPoolRequest
 	(*WatchPoolResponse)(nil),     // 23: keybroker.v1.WatchPoolResponse
-	(*durationpb.Duration)(nil),   // 24: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 25: google.protobuf.Timestamp
+	(*QuotaName)(nil),             // 24: keybroker.v1.QuotaName
+	(*durationpb.Duration)(nil),   // 25: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 26: google.protobuf.Timestamp
 }
 var file_keybroker_v1_admin_proto_depIdxs = []int32{
 	6,  // 0: keybroker.v1.ListPoolsResponse.pools:type_name -> keybroker.v1.PoolSummary
 	7,  // 1: keybroker.v1.PoolSummary.counters:type_name -> keybroker.v1.Counters
 	10, // 2: keybroker.v1.GetPoolResponse.pool:type_name -> keybroker.v1.Pool
 	6,  // 3: keybroker.v1.Pool.summary:type_name -> keybroker.v1.PoolSummary
-	24, // 4: keybroker.v1.Pool.start_within:type_name -> google.protobuf.Duration
+	25, // 4: keybroker.v1.Pool.start_within:type_name -> google.protobuf.Duration
 	12, // 5: keybroker.v1.Pool.keys:type_name -> keybroker.v1.Key
 	13, // 6: keybroker.v1.Pool.quotas:type_name -> keybroker.v1.Quota
 	15, // 7: keybroker.v1.Pool.queues:type_name -> keybroker.v1.Queue
 	11, // 8: keybroker.v1.Pool.warnings:type_name -> keybroker.v1.Warning
 	0,  // 9: keybroker.v1.Warning.kind:type_name -> keybroker.v1.WarningKind
-	25, // 10: keybroker.v1.Warning.first_time:type_name -> google.protobuf.Timestamp
-	25, // 11: keybroker.v1.Warning.last_time:type_name -> google.protobuf.Timestamp
+	26, // 10: keybroker.v1.Warning.first_time:type_name -> google.protobuf.Timestamp
+	26, // 11: keybroker.v1.Warning.last_time:type_name -> google.protobuf.Timestamp
 	1,  // 12: keybroker.v1.Key.health:type_name -> keybroker.v1.Health
-	25, // 13: keybroker.v1.Key.last_error_time:type_name -> google.protobuf.Timestamp
-	25, // 14: keybroker.v1.Key.cooldown_until:type_name -> google.protobuf.Timestamp
+	26, // 13: keybroker.v1.Key.last_error_time:type_name -> google.protobuf.Timestamp
+	26, // 14: keybroker.v1.Key.cooldown_until:type_name -> google.protobuf.Timestamp
 	14, // 15: keybroker.v1.Quota.limits:type_name -> keybroker.v1.Limit
-	25, // 16: keybroker.v1.Quota.cooldown_until:type_name -> google.protobuf.Timestamp
+	26, // 16: keybroker.v1.Quota.cooldown_until:type_name -> google.protobuf.Timestamp
 	2,  // 17: keybroker.v1.Limit.dimension:type_name -> keybroker.v1.Dimension
-	24, // 18: keybroker.v1.Limit.window:type_name -> google.protobuf.Duration
+	25, // 18: keybroker.v1.Limit.window:type_name -> google.protobuf.Duration
 	3,  // 19: keybroker.v1.Limit.kind:type_name -> keybroker.v1.WindowKind
-	25, // 20: keybroker.v1.Limit.reset_time:type_name -> google.protobuf.Timestamp
-	25, // 21: keybroker.v1.Limit.header_time:type_name -> google.protobuf.Timestamp
-	24, // 22: keybroker.v1.Queue.longest_wait:type_name -> google.protobuf.Duration
+	26, // 20: keybroker.v1.Limit.reset_time:type_name -> google.protobuf.Timestamp
+	26, // 21: keybroker.v1.Limit.header_time:type_name -> google.protobuf.Timestamp
+	25, // 22: keybroker.v1.Queue.longest_wait:type_name -> google.protobuf.Duration
 	18, // 23: keybroker.v1.ListLeasesResponse.leases:type_name -> keybroker.v1.Lease
-	25, // 24: keybroker.v1.Lease.granted_time:type_name -> google.protobuf.Timestamp
-	25, // 25: keybroker.v1.Lease.expire_time:type_name -> google.protobuf.Timestamp
+	26, // 24: keybroker.v1.Lease.granted_time:type_name -> google.protobuf.Timestamp
+	26, // 25: keybroker.v1.Lease.expire_time:type_name -> google.protobuf.Timestamp
 	19, // 26: keybroker.v1.Lease.reserved:type_name -> keybroker.v1.Amounts
 	19, // 27: keybroker.v1.Lease.used:type_name -> keybroker.v1.Amounts
-	24, // 28: keybroker.v1.WatchPoolRequest.min_interval:type_name -> google.protobuf.Duration
+	25, // 28: keybroker.v1.WatchPoolRequest.min_interval:type_name -> google.protobuf.Duration
 	10, // 29: keybroker.v1.WatchPoolResponse.pool:type_name -> keybroker.v1.Pool
-	4,  // 30: keybroker.v1.AdminService.ListPools:input_type -> keybroker.v1.ListPoolsRequest
-	8,  // 31: keybroker.v1.AdminService.GetPool:input_type -> keybroker.v1.GetPoolRequest
-	16, // 32: keybroker.v1.AdminService.ListLeases:input_type -> keybroker.v1.ListLeasesRequest
-	22, // 33: keybroker.v1.AdminService.WatchPool:input_type -> keybroker.v1.WatchPoolRequest
-	20, // 34: keybroker.v1.AdminService.RestoreKey:input_type -> keybroker.v1.RestoreKeyRequest
-	5,  // 35: keybroker.v1.AdminService.ListPools:output_type -> keybroker.v1.ListPoolsResponse
-	9,  // 36: keybroker.v1.AdminService.GetPool:output_type -> keybroker.v1.GetPoolResponse
-	17, // 37: keybroker.v1.AdminService.ListLeases:output_type -> keybroker.v1.ListLeasesResponse
-	23, // 38: keybroker.v1.AdminService.WatchPool:output_type -> keybroker.v1.WatchPoolResponse
-	21, // 39: keybroker.v1.AdminService.RestoreKey:output_type -> keybroker.v1.RestoreKeyResponse
-	35, // [35:40] is the sub-list for method output_type
-	30, // [30:35] is the sub-list for method input_type
-	30, // [30:30] is the sub-list for extension type_name
-	30, // [30:30] is the sub-list for extension extendee
-	0,  // [0:30] is the sub-list for field type_name
+	24, // 30: keybroker.v1.WatchPoolResponse.removed_quotas:type_name -> keybroker.v1.QuotaName
+	4,  // 31: keybroker.v1.AdminService.ListPools:input_type -> keybroker.v1.ListPoolsRequest
+	8,  // 32: keybroker.v1.AdminService.GetPool:input_type -> keybroker.v1.GetPoolRequest
+	16, // 33: keybroker.v1.AdminService.ListLeases:input_type -> keybroker.v1.ListLeasesRequest
+	22, // 34: keybroker.v1.AdminService.WatchPool:input_type -> keybroker.v1.WatchPoolRequest
+	20, // 35: keybroker.v1.AdminService.RestoreKey:input_type -> keybroker.v1.RestoreKeyRequest
+	5,  // 36: keybroker.v1.AdminService.ListPools:output_type -> keybroker.v1.ListPoolsResponse
+	9,  // 37: keybroker.v1.AdminService.GetPool:output_type -> keybroker.v1.GetPoolResponse
+	17, // 38: keybroker.v1.AdminService.ListLeases:output_type -> keybroker.v1.ListLeasesResponse
+	23, // 39: keybroker.v1.AdminService.WatchPool:output_type -> keybroker.v1.WatchPoolResponse
+	21, // 40: keybroker.v1.AdminService.RestoreKey:output_type -> keybroker.v1.RestoreKeyResponse
+	36, // [36:41] is the sub-list for method output_type
+	31, // [31:36] is the sub-list for method input_type
+	31, // [31:31] is the sub-list for extension type_name
+	31, // [31:31] is the sub-list for extension extendee
+	0,  // [0:31] is the sub-list for field type_name
 }
 
 func init() { file_keybroker_v1_admin_proto_init() }
@@ -2154,7 +2389,7 @@ func file_keybroker_v1_admin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_keybroker_v1_admin_proto_rawDesc), len(file_keybroker_v1_admin_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   20,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

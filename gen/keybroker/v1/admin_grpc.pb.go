@@ -39,13 +39,21 @@ const (
 type AdminServiceClient interface {
 	// ListPools gives a line a pool, in the order of the configuration.
 	ListPools(ctx context.Context, in *ListPoolsRequest, opts ...grpc.CallOption) (*ListPoolsResponse, error)
-	// GetPool shows one pool whole. NOT_FOUND: there is no such pool.
+	// GetPool shows one pool: its summary, and its keys and quotas page by page. A
+	// pool of some hundred accounts comes in one page. NOT_FOUND: there is no such
+	// pool. INVALID_ARGUMENT: BadRequest names the field.
 	GetPool(ctx context.Context, in *GetPoolRequest, opts ...grpc.CallOption) (*GetPoolResponse, error)
 	// ListLeases shows who holds what, oldest first, page by page.
 	ListLeases(ctx context.Context, in *ListLeasesRequest, opts ...grpc.CallOption) (*ListLeasesResponse, error)
-	// WatchPool sends the pool's state at once, and again after every change,
-	// but not more often than the interval asked for. Connections end after a
-	// quarter of an hour, and the stream with them: then watch again.
+	// WatchPool sends the pool's state at once, and after every change what has
+	// changed, but not more often than the interval asked for. Of a pool larger than
+	// a page, the first message has a page of keys and quotas, and the next ones, an
+	// interval apart, have the others. Connections end after a quarter of an hour,
+	// and the stream with them: then watch again.
+	//
+	// A change is a lease, a report, a refusal, or what an operator does. What time
+	// alone does is not sent: a limit that refills, or a cooldown that ends. The
+	// times in the messages say when that is.
 	WatchPool(ctx context.Context, in *WatchPoolRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchPoolResponse], error)
 	// RestoreKey takes a key and its quota group back into use at once, whatever
 	// keeps them out of it: for an operator who has paid, or knows better. Their
@@ -131,13 +139,21 @@ func (c *adminServiceClient) RestoreKey(ctx context.Context, in *RestoreKeyReque
 type AdminServiceServer interface {
 	// ListPools gives a line a pool, in the order of the configuration.
 	ListPools(context.Context, *ListPoolsRequest) (*ListPoolsResponse, error)
-	// GetPool shows one pool whole. NOT_FOUND: there is no such pool.
+	// GetPool shows one pool: its summary, and its keys and quotas page by page. A
+	// pool of some hundred accounts comes in one page. NOT_FOUND: there is no such
+	// pool. INVALID_ARGUMENT: BadRequest names the field.
 	GetPool(context.Context, *GetPoolRequest) (*GetPoolResponse, error)
 	// ListLeases shows who holds what, oldest first, page by page.
 	ListLeases(context.Context, *ListLeasesRequest) (*ListLeasesResponse, error)
-	// WatchPool sends the pool's state at once, and again after every change,
-	// but not more often than the interval asked for. Connections end after a
-	// quarter of an hour, and the stream with them: then watch again.
+	// WatchPool sends the pool's state at once, and after every change what has
+	// changed, but not more often than the interval asked for. Of a pool larger than
+	// a page, the first message has a page of keys and quotas, and the next ones, an
+	// interval apart, have the others. Connections end after a quarter of an hour,
+	// and the stream with them: then watch again.
+	//
+	// A change is a lease, a report, a refusal, or what an operator does. What time
+	// alone does is not sent: a limit that refills, or a cooldown that ends. The
+	// times in the messages say when that is.
 	WatchPool(*WatchPoolRequest, grpc.ServerStreamingServer[WatchPoolResponse]) error
 	// RestoreKey takes a key and its quota group back into use at once, whatever
 	// keeps them out of it: for an operator who has paid, or knows better. Their
