@@ -185,7 +185,7 @@ func TestWhatChangesIsMarked(t *testing.T) {
 			state, _ := before.State(origin, false)
 			c.pool.Recover(origin, state, pool.Recovery{Overlap: 2 * time.Second, TTL: time.Minute, Wall: time.Unix(1e9, 0)})
 		}
-		for range rapid.IntRange(5, 40).Draw(t, "steps") {
+		for range rapid.IntRange(1, 8).Draw(t, "steps") {
 			known, _ := c.pool.Mark()
 			held := seeHeld(t, c.pool, c.now)
 			c.now += pool.Time(rapid.SampledFrom([]time.Duration{0, time.Millisecond, time.Second, 8 * time.Second, time.Minute}).Draw(t, "time"))
