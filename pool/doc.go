@@ -7,23 +7,28 @@
 //
 // # Nouns
 //
+//	domain         the whole engine: quota groups with their keys, and the pools over them
+//	pool           what holders ask: models, times, and rules of choice over some groups
 //	quota group    what the provider counts limits for: an organisation, a project
 //	class          models that share one limit
 //	account        what one group may use of one class: a list of buckets
 //	bucket         the books of one limit (package limit)
 //	key            a credential, by name; it belongs to one group
-//	holder         somebody who asks for leases
+//	holder         an identity that asks a pool for leases
+//	instance       one process of a holder
 //	ask            one holder's wish for a lease; it is granted, refused, or waits
 //	lease          one key in a holder's hands, with amounts set aside for it
 //	report         what a holder says of the provider's answer to a lease
+//	choice         what one pool chooses from for one class, and the line of those who wait
+//	tier           a choice's candidates of one priority
 //	candidate      an account with the group's keys of one priority: what a strategy chooses
-//	tier           the candidates of one priority
+//	ledger         the buckets that a lease is charged to: those of its account and of its key
 //
 // # What the owner must do
 //
 //  1. New, then Recover with the last State of the owner before, if there is one.
 //  2. Call one verb at a time, each with the present moment: Acquire, Wait, Cancel,
-//     Report, Release and the others.
+//     Report, Release, Reconfigure and the others.
 //  3. After each verb call Next. It returns the waiters that are served now, and when to
 //     call it again if nothing happens before.
 //  4. Give a lease out only if its Grant is Durable. Otherwise save a State, call Saved,
@@ -35,11 +40,11 @@
 //
 // # The life of an ask
 //
-//	Acquire → admit: its class, what its answer will likely use, the holder's caps
+//	Acquire → admit: its choice, what its answer will likely use, the holder's caps
 //	        → knownFull: is it known already that nothing has room?
 //	        → serve: those who wait go first
 //	        → search.run: each tier from the top → the strategy's choice
-//	            → reserved? room in the account? → seat.pick: a key
+//	            → search.try: reserved? room in the account (fit.go)? → seat.pick: a key
 //	        → grant: charge, hold, move back in line
 //	Wait    → the same admission → turn.append; Next → pass: along the line in the order of
 //	          virtual time; the first that do not fit reserve
@@ -63,10 +68,12 @@
 //
 // # Map
 //
-//	pool.go         configuration, construction, classes of models
+//	config.go       what a domain is told             reconfigure.go  how that comes into force
+//	domain.go       pools, choices, classes           class.go     what is freed wakes whom
 //	acquire.go      Ask, Acquire, the grant          release.go   ends of leases, what is due
 //	queue.go        Wait, Next, one pass             turn.go      virtual time
 //	search.go       the search for room              tier.go      what is known without one
+//	preference.go   what an ask prefers or demands   heap.go      a heap whose elements can move
 //	seat.go         keys of one group in turns       selector.go  strategies
 //	reservation.go  what the first in line keep      fit.go       when an ask fits
 //	account.go      group × class                    bucket.go    limits as the engine makes them
