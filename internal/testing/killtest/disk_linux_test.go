@@ -5,15 +5,12 @@ import (
 	"os"
 	"syscall"
 	"testing"
-	"time"
 	"unsafe"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
-
-	keybrokerv1 "github.com/keybroker/keybroker/gen/keybroker/v1"
 )
 
 // fill makes every write to a file fail for a child, as on a full disk; or none.
@@ -47,16 +44,6 @@ func TestFullDisk(t *testing.T) {
 	assert.Contains(t, b.log.String(), "the disk has space", "it says what to do")
 
 	b.fill(t, false)
-	for begun := time.Now(); ; {
-		x, err := c.acquire(b, &keybrokerv1.AcquireKeyRequest{Pool: daily, InputTokens: 1, MaxOutputTokens: 1})
-		if err == nil {
-			c.finish(b, x)
-			break
-		}
-		require.Equal(t, codes.Unavailable, status.Code(err), err)
-		require.Less(t, time.Since(begun), patience)
-		pause(t.Context(), 20*time.Millisecond)
-	}
 	c.take(b, daily, 100)
 	b.fill(t, true)
 	_, err = c.burst(b, daily)
