@@ -21,6 +21,8 @@ type Changes struct {
 	GoneKeys   []string    // by id
 	GoneQuotas []QuotaName // with pool.Query.OnlyLimited: those that are not limited any more
 	GoneQueues []string    // by class: those that are empty now
+
+	otherwise bool // the summary or the warnings have changed
 }
 
 // QuotaName names a quota. Key is empty unless it is of one key within the group.
@@ -42,6 +44,7 @@ type watch struct {
 	counted   bool       // once since it last started over
 	available int        // by the last count that ended
 
+	glance glance
 	queues map[string]pool.QueueState // by class
 	keys   seen[string]               // by id; used with OnlyLimited
 	quotas seen[QuotaName]            // used with OnlyLimited
@@ -83,9 +86,8 @@ func (b *Broker) Watch(ctx context.Context, name string, q pool.Query, interval 
 	w := &watch{pool: p, query: q}
 	pause := time.NewTimer(interval)
 	defer pause.Stop()
-	for told := true; ; {
-		c := w.next()
-		if told || !c.empty() {
+	for {
+		if c := w.next(); !c.empty() {
 			if err := f(c); err != nil {
 				return err
 			}
@@ -94,16 +96,13 @@ func (b *Broker) Watch(ctx context.Context, name string, q pool.Query, interval 
 		if err := until(ctx, p.owner, pause.C); err != nil {
 			return err
 		}
-		select {
-		case <-changed:
-			told = true
-			continue
-		default:
-		}
-		if told = !w.unfinished(); told {
-			if err := until(ctx, p.owner, changed); err != nil {
-				return err
+		if w.unfinished() {
+			select {
+			case <-changed:
+			default:
 			}
+		} else if err := until(ctx, p.owner, changed); err != nil {
+			return err
 		}
 	}
 }
@@ -114,10 +113,17 @@ func (w *watch) unfinished() bool {
 	return w.query.From != pool.Cursor{} || w.query.Since < w.last || len(w.keys)+len(w.quotas) > 0
 }
 
-// empty reports whether there is nothing to tell but the summary.
+// glance is what each message tells whole.
+type glance struct {
+	pool.Summary
+	refused  int64
+	warnings []pool.Warning
+}
+
+// empty reports whether there is nothing to tell.
 func (c *Changes) empty() bool {
 	s := &c.Snapshot
-	return !c.StartsOver && len(s.Keys)+len(s.Quotas)+len(s.Queues)+len(c.GoneKeys)+len(c.GoneQuotas)+len(c.GoneQueues) == 0
+	return !c.StartsOver && !c.otherwise && len(s.Keys)+len(s.Quotas)+len(s.Queues)+len(c.GoneKeys)+len(c.GoneQuotas)+len(c.GoneQueues) == 0
 }
 
 // next makes a message of the next page.
@@ -139,6 +145,9 @@ func (w *watch) next() Changes {
 		c.GoneKeys, c.GoneQuotas = w.keys.endRound(), w.quotas.endRound()
 	}
 	c.Complete = w.complete
+	now := glance{s.Summary, c.Refused, s.Warnings}
+	c.otherwise = now.Summary != w.glance.Summary || now.refused != w.glance.refused || !slices.Equal(now.warnings, w.glance.warnings)
+	w.glance = now
 	w.queueChanges(&c)
 	return c
 }
