@@ -15,6 +15,8 @@ type group struct {
 	limits   []Limit
 	shared   []*bucket // limits for all models together
 	shares   bool      // there are such limits, of the group or of a key
+	goneAt   Time      // not configured since, Never while it is
+	crossed  bool      // leases may hold slots in accounts of other classes than their own
 	orphans  []*orphan
 	accounts []*account // one for each class, in the pool's order
 	cooldown cooldown   // of all of them

@@ -159,7 +159,7 @@ func (dom *Domain) grant(now Time, s *search, ask *Ask) *lease {
 	count := dom.requestsFor(now, s, ask)
 	dom.lastID++
 	l := &lease{
-		id: dom.lastID, by: dom.hold(ch.pool, ask.Holder, ask.Instance), key: k, account: a, choice: ch,
+		id: dom.lastID, by: dom.hold(ch.pool, ask.Holder, ask.Instance), key: k, account: a, choice: ch, model: ask.Model,
 		granted: now, heldFrom: now, expires: now.Add(ask.TTL), ttl: ask.TTL,
 		reserved: ask.Amounts, count: int32(count), size: sizeOf(ask.most), index: -1, // #nosec G115 -- no more than asked for, which is an int32
 	}

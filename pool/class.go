@@ -58,7 +58,7 @@ func (ch *choice) tooLarge(ask *provider.Amounts) error {
 // freed takes note that an account may have more room than it had, and with it those
 // that share a limit.
 func (dom *Domain) freed(now Time, a *account) {
-	if !a.group.shares {
+	if !a.group.shares && !a.group.crossed {
 		a.freed(now)
 		return
 	}

@@ -35,6 +35,7 @@ type Domain struct {
 	groups  []*group
 	retired []*group // not configured any more, but something may still count there
 	keys    []*key
+	drained map[string]*key   // by id: not configured any more, but something may still count there
 	classes map[string]*class // by name
 	inOrder []*class
 	byModel map[string]*class
@@ -60,6 +61,8 @@ type Domain struct {
 	orphans    heap[*orphan]
 	before     *recovery // with which we began; nil if there was nothing to recover
 	known      []stated  // scratch of learn
+	changed    bool      // it has been configured more than once
+	unflat     Time      // when limits ceased to count all models together, if they did
 
 	predecessors predecessors
 	changes      changes
@@ -75,6 +78,7 @@ func New(cfg Config) (*Domain, error) {
 		random:   rand.New(rand.NewPCG(cfg.Seed, 0)), // #nosec G404 -- chooses among keys, and is to be repeatable
 		leases:   map[LeaseID]*lease{},
 		holders:  map[holderKey]*holder{},
+		drained:  map[string]*key{},
 		requests: map[requestKey]*lease{},
 		warnings: map[Event]*Warning{},
 	}
@@ -182,6 +186,10 @@ func (dom *Domain) addClass(cfg Class) *class {
 	}
 	for _, g := range dom.groups {
 		g.accounts = append(g.accounts, dom.newAccount(dom.now, g, c))
+	}
+	dom.partOfFlat(c)
+	if dom.changed {
+		dom.takeSlots(dom.now)
 	}
 	for _, p := range dom.pools {
 		dom.choose(p, c)

@@ -37,6 +37,7 @@ type lease struct {
 	key      *key
 	account  *account
 	choice   *choice // whose pool was asked
+	model    string
 	granted  Time
 	expires  Time
 	heldFrom Time // the grant, or the last report

@@ -10,7 +10,11 @@ package pool
 
 import (
 	"cmp"
+	"maps"
 	"slices"
+	"time"
+
+	"github.com/keybroker/keybroker/internal/provider"
 )
 
 // Reconfigure puts another configuration in force. Waiters that it leaves without a place
@@ -22,6 +26,7 @@ func (dom *Domain) Reconfigure(now Time, cfg Config) (dropped []*Waiter, err err
 	}
 	now = dom.tick(now)
 	waiters := dom.waiters()
+	dom.dropRetired(now)
 	dom.configure(now, cfg)
 	return dom.dropMisfits(waiters), nil
 }
@@ -30,10 +35,12 @@ func (dom *Domain) Reconfigure(now Time, cfg Config) (dropped []*Waiter, err err
 type change struct {
 	dom      *Domain
 	now      Time
+	late     Time // leases of before count as granted by then, since their start_within may be longer
 	was, cfg Config
 	fresh    map[*group]bool // groups of which nothing was used
 	freshKey map[*key]bool   // keys of which nothing was used
 	moved    map[*group]bool // nobody knows what is used of them: they have got a key of another group
+	back     map[*group]bool // groups that were not configured before, but once were
 	mixed    map[*class]bool // nobody knows what is used of them: models of theirs were in another class
 }
 
@@ -42,14 +49,16 @@ func (dom *Domain) configure(now Time, cfg Config) {
 	first := dom.pools == nil
 	c := &change{
 		dom: dom, now: now, was: dom.cfg, cfg: cfg, fresh: map[*group]bool{}, freshKey: map[*key]bool{},
-		moved: map[*group]bool{}, mixed: map[*class]bool{},
+		moved: map[*group]bool{}, back: map[*group]bool{}, mixed: map[*class]bool{},
 	}
 	dom.cfg, dom.dirty, dom.changes.configured = cfg, true, dom.mark()
+	delta := dom.delta
 	dom.delta, dom.single = 0, false
 	for _, r := range cfg.Pools {
 		dom.delta = max(dom.delta, r.StartWithin)
 		dom.single = dom.single || r.Single
 	}
+	c.late = now.Add(max(0, delta-dom.delta))
 	c.groups()
 	c.classes()
 	for _, g := range dom.groups {
@@ -58,6 +67,8 @@ func (dom *Domain) configure(now Time, cfg Config) {
 	c.pools()
 	if !first {
 		c.exhaustUnknown()
+		dom.changed = true
+		dom.takeSlots(now)
 	}
 	for _, p := range dom.pools {
 		for _, m := range p.Models { // so that their limits are there to be seen
@@ -95,19 +106,28 @@ func (c *change) groups() {
 		}
 		c.key(groups[k.GroupName()], keys[k.ID], k, limits)
 		delete(keys, k.ID)
+		delete(dom.drained, k.ID)
 	}
 	for _, k := range keys { // they drain
 		if k.index >= 0 {
 			dom.resting.remove(k)
 		}
 		k.turn = -1
+		dom.drained[k.id], k.goneAt = k, c.now
 	}
 	dom.retired = slices.DeleteFunc(had, func(g *group) bool { return slices.Contains(dom.groups, g) })
+	for _, g := range dom.retired {
+		g.goneAt = min(g.goneAt, c.now)
+	}
+	for _, g := range dom.groups {
+		g.goneAt = Never
+	}
 }
 
 func (c *change) group(groups map[string]*group, cfg Group) {
 	dom := c.dom
 	g := groups[cfg.Name]
+	c.back[g] = g != nil && slices.Contains(dom.retired, g)
 	if g == nil {
 		g = &group{name: cfg.Name}
 		groups[cfg.Name] = g
@@ -118,7 +138,7 @@ func (c *change) group(groups map[string]*group, cfg Group) {
 	}
 	var shared []Limit
 	g.limits, shared = split(cfg.Limits)
-	g.shared = c.buckets(g, g.shared, shared, c.fresh[g], func(l *lease) bool { return l.account.group == g })
+	g.shared = c.buckets(g, g.shared, shared, c.fresh[g])
 	g.shares = len(g.shared) > 0
 	dom.groups = append(dom.groups, g)
 }
@@ -129,7 +149,15 @@ func (c *change) key(g *group, k *key, cfg Key, limits []Limit) {
 	switch {
 	case k == nil:
 		k = &key{id: cfg.ID, group: g, index: -1}
-		c.freshKey[k] = true
+		switch was := dom.drained[k.id]; {
+		case was == nil:
+			c.freshKey[k] = true
+		case was.group == g:
+			k.limited, k.shared = was.limited, was.shared
+		default: // its open leases are of the group that it is in
+			was.group = g
+			c.moved[g] = true
+		}
 	case k.group != g:
 		k.group, k.limited, k.shared = g, nil, nil
 		c.moved[g] = true
@@ -137,7 +165,7 @@ func (c *change) key(g *group, k *key, cfg Key, limits []Limit) {
 	k.weight = int64(max(cfg.Weight, 1))
 	var shared []Limit
 	k.limits, shared = split(limits)
-	k.shared = c.buckets(g, k.shared, shared, c.freshKey[k], func(l *lease) bool { return l.key == k })
+	k.shared = c.buckets(g, k.shared, shared, c.freshKey[k])
 	g.shares = g.shares || len(k.shared) > 0
 	switch {
 	case len(limits) == 0:
@@ -178,12 +206,28 @@ func (g *group) seat(priority int) *seat {
 	return s
 }
 
-// classes makes the classes what the configuration says.
+// classes makes the classes what the configuration says. The models of a class that is not
+// declared any more have classes of their own again.
 func (c *change) classes() {
 	dom := c.dom
 	before := dom.byModel
 	dom.byModel = map[string]*class{}
 	declared := map[*class]bool{}
+	joins := func(m string, cl *class) {
+		dom.byModel[m] = cl
+		from := []*class{before[m]}
+		if before[m] == nil { // it may have been among those that nobody declared
+			from = []*class{dom.classes[otherModels]}
+			if c.now < dom.unflat.Add(remembered) {
+				from = append(from, dom.classes[allModels])
+			}
+		}
+		for _, b := range from {
+			if b != nil && b != cl {
+				c.mixed[cl] = true
+			}
+		}
+	}
 	declare := func(cfg Class) {
 		cl := dom.classes[cfg.Name]
 		if cl == nil {
@@ -194,11 +238,12 @@ func (c *change) classes() {
 		declared[cl] = true
 		cl.limits, cl.models = cfg.Limits, cfg.Models
 		for _, m := range cfg.Models {
-			dom.byModel[m] = cl
-			if b := before[m]; b != nil && b != cl || b == nil && dom.classes[otherModels] != nil {
-				c.mixed[cl] = true
-			}
+			joins(m, cl)
 		}
+	}
+	were := map[*class][]string{}
+	for _, cl := range dom.inOrder {
+		were[cl] = cl.models
 	}
 	if c.cfg.Flat {
 		declare(Class{Name: allModels})
@@ -206,20 +251,53 @@ func (c *change) classes() {
 	for _, cfg := range c.cfg.Classes {
 		declare(cfg)
 	}
-	for _, cl := range dom.inOrder {
-		if c.was.Flat != c.cfg.Flat {
-			c.mixed[cl] = true
-		}
+	for _, cl := range slices.Clone(dom.inOrder) {
 		if declared[cl] {
 			continue
 		}
-		cl.limits = nil
-		for _, m := range cl.models {
-			if dom.byModel[m] == nil {
-				dom.byModel[m] = cl
+		cl.limits, cl.models = nil, nil
+	}
+	for _, cl := range slices.Clone(dom.inOrder) {
+		for _, m := range were[cl] {
+			switch own := dom.classes[m]; {
+			case dom.byModel[m] != nil:
+			case own == nil || !declared[own]:
+				declare(Class{Name: m, Models: []string{m}})
+			default: // a class has the name of a model that it did not declare
+				joins(m, own)
 			}
 		}
 	}
+	c.flat()
+}
+
+// flat takes into account that limits count all models together now, or do so no more.
+func (c *change) flat() {
+	dom := c.dom
+	if c.was.Flat == c.cfg.Flat {
+		return
+	}
+	all := dom.classes[allModels]
+	if all == nil { // the first configuration
+		return
+	}
+	for _, cl := range dom.inOrder {
+		c.mixed[cl] = c.mixed[cl] || (cl == all) == c.cfg.Flat
+	}
+	dom.unflat = c.late
+}
+
+// partOfFlat takes into account what may have been used of a new class while limits
+// counted all models together.
+func (dom *Domain) partOfFlat(cl *class) {
+	if dom.classes[allModels] == nil || dom.cfg.Flat {
+		return
+	}
+	c := &change{dom: dom, now: dom.unflat, late: dom.unflat}
+	for _, g := range dom.groups {
+		c.exhaustMixed(g.accounts[cl.index])
+	}
+	dom.settleOrphans(dom.now)
 }
 
 // accounts gives a group one account for each class, with the limits of both.
@@ -233,6 +311,9 @@ func (c *change) accounts(g *group) {
 		a := had[cl]
 		if a == nil {
 			a = c.dom.newAccount(c.now, g, cl)
+			if c.back[g] { // its models may have been of any class when it was used
+				c.exhaustMixed(a)
+			}
 		} else {
 			c.account(a)
 		}
@@ -242,7 +323,7 @@ func (c *change) accounts(g *group) {
 
 func (c *change) account(a *account) {
 	g := a.group
-	a.own = c.buckets(g, a.own, tightest(g.limits, a.class.limits), false, func(l *lease) bool { return l.account == a })
+	a.own = c.buckets(g, a.own, tightest(g.limits, a.class.limits), false)
 	a.ledger = &ledger{concat(a.own, g.shared)}
 	for _, k := range g.keys {
 		if k.limited == nil {
@@ -252,7 +333,7 @@ func (c *change) account(a *account) {
 		if l := k.limited[a.class]; l != nil {
 			each = l.each
 		}
-		each = c.buckets(g, each, k.limits, c.freshKey[k], func(l *lease) bool { return l.key == k && l.account == a })
+		each = c.buckets(g, each, k.limits, c.freshKey[k])
 		k.limited[a.class] = newKeyLimits(each, k.shared)
 		k.limited[a.class].join(a)
 	}
@@ -263,7 +344,7 @@ func (c *change) account(a *account) {
 // buckets makes the buckets of a list of limits, of those that there are. A limit that was
 // learned stays. Of a new limit nobody knows what is used, unless nothing was used at all;
 // the open leases that it concerns hold their slots in it.
-func (c *change) buckets(g *group, had []*bucket, limits []Limit, fresh bool, concerns func(*lease) bool) (out []*bucket) {
+func (c *change) buckets(g *group, had []*bucket, limits []Limit, fresh bool) (out []*bucket) {
 	if fresh {
 		return c.dom.newBuckets(c.now, limits...)
 	}
@@ -275,11 +356,7 @@ func (c *change) buckets(g *group, had []*bucket, limits []Limit, fresh bool, co
 			continue
 		}
 		b := c.dom.newBuckets(c.now, l)[0]
-		if b.Slots() {
-			c.take(b, concerns)
-		} else {
-			c.exhaust(g, b)
-		}
+		c.exhaust(g, b)
 		out = append(out, b)
 	}
 	for _, b := range had {
@@ -290,29 +367,86 @@ func (c *change) buckets(g *group, had []*bucket, limits []Limit, fresh bool, co
 	return out
 }
 
-// take lets open leases hold their slots in a limit that is new. They may be more than the
-// limit; then nothing is leased until enough have ended.
-func (c *change) take(b *bucket, concerns func(*lease) bool) {
-	for l := c.dom.order.next; l != &c.dom.order; l = l.next {
-		if n := l.reserved[b.Dimension()]; n > 0 && concerns(l) && len(l.buckets) < maxBuckets {
-			l.ledger = &ledger{concat(l.buckets, []*bucket{b})}
-			l.holding.add(len(l.buckets) - 1)
-			b.Take(c.now, n)
+// takeSlots lets each open lease hold a slot in every limit that it would be charged to
+// now, if it does not yet: its key may be in another group, its model in another class. They
+// may be more than the limit; then nothing is leased until enough have ended.
+func (dom *Domain) takeSlots(now Time) {
+	keys := map[string]*key{}
+	for _, k := range dom.keys {
+		keys[k.id] = k
+	}
+	for l := dom.order.next; l != &dom.order; l = l.next {
+		n := l.reserved[provider.Concurrency]
+		if n == 0 {
+			continue
+		}
+		groups, k := []*group{l.account.group}, keys[l.key.id]
+		if k != nil && k.group != l.account.group {
+			groups = append(groups, k.group)
+		}
+		cl := dom.classNow(l.model)
+		for _, g := range groups {
+			if g.goneAt != Never {
+				continue
+			}
+			for _, a := range g.accounts {
+				if cl != nil && a.class != cl {
+					continue
+				}
+				charges := a.buckets
+				if k != nil && k.group == g {
+					charges = k.charges(a).buckets
+				}
+				for _, b := range charges {
+					if b.Slots() && len(l.buckets) < maxBuckets && !slices.Contains(l.buckets, b) {
+						l.ledger = &ledger{concat(l.buckets, []*bucket{b})}
+						l.holding.add(len(l.buckets) - 1)
+						b.Take(now, n)
+						g.crossed = g.crossed || a != l.account
+						l.account.group.crossed = g.crossed
+					}
+				}
+			}
 		}
 	}
 }
 
+// classNow is the class in which a model counts now, nil if that is not known.
+func (dom *Domain) classNow(model string) *class {
+	switch c := dom.byModel[model]; {
+	case dom.cfg.Flat:
+		return dom.classes[allModels]
+	case c != nil:
+		return c
+	case model == provider.NoModel:
+		return dom.classes[noModel]
+	case model == "":
+		return nil
+	case dom.classes[model] != nil:
+		return dom.classes[model]
+	}
+	return dom.classes[otherModels]
+}
+
 // exhaust takes a limit for used up: at once or, if amounts of it are held, until the last
-// of them is charged. Slots are known by the open leases.
+// of them is charged. What open leases hold is beside that. Slots are known by the open
+// leases.
 func (c *change) exhaust(g *group, b *bucket) {
 	switch {
 	case b.Slots():
 	case b.Holds():
-		if n := b.Limit() - b.Held(); n > 0 {
-			c.dom.holdOrphaned(g, b, n, c.now.Add(b.HoldFor()))
+		until, n := c.now.Add(b.HoldFor()), b.Limit()
+		for _, o := range g.orphans {
+			if o.bucket == b && !o.single {
+				n -= o.n
+				c.dom.orphans.update(o, max(int64(until), c.dom.orphans.items[o.index].key))
+			}
+		}
+		if n > 0 {
+			c.dom.holdOrphaned(g, b, n, until)
 		}
 	default:
-		b.Exhaust(c.now)
+		b.Exhaust(c.late)
 	}
 }
 
@@ -323,24 +457,27 @@ func (c *change) exhaustUnknown() {
 			for b := range g.buckets {
 				c.exhaust(g, b)
 			}
-			continue
 		}
 		if c.fresh[g] {
 			continue
 		}
 		for _, a := range g.accounts {
-			if !c.mixed[a.class] {
-				continue
+			if c.mixed[a.class] {
+				c.exhaustMixed(a)
 			}
-			for _, b := range a.own {
-				c.exhaust(g, b)
-			}
-			for _, k := range g.keys {
-				if k.limited != nil {
-					for _, b := range k.limited[a.class].each {
-						c.exhaust(g, b)
-					}
-				}
+		}
+	}
+}
+
+// exhaustMixed takes the limits of an account for used up.
+func (c *change) exhaustMixed(a *account) {
+	for _, b := range a.own {
+		c.exhaust(a.group, b)
+	}
+	for _, k := range a.group.keys {
+		if k.limited != nil {
+			for _, b := range k.limited[a.class].each {
+				c.exhaust(a.group, b)
 			}
 		}
 	}
@@ -422,17 +559,31 @@ func (dom *Domain) dropMisfits(waiters []*Waiter) (dropped []*Waiter) {
 	return dropped
 }
 
-// dropRetired forgets the groups that are not configured any more once nothing counts
-// there.
+// remembered is how long a group or key that is gone is remembered at least: if it is put
+// back, limits that are new by then do not start unused.
+const remembered = 24 * time.Hour
+
+// dropRetired forgets the groups and keys that are not configured any more, once nothing
+// counts there.
 func (dom *Domain) dropRetired(now Time) {
+	counts := func(b *bucket) bool { return b.Used(now) > 0 || b.Held() > 0 }
 	dom.retired = slices.DeleteFunc(dom.retired, func(g *group) bool {
-		for _, a := range g.accounts {
-			if a.open > 0 {
+		if now < g.goneAt.Add(remembered) || slices.ContainsFunc(g.accounts, func(a *account) bool { return a.open > 0 }) {
+			return false
+		}
+		for b := range g.buckets {
+			if counts(b) {
 				return false
 			}
 		}
-		for b := range g.buckets {
-			if b.Used(now) > 0 || b.Held() > 0 {
+		return true
+	})
+	maps.DeleteFunc(dom.drained, func(_ string, k *key) bool {
+		if now < k.goneAt.Add(remembered) || k.open > 0 || slices.ContainsFunc(k.shared, counts) {
+			return false
+		}
+		for _, l := range k.limited {
+			if slices.ContainsFunc(l.each, counts) {
 				return false
 			}
 		}

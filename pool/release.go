@@ -128,6 +128,11 @@ func (dom *Domain) end(now Time, l *lease, freed bool) {
 	}
 	if freed {
 		dom.freed(now, a)
+		if k.group != a.group { // the key has moved, and with it the slots that it lends
+			for _, a := range k.group.accounts {
+				dom.freed(now, a)
+			}
+		}
 	}
 }
 

@@ -155,7 +155,9 @@ func (b *Bucket) Reconfigure(now Time, l Limit, t Terms) {
 	if !b.Slots() && (b.delta != was.delta || b.kind() != b.kindFor(l)) {
 		s := b.Snapshot(now)
 		b.count(now, l, 0)
-		b.counter.restore(now, now, &s, was.limit)
+		// With a shorter delta than theirs, the leases of before count as later ones.
+		late := now.Add(max(0, was.delta-b.delta))
+		b.counter.restore(late, late, &s, was.limit)
 		b.loosenedAt = now // no refund can tell where its charge is now
 	}
 	b.ceiling, b.clamps = l.Amount, t.Clamps

@@ -26,8 +26,12 @@ func (b *Bucket) Restore(now, until Time, s *Snapshot, limit, ahead int64) {
 	b.counter.charge(until, ahead)
 }
 
-// Exhaust takes all of the limit for used, by grants until a moment.
-func (b *Bucket) Exhaust(until Time) { b.counter.exhaust(until) }
+// Exhaust takes all of the limit for used, by grants until a moment. No refund of an older
+// lease counts afterwards: what is used is not known, and may be beside what was charged.
+func (b *Bucket) Exhaust(until Time) {
+	b.counter.exhaust(until)
+	b.loosenedAt = max(b.loosenedAt, until+1)
+}
 
 // Clear takes a long window for unused, at an operator's word. A window of a minute or
 // less is not worth it. No refund of an older lease counts afterwards.
