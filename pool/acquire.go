@@ -184,12 +184,12 @@ func (dom *Domain) grant(now Time, s *search, ask *Ask) *lease {
 	l.by.holder.open++
 	l.by.holder.tokens += tokens(&l.reserved)
 	if k.health != Healthy {
-		dom.rest(k, now.Add(patience))
+		dom.suspend(k, now.Add(patience))
 		k.probe = l
 	}
 	s.candidate.tier.ready.Served(now, s.candidate)
 	for _, c := range a.candidates { // the other priorities of the same group
-		if c != s.candidate && !c.waits {
+		if c != s.candidate && !c.full {
 			c.tier.ready.Changed(now, c)
 		}
 	}

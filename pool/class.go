@@ -71,7 +71,7 @@ func (a *account) freed(now Time) {
 	for _, c := range a.candidates {
 		t := c.tier
 		t.choice.queue.due = t.choice.queue.len > 0
-		if c.waits {
+		if c.full {
 			t.wake(now, c)
 		} else {
 			t.ready.Changed(now, c)

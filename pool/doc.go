@@ -45,9 +45,15 @@
 //	        → serve: those who wait go first
 //	        → search.run: each tier from the top → the strategy's choice
 //	            → search.try: reserved? room in the account (fit.go)? → seat.pick: a key
+//	              no, for anybody: the candidate is set aside until it may have room
+//	              no, for this caller: it is skipped, and nothing is remembered
 //	        → grant: charge, hold, move back in line
 //	Wait    → the same admission → turn.append; Next → pass: along the line in the order of
 //	          virtual time; the first that do not fit reserve
+//
+// A rule that refuses an ask for good, or bounds a holder wherever it asks, belongs to admit; a
+// rule about a group or key to search.try or seat.pick, and then reserve must know it, too.
+// Whatever frees room calls freed, which makes the lines look again.
 //
 // # The life of a report
 //
@@ -61,7 +67,7 @@
 //   - A lease is charged to the buckets that existed at its grant, each exactly once;
 //     its charge ends by a report, its release, or its time, and never without one.
 //   - Use beyond the reservation is debt, and debt is never dropped.
-//   - No ask that fits waits while nobody reserves what it needs.
+//   - An ask that fits is served, unless an ask before it in line has reserved what it needs.
 //   - One holder's statement binds others for at most secondOpinion.
 //   - What a crash can lose is bounded by what is written ahead.
 //   - Whatever is kept for a holder, a class or a lease goes again when they do.
@@ -82,11 +88,13 @@
 //	blame.go        what a refusal is about          detect.go    what answers reveal to people
 //	cooldown.go     out of use for a time            key.go       health of a credential
 //	dispute.go      unconfirmed statements           slow_start.go  few leases while limits are unknown
-//	holder.go       caps                             event.go     what people should hear of
+//	holder.go       holders, instances, caps         event.go     what people should hear of
 //	state.go        what outlives the owner          recover.go   how a successor begins
 //	predecessor.go  reports on its leases            orphan.go    what those may still hold
 //	inspect.go      for people to look at            page.go      keys and quotas by pages
 //	change.go       marks of what has changed        errors.go    every error, and when
+//
+// Tests tell stories in the words of story_test.go.
 //
 // # Glossary
 //

@@ -55,7 +55,7 @@ type ExhaustedError struct {
 	// moment, which is sooner. Never: not before an operator acts.
 	RetryAt Time
 	// Dimension binds: it has room last. NumDimensions: what binds is no limit
-	// but a rest that the provider asked for, or keys that do not work.
+	// but a cooldown, a reservation, or keys that are out of use or excluded.
 	Dimension provider.Dimension
 	// NoUsableKey says that every key is out of use or excluded by the caller.
 	NoUsableKey bool
@@ -68,7 +68,7 @@ func (e *ExhaustedError) Error() string {
 	case e.Dimension < provider.NumDimensions:
 		return fmt.Sprintf("all keys exhausted: no %s left", e.Dimension)
 	}
-	return "all keys exhausted: resting at the provider's word"
+	return "all keys exhausted: none may be leased yet"
 }
 
 // Unwrap gives ErrAllKeysExhausted.

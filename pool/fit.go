@@ -28,9 +28,15 @@ func (f *fit) later(at Time, by int, byEvent bool) {
 
 // sooner takes the sooner of two fits: either will do.
 func (f *fit) sooner(g *fit) {
-	if g.at < f.at || g.at == f.at && f.never {
+	if g.before(f) || g.at == f.at && f.never {
 		*f = *g
 	}
+}
+
+// before reports whether f comes sooner than g. Of two that may be never, the one that an
+// event can bring comes sooner.
+func (f *fit) before(g *fit) bool {
+	return f.at < g.at || f.at == g.at && f.byEvent && !g.byEvent && f.at == Never
 }
 
 // within takes in a bucket: when it has room, or when the ask may probe it without.

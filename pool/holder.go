@@ -2,9 +2,9 @@ package pool
 
 import "github.com/keybroker/keybroker/internal/provider"
 
-// Caps bound what one holder may have of a pool at one time. 0 is no bound. They are
-// looked at when somebody asks, and an ask that waits counts as if it had been served: so
-// nobody reaches the head of a line who may not have what it waits for.
+// Caps bound what one holder may have of a pool at one time. 0 is no bound. They come with each
+// ask. An ask that waits counts as if it had been served, so that no ask reaches the head of a
+// line that its holder may not have.
 type Caps struct {
 	Leases  int   // open, or waited for
 	Waiters int   // calls in line

@@ -190,7 +190,7 @@ func (dom *Domain) Leases(now Time, name string, after LeaseID, limit int) []Lea
 			continue
 		}
 		out = append(out, LeaseState{
-			ID: l.id, Holder: l.by.holder.name, Key: l.key.id, Group: l.key.group.name, Class: l.account.class.name,
+			ID: l.id, Holder: l.by.holder.name, Key: l.key.id, Group: l.account.group.name, Class: l.account.class.name,
 			Granted: l.granted, Expires: l.expires, Reserved: l.reserved, Used: l.used,
 		})
 	}

@@ -132,7 +132,7 @@ func (dom *Domain) refused(now Time, k *key, l *lease, why string, wait time.Dur
 	k.failedAt, k.failedBy = now, l.id
 	if k.health == Healthy && wait == 0 {
 		k.health = Suspect
-		dom.rest(k, now.Add(suspectRest))
+		dom.suspend(k, now.Add(suspectRest))
 		dom.event(Event{Kind: KeySuspect, Key: k.id, Group: k.group.name, Text: why})
 		return
 	}
@@ -144,13 +144,13 @@ func (dom *Domain) refused(now Time, k *key, l *lease, why string, wait time.Dur
 	until := now.Add(max(wait, k.backoff))
 	if k.accuser == holder {
 		k.accusedUntil = max(k.accusedUntil, until)
-		dom.rest(k, min(k.accusedUntil, now.Add(secondOpinion)))
+		dom.suspend(k, min(k.accusedUntil, now.Add(secondOpinion)))
 		return
 	}
 	if until >= k.accusedUntil { // else the first accuser stays bound by its own statement for longer
 		k.accuser, k.accusedUntil = "", until
 	}
-	dom.rest(k, until)
+	dom.suspend(k, until)
 }
 
 // accepted takes note that the provider accepted the key for a lease. An answer to a lease
@@ -167,12 +167,12 @@ func (dom *Domain) accepted(now Time, k *key, l *lease) {
 func (dom *Domain) revive(now Time, k *key) {
 	k.health, k.accuser, k.accusedUntil = Healthy, "", now
 	dom.dirty = true
-	dom.rest(k, now)
+	dom.suspend(k, now)
 	dom.wakeKeys(now)
 }
 
-// rest takes a key out of use until a moment.
-func (dom *Domain) rest(k *key, until Time) {
+// suspend takes a key out of use until a moment.
+func (dom *Domain) suspend(k *key, until Time) {
 	k.restsUntil, k.probe = until, nil
 	dom.touchKey(k)
 	if k.usable() {

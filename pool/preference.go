@@ -68,7 +68,7 @@ func (s *search) onlyIn(ch *choice, a *account) (n negative, ok bool) {
 				n.sooner(&negative{fit: f, account: a})
 				continue
 			}
-			if c.waits {
+			if c.full {
 				t.wake(s.now, c)
 			}
 			return n, true

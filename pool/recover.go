@@ -124,7 +124,7 @@ func (x *recovery) key(k *key, s *KeyState) {
 		if k.accuser != "" {
 			until = min(until, x.now.Add(secondOpinion))
 		}
-		x.dom.rest(k, until)
+		x.dom.suspend(k, until)
 	}
 	for name, r := range s.Barred {
 		if c := x.dom.classes[name]; c != nil {

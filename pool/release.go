@@ -119,7 +119,7 @@ func (dom *Domain) end(now Time, l *lease, freed bool) {
 	l.by.holder.open--
 	l.by.holder.tokens -= tokens(&l.reserved)
 	if k.probe == l {
-		dom.rest(k, now) // no answer: the next lease is the probe
+		dom.suspend(k, now) // no answer: the next lease is the probe
 		dom.wakeKeys(now)
 	}
 	l.prev.next, l.next.prev = l.next, l.prev

@@ -21,7 +21,7 @@ type search struct {
 	key       *key       // of it, to be leased
 
 	result   negative // what the present tier comes to, without room
-	personal bool     // something was passed over that may be there for others
+	personal bool     // something was skipped that may be there for others
 }
 
 func (dom *Domain) search(now Time, ch *choice, ask *Ask) search {
@@ -92,7 +92,7 @@ func (s *search) tier(t *tier) bool {
 	t.wakeDue(s.now)
 	s.result = negative{ask: s.ask, fit: fit{at: Never, by: unconditional, never: true}}
 	s.personal = false
-	if s.ready(t) || s.waiting(t) {
+	if s.ready(t) || s.full(t) {
 		return true
 	}
 	if !s.personal && s.only == nil {
@@ -102,7 +102,7 @@ func (s *search) tier(t *tier) bool {
 }
 
 // ready tries what the strategy offers until something has room or nothing is left. What
-// has no room waits; what is only not for this caller comes back.
+// has no room is set aside; what is only not for this caller comes back.
 func (s *search) ready(t *tier) bool {
 	aside := t.scratch[:0]
 	for s.key == nil {
@@ -110,11 +110,11 @@ func (s *search) ready(t *tier) bool {
 		if c == nil {
 			break
 		}
-		if f, passed := s.try(c); passed {
+		if f, skipped := s.try(c); skipped {
 			t.ready.Remove(c)
 			aside = append(aside, c)
 		} else if s.key == nil {
-			t.rest(c, &s.ask, &f)
+			t.setAside(c, &s.ask, &f)
 		}
 	}
 	for _, c := range aside {
@@ -124,10 +124,10 @@ func (s *search) ready(t *tier) bool {
 	return s.key != nil
 }
 
-// waiting tries those that wait because of a larger ask, soonest first.
-func (s *search) waiting(t *tier) bool {
+// full tries those that are set aside because of a larger ask, soonest first.
+func (s *search) full(t *tier) bool {
 	open := t.scratch[:0]
-	for _, e := range t.waiting.items {
+	for _, e := range t.full.items {
 		if e.v.blocks(&s.ask) {
 			s.consider(e.v, &e.v.why)
 		} else {
@@ -136,21 +136,22 @@ func (s *search) waiting(t *tier) bool {
 	}
 	t.scratch = open[:0]
 	for _, c := range open {
-		f, passed := s.try(c)
+		f, skipped := s.try(c)
 		if s.key != nil {
 			t.wake(s.now, c)
 			return true
 		}
-		if !passed {
-			t.rest(c, &s.ask, &f)
+		if !skipped {
+			t.setAside(c, &s.ask, &f)
 		}
 	}
 	return false
 }
 
-// try asks one candidate. Without room there, it returns when there will be, or passed if
-// there may be room for others.
-func (s *search) try(c *Candidate) (f fit, passed bool) {
+// try asks one candidate. Without room there, it returns when there will be. There are two
+// ways of having none: for anybody, and then the candidate is set aside and that is
+// remembered; or skipped, just for this caller, and then neither is.
+func (s *search) try(c *Candidate) (f fit, skipped bool) {
 	a := c.account
 	reservation := s.reserved(a)
 	switch {
@@ -163,20 +164,20 @@ func (s *search) try(c *Candidate) (f fit, passed bool) {
 		f = a.fit(s.now, &s.ask, s.holder)
 		if a.suspects(s.holder) {
 			others := a.fit(s.now, &s.ask, "")
-			if passed = others.at < f.at; !passed {
+			if skipped = others.at < f.at; !skipped {
 				f = others // what binds them may be something else
 			}
 		}
 	default:
-		if s.key, f, passed = c.seat.pick(s, a.class); s.key != nil {
+		if s.key, f, skipped = c.seat.pick(s, a.class); s.key != nil {
 			s.candidate = c
 			c.seat.turn = (int(s.key.turn) + 1) % len(c.seat.keys)
 			return f, false
 		}
 	}
-	s.personal = s.personal || passed
+	s.personal = s.personal || skipped
 	s.consider(c, &f)
-	return f, passed
+	return f, skipped
 }
 
 func (s *search) consider(c *Candidate, f *fit) {

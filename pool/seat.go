@@ -12,48 +12,48 @@ type seat struct {
 }
 
 // pick finds the next usable key that the caller may have and that, if it has limits of
-// its own, has room in them. Without one, it returns when there will be one, or passed
+// its own, has room in them. Without one, it returns when there will be one, or skipped
 // if there is one for others.
-func (s *seat) pick(q *search, c *class) (found *key, best fit, passed bool) {
+func (s *seat) pick(of *search, c *class) (found *key, best fit, skipped bool) {
 	best = fit{at: Never, by: unconditional, never: len(s.keys) == len(s.all)}
 	tried := false
 	for i := range s.keys {
 		k := s.keys[(s.turn+i)%len(s.keys)]
-		if !q.allows(k) || q.keyReserved(k, c) {
-			passed, best.never = true, false
-			if k.keptFrom(q.now, q.holder) {
+		if !of.allows(k) || of.keyReserved(k, c) {
+			skipped, best.never = true, false
+			if k.keptFrom(of.now, of.holder) {
 				best.sooner(&fit{at: k.accusedUntil, by: unconditional})
 			}
 			continue
 		}
-		f := fit{at: q.now, by: unconditional, key: k}
+		f := fit{at: of.now, by: unconditional, key: k}
 		if r := k.barred[c]; r != nil {
-			at, byEvent := r.opens(q.now, q.holder)
+			at, byEvent := r.opens(of.now, of.holder)
 			f.later(at, unconditional, byEvent)
-			passed = passed || r.by == q.holder
+			skipped = skipped || r.by == of.holder
 		}
 		for _, b := range k.own(c) {
-			f.within(q.now, b, &q.ask, Never)
+			f.within(of.now, b, &of.ask, Never)
 		}
-		if f.at == q.now {
+		if f.at == of.now {
 			return k, f, false
 		}
 		tried = true
 		best.sooner(&f)
 	}
 	if len(s.keys) < len(s.all) {
-		s.resting(q, &best)
+		s.resting(of, &best)
 	}
 	if len(s.all) > 1 && tried {
 		best.by = several
 	}
-	return nil, best, passed
+	return nil, best, skipped
 }
 
 // resting takes into account the keys that may be leased later.
-func (s *seat) resting(q *search, best *fit) {
+func (s *seat) resting(of *search, best *fit) {
 	for _, k := range s.all {
-		if !k.usable() && !slices.Contains(q.exclude, k.id) && q.preference.allows(k) {
+		if !k.usable() && !slices.Contains(of.exclude, k.id) && of.preference.allows(k) {
 			best.sooner(&fit{at: k.restsUntil, by: unconditional, byEvent: k.probe != nil})
 		}
 	}

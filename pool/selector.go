@@ -21,10 +21,10 @@ type Candidate struct {
 	account *account
 	seat    *seat
 	tier    *tier
-	index   int32 // in the selector's heap, or in that of candidates that wait
+	index   int32 // in the selector's heap, or in that of full candidates
 
-	// A candidate that waits had no room when it was last asked.
-	waits   bool
+	// A full candidate had no room when it was last asked.
+	full    bool
 	blocked provider.Amounts // for this ask
 	why     fit              // because of this
 

@@ -8,34 +8,34 @@ type tier struct {
 	choice   *choice
 	priority int
 	ready    KeySelector
-	waiting  heap[*Candidate] // by the moment at which they may have room
+	full     heap[*Candidate] // by the moment at which they may have room
 	negative [4]negative
 	oldest   int // entry of negative to overwrite next
 	scratch  []*Candidate
 }
 
-// rest takes a candidate out of the strategy's hands until it may have room.
-func (t *tier) rest(c *Candidate, ask *provider.Amounts, f *fit) {
+// setAside takes a candidate out of the strategy's hands until it may have room.
+func (t *tier) setAside(c *Candidate, ask *provider.Amounts, f *fit) {
 	c.blocked, c.why = *ask, *f
-	if c.waits {
-		t.waiting.update(c, int64(f.at))
+	if c.full {
+		t.full.update(c, int64(f.at))
 		return
 	}
-	c.waits = true
+	c.full = true
 	t.ready.Remove(c)
-	t.waiting.push(c, int64(f.at))
+	t.full.push(c, int64(f.at))
 }
 
 func (t *tier) wake(now Time, c *Candidate) {
-	c.waits = false
-	t.waiting.remove(c)
+	c.full = false
+	t.full.remove(c)
 	t.ready.Add(now, c)
 }
 
 // wakeDue wakes the candidates that may have room by now.
 func (t *tier) wakeDue(now Time) {
-	for t.waiting.len() > 0 {
-		c, at := t.waiting.min()
+	for t.full.len() > 0 {
+		c, at := t.full.min()
 		if Time(at) > now {
 			return
 		}
@@ -43,7 +43,7 @@ func (t *tier) wakeDue(now Time) {
 	}
 }
 
-// blocks reports whether what blocked a waiting candidate blocks this ask too.
+// blocks reports whether what blocked a full candidate blocks this ask too.
 func (c *Candidate) blocks(ask *provider.Amounts) bool {
 	switch c.why.by {
 	case unconditional:
@@ -65,7 +65,7 @@ type negative struct {
 
 // sooner takes the better of two entries for the same ask.
 func (n *negative) sooner(m *negative) {
-	if n.account == nil || m.fit.at < n.fit.at || n.fit.never && !m.fit.never {
+	if n.account == nil || m.fit.before(&n.fit) || n.fit.never && !m.fit.never {
 		n.fit, n.account = m.fit, m.account
 	}
 }

@@ -234,3 +234,26 @@ func TestOnlyAnswersWidenTheWindow(t *testing.T) {
 	}
 	assert.Equal(t, 2*start, s.window())
 }
+
+// Of two keys without room one is excluded, and a release frees the other: that is soon, and
+// not never.
+func TestAReleaseThatIsWaitedForIsSoon(t *testing.T) {
+	one := append(rpm(60), slots(1))
+	for name, cfg := range map[string]setup{
+		"two groups": {Keys: []pool.Key{{ID: "a", Limits: one}, {ID: "b", Limits: one}}},
+		"one group": {Groups: []pool.Group{{Name: "g", Limits: rpm(60)}}, Keys: []pool.Key{
+			{ID: "a", Group: "g", Limits: []pool.Limit{slots(1)}}, {ID: "b", Group: "g", Limits: []pool.Limit{slots(1)}},
+		}},
+	} {
+		for _, excluded := range []string{"a", "b"} {
+			t.Run(name+", "+excluded, func(t *testing.T) {
+				s := begin(t, cfg)
+				s.lease("h")
+				s.lease("h")
+				e := s.refused("h", without(excluded))
+				assert.Equal(t, sec, e.RetryAt)
+				assert.False(t, e.NoUsableKey)
+			})
+		}
+	}
+}
