@@ -65,6 +65,7 @@
 //	saves.go        when a record is due, and which leases are durable
 //	upkeep.go       the goroutine that saves and renews
 //	record.go       the record's encoding
+//	keeper.go       which version of the record is stored, and saves of the next
 //	leaseid.go      what a lease id says
 //	signer.go       how lease ids are signed and checked
 //	signingkeys.go  the signing keys: rotation, record, secrecy

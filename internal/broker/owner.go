@@ -15,6 +15,7 @@ type owner struct {
 	keyIDs     map[uint64]string // by their pool.Hash
 	store      Store
 	epoch      uint64    // of its claim
+	keeper     keeper    // of its record; begin uses it, then upkeep, then halt
 	origin     time.Time // Time 0 of the engine
 	overlapEnd pool.Time // the predecessor grants nothing from then on
 
@@ -70,11 +71,12 @@ func (o *owner) begin(ctx context.Context) error {
 		return fmt.Errorf("claim: %w", err)
 	}
 	o.epoch = epoch
-	b, err := o.store.Load(ctx, o.cfg.Name)
+	o.keeper = keeper{store: o.store, name: o.cfg.Name, epoch: epoch}
+	stored, err := o.keeper.load(ctx)
 	if err != nil {
 		return fmt.Errorf("load its record: %w", err)
 	}
-	last, err := decodeRecord(b)
+	last, err := decodeRecord(stored.Chunks)
 	if err != nil && !o.cfg.StateLost {
 		return err
 	}

@@ -19,19 +19,35 @@ type record struct {
 // ones, because it would lose what it does not understand of them.
 const recordVersion = 1
 
-func (r *record) encode() []byte {
+func (r *record) encode() Change {
 	r.Version = recordVersion
 	b, err := json.Marshal(r)
 	if err != nil { // numbers and names can always be encoded
 		panic(err)
 	}
-	return b
+	c := Change{Put: map[string][]byte{SoleChunk: nil}}
+	for i := 0; len(b) > 0; i++ {
+		n := min(len(b), MaxChunk)
+		if i == 0 {
+			c.Put[SoleChunk], b = b[:n], b[n:]
+			continue
+		}
+		c.Put[fmt.Sprint(i)], b = b[:n], b[n:]
+	}
+	for i := len(c.Put); i < 1000; i++ {
+		c.Drop = append(c.Drop, fmt.Sprint(i))
+	}
+	return c
 }
 
 // decodeRecord reads a record. It returns nil if the store has none.
-func decodeRecord(b []byte) (*record, error) {
-	if b == nil {
+func decodeRecord(chunks map[string][]byte) (*record, error) {
+	if len(chunks) == 0 {
 		return nil, nil
+	}
+	b := chunks[SoleChunk]
+	for i := 1; chunks[fmt.Sprint(i)] != nil; i++ {
+		b = append(b, chunks[fmt.Sprint(i)]...)
 	}
 	var r record
 	switch err := json.Unmarshal(b, &r); {

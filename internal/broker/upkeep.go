@@ -71,7 +71,7 @@ func (o *owner) save(ctx context.Context, last bool) error {
 	b := r.encode() // before the deadline that judges the store
 	ctx, cancel := context.WithTimeout(ctx, permit)
 	defer cancel()
-	err := o.store.Save(ctx, o.cfg.Name, o.epoch, b)
+	err := o.keeper.save(ctx, b)
 	o.answered(sent, err, func(l *locked, now pool.Time) (changed bool) {
 		if l.trouble.save = err; err == nil {
 			l.engine.Saved()

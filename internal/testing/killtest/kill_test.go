@@ -17,6 +17,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/keybroker/keybroker/internal/store/bolt"
+
+	"github.com/keybroker/keybroker/internal/testing/storetest"
 )
 
 // step is one child and how it ends.
@@ -232,7 +234,7 @@ func (r *round) inflate() {
 				name := fmt.Sprint("ballast ", i)
 				epoch, err := s.Claim(r.t.Context(), name)
 				if assert.NoError(r.t, err) {
-					assert.NoError(r.t, s.Save(r.t.Context(), name, epoch, make([]byte, size)))
+					assert.NoError(r.t, storetest.Put(r.t.Context(), s, name, epoch, make([]byte, size)))
 				}
 			})
 		}
