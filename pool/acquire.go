@@ -163,7 +163,7 @@ func (dom *Domain) grant(now Time, s *search, ask *Ask) *lease {
 	if a.disputed && (a.full() || !fits(now, a.buckets, &ask.Amounts)) {
 		l.probe, a.probe, a.probedAt = true, l.id, now
 	}
-	l.durable = l.take(now) && (!dom.keeps || a.class.saved)
+	l.durable = l.take(now) && (!dom.keeps || a.saved && k.saved)
 	for _, c := range a.cooldowns() {
 		c.granted(now, l)
 	}
@@ -174,6 +174,7 @@ func (dom *Domain) grant(now Time, s *search, ask *Ask) *lease {
 	a.slowStart.note(&ask.Amounts, a.open == 0)
 	ch.pool.open++
 	a.open++
+	a.class.leases++
 	k.open++
 	l.holder.open++
 	l.holder.tokens += tokens(&l.reserved)

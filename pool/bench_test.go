@@ -4,7 +4,6 @@ package pool_test
 // whether any of them has room.
 
 import (
-	"encoding/json"
 	"fmt"
 	"runtime"
 	"testing"
@@ -237,10 +236,6 @@ func BenchmarkState10000Keys(b *testing.B) {
 		now++
 		p.State(now, false)
 	}
-	s, _ := p.State(now, false)
-	text, err := json.Marshal(s)
-	require.NoError(b, err)
-	b.ReportMetric(float64(len(text))/10_000, "B/key")
 }
 
 func BenchmarkRecover10000Keys(b *testing.B) {

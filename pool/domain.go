@@ -58,6 +58,10 @@ type Domain struct {
 	warnings   map[Event]*Warning
 	keeps      bool // states are saved
 	dirty      bool // something has changed that must outlive the owner
+	changes    changes
+	fading     fading
+	lookedAt   Time // when a class was last looked at, that may be forgotten
+	lookNext   int  // its place in inOrder, about
 	orphans    heap[*orphan]
 	before     *recovery // with which we began; nil if there was nothing to recover
 	known      []stated  // scratch of learn
@@ -145,6 +149,7 @@ func (dom *Domain) class(p *pool, model string) (*class, error) {
 		return dom.classes[allModels], nil
 	case model == provider.NoModel:
 		if c := dom.classes[noModel]; c != nil {
+			c.usedAt = dom.now
 			return c, nil
 		}
 		return dom.addClass(Class{Name: noModel}), nil
@@ -157,13 +162,16 @@ func (dom *Domain) class(p *pool, model string) (*class, error) {
 		return nil, ErrModelNotServed
 	}
 	if c := dom.byModel[model]; c != nil {
+		c.usedAt = dom.now
 		return c, nil
 	}
 	name := model
-	if n := len(dom.classes); n >= maxClasses || n > 4 && n*len(dom.groups) >= maxAccounts {
+	// As long as some models share a class, nobody knows what of it each of them has used.
+	if n := len(dom.classes); dom.classes[otherModels] != nil || n >= maxClasses || n > 4 && n*len(dom.groups) >= maxAccounts {
 		name = otherModels
 	}
 	if c := dom.classes[name]; c != nil { // and no entry in byModel: there may be any number of such names
+		c.usedAt = dom.now
 		return c, nil
 	}
 	return dom.addClass(Class{Name: name, Models: []string{model}}), nil
@@ -172,13 +180,13 @@ func (dom *Domain) class(p *pool, model string) (*class, error) {
 // addClass opens an account for a new class with every group, and lets every pool choose
 // among them.
 func (dom *Domain) addClass(cfg Class) *class {
-	dom.dirty = true
-	c := &class{name: cfg.Name, limits: cfg.Limits, models: cfg.Models, index: len(dom.inOrder), strain: strained}
+	c := &class{name: cfg.Name, limits: cfg.Limits, models: cfg.Models, index: len(dom.inOrder), strain: strained, usedAt: dom.now}
 	dom.classes[c.name] = c
 	dom.inOrder = append(dom.inOrder, c)
 	for _, m := range cfg.Models {
 		dom.byModel[m] = c
 	}
+	dom.note(c)
 	for _, g := range dom.groups {
 		g.accounts = append(g.accounts, dom.newAccount(dom.now, g, c))
 	}

@@ -73,7 +73,7 @@ func (dom *Domain) ReportPredecessor(now Time, o *PredecessorLease, s provider.S
 	dom.predecessors.end = max(dom.predecessors.end, l.until)
 	l.ended = final
 	if l.chargeOveruse(now, used) {
-		dom.dirty = true
+		dom.noteCharged(l.key, l.account)
 	}
 	if s.Class != provider.OK {
 		dom.blame(now, &l.lease, &s, final)

@@ -44,7 +44,7 @@ func (dom *Domain) configure(now Time, cfg Config) {
 		dom: dom, now: now, was: dom.cfg, cfg: cfg, fresh: map[*group]bool{}, freshKey: map[*key]bool{},
 		moved: map[*group]bool{}, mixed: map[*class]bool{},
 	}
-	dom.cfg, dom.dirty = cfg, true
+	dom.cfg, dom.dirty, dom.changes.all = cfg, true, true
 	dom.delta, dom.single = 0, false
 	for _, r := range cfg.Pools {
 		dom.delta = max(dom.delta, r.StartWithin)
@@ -99,7 +99,10 @@ func (c *change) groups() {
 		if k.index >= 0 {
 			dom.resting.remove(k)
 		}
-		k.turn = -1
+		k.turn, k.gone = -1, true
+		for _, l := range k.limited {
+			l.gone = true
+		}
 	}
 	dom.retired = slices.DeleteFunc(had, func(g *group) bool { return slices.Contains(dom.groups, g) })
 }
@@ -117,7 +120,7 @@ func (c *change) group(groups map[string]*group, cfg Group) {
 	}
 	var shared []Limit
 	g.limits, shared = split(cfg.Limits)
-	g.shared = c.buckets(g, g.shared, shared, c.fresh[g], func(l *lease) bool { return l.account.group == g })
+	g.shared = c.buckets(g, g, g.shared, shared, c.fresh[g], func(l *lease) bool { return l.account.group == g })
 	g.shares = len(g.shared) > 0
 	dom.groups = append(dom.groups, g)
 }
@@ -130,16 +133,22 @@ func (c *change) key(g *group, k *key, cfg Key, limits []Limit) {
 		k = &key{id: cfg.ID, group: g, index: -1}
 		c.freshKey[k] = true
 	case k.group != g:
+		for _, l := range k.limited {
+			l.gone = true
+		}
 		k.group, k.limited, k.shared = g, nil, nil
 		c.moved[g] = true
 	}
 	k.weight = int64(max(cfg.Weight, 1))
 	var shared []Limit
 	k.limits, shared = split(limits)
-	k.shared = c.buckets(g, k.shared, shared, c.freshKey[k], func(l *lease) bool { return l.key == k })
+	k.shared = c.buckets(g, k, k.shared, shared, c.freshKey[k], func(l *lease) bool { return l.key == k })
 	g.shares = g.shares || len(k.shared) > 0
 	switch {
 	case len(limits) == 0:
+		for _, l := range k.limited {
+			l.gone = true
+		}
 		k.limited = nil
 	case k.limited == nil:
 		k.limited = map[*class]*keyLimits{}
@@ -241,30 +250,25 @@ func (c *change) accounts(g *group) {
 
 func (c *change) account(a *account) {
 	g := a.group
-	a.own = c.buckets(g, a.own, tightest(g.limits, a.class.limits), false, func(l *lease) bool { return l.account == a })
+	a.own = c.buckets(g, a, a.own, tightest(g.limits, a.class.limits), false, func(l *lease) bool { return l.account == a })
 	a.buckets = concat(a.own, g.shared)
 	for _, k := range g.keys {
 		if k.limited == nil {
 			continue
 		}
-		var each []*bucket
-		if l := k.limited[a.class]; l != nil {
-			each = l.each
-		}
-		each = c.buckets(g, each, k.limits, c.freshKey[k], func(l *lease) bool { return l.key == k && l.account == a })
-		k.limited[a.class] = newKeyLimits(each, k.shared)
-		k.limited[a.class].join(a)
+		own := k.limitsFor(a.class)
+		own.set(c.buckets(g, own, own.each, k.limits, c.freshKey[k], func(l *lease) bool { return l.key == k && l.account == a }), k.shared, a)
 	}
 	a.slowStart.missing = nil
 	a.findMissing(c.cfg.Dialect)
 }
 
-// buckets makes the buckets of a list of limits, of those that there are. A limit that was
+// buckets makes the buckets of a list of limits of a unit, of those that there are. A limit that was
 // learned stays. Of a new limit nobody knows what is used, unless nothing was used at all;
 // the open leases that it concerns hold their slots in it.
-func (c *change) buckets(g *group, had []*bucket, limits []Limit, fresh bool, concerns func(*lease) bool) (out []*bucket) {
+func (c *change) buckets(g *group, u unit, had []*bucket, limits []Limit, fresh bool, concerns func(*lease) bool) (out []*bucket) {
 	if fresh {
-		return c.dom.newBuckets(c.now, limits...)
+		return c.dom.newBuckets(c.now, u, limits...)
 	}
 	for _, l := range limits {
 		i := slices.IndexFunc(had, func(b *bucket) bool { return b.Is(l.Dimension, l.Name, l.Window) })
@@ -273,7 +277,7 @@ func (c *change) buckets(g *group, had []*bucket, limits []Limit, fresh bool, co
 			out = append(out, had[i])
 			continue
 		}
-		b := c.dom.newBuckets(c.now, l)[0]
+		b := c.dom.newBuckets(c.now, u, l)[0]
 		if b.Slots() {
 			c.take(b, concerns)
 		} else {
@@ -430,6 +434,10 @@ func (dom *Domain) dropRetired(now Time) {
 			if b.Used(now) > 0 || b.Held() > 0 {
 				return false
 			}
+		}
+		g.gone, dom.changes.all = true, true
+		for _, a := range g.accounts {
+			a.gone = true
 		}
 		return true
 	})

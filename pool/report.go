@@ -82,7 +82,7 @@ func (dom *Domain) settle(now Time, r *report) (freed bool) {
 		l.choice.queue.owes(l, more)
 	}
 	if !l.reserved.Covers(&l.used) { // debt has to be saved
-		dom.dirty = true
+		dom.noteCharged(l.key, l.account)
 	}
 	return freed
 }
