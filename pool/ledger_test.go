@@ -45,6 +45,9 @@ func (c change) bytes() (n int) {
 	return n
 }
 
+// bytes is how large a record is.
+func (s stored) bytes() int { return change{put: s}.bytes() }
+
 // state is what a successor reads, nil if there is nothing.
 func (s stored) state(t require.TestingT) *pool.State {
 	r, err := record.Decode(s)
@@ -152,6 +155,8 @@ func inOrder(s *pool.State) {
 	slices.SortFunc(s.Classes, func(a, b pool.ClassState) int { return cmp.Compare(a.Name, b.Name) })
 	slices.SortFunc(s.Groups, func(a, b pool.GroupState) int { return cmp.Compare(a.Name, b.Name) })
 	slices.SortFunc(s.Keys, func(a, b pool.KeyState) int { return cmp.Compare(a.ID, b.ID) })
-	slices.SortFunc(s.Accounts, func(a, b pool.AccountState) int { return cmp.Or(cmp.Compare(a.Group, b.Group), cmp.Compare(a.Class, b.Class)) })
+	slices.SortFunc(s.Accounts, func(a, b pool.AccountState) int {
+		return cmp.Or(cmp.Compare(a.Group, b.Group), cmp.Compare(a.Class, b.Class))
+	})
 	slices.SortFunc(s.Own, func(a, b pool.OwnState) int { return cmp.Or(cmp.Compare(a.Key, b.Key), cmp.Compare(a.Class, b.Class)) })
 }

@@ -109,6 +109,9 @@ func (dom *Domain) State(now Time, stopped bool) (s *State, again Time) {
 	dom.dropRetired(now)
 	r := recorder{dom: dom, now: now, State: State{Stopped: stopped, At: now}}
 	dom.changes.begin(dom, &r.State)
+	if n := len(dom.changes.saving); n > 1000 { // most are accounts
+		r.Accounts = make([]AccountState, 0, n)
+	}
 	for _, u := range dom.changes.saving {
 		u.record(&r)
 	}
@@ -185,10 +188,15 @@ func (r *recorder) cooldown(c *cooldown) *RestState {
 // buckets returns the state of the buckets of something that is recorded, as far as they have
 // to be remembered.
 func (r *recorder) buckets(u unit, bs []*bucket) (out []BucketState) {
-	for _, b := range bs {
-		if s, ok := r.bucket(u, b); ok {
-			out = append(out, s)
+	for i, b := range bs {
+		s, ok := r.bucket(u, b)
+		if !ok {
+			continue
 		}
+		if out == nil {
+			out = make([]BucketState, 0, len(bs)-i)
+		}
+		out = append(out, s)
 	}
 	return out
 }

@@ -72,7 +72,8 @@ func NewLog(epoch uint64, stored map[string][]byte) *Log {
 }
 
 // Change returns what a save has to put into the store, and which chunks it has to drop, so that
-// a state changes the record. The first state has to be Whole. If the save of the last change
+// a state changes the record. The first state has to be Whole. A class that comes back after it
+// was forgotten has to come with all its accounts. If the save of the last change
 // failed, or nobody knows whether it did, the state has to have whatever that one had; then the
 // record is the same whether that save has had its effect or not.
 func (l *Log) Change(s *pool.State, maxTTL time.Duration) (put map[string][]byte, drop []string) {

@@ -32,7 +32,8 @@ type step struct {
 // yet: those are of its pools' beginnings.
 var places = []string{
 	"before-save:2", "after-save:3", "compact-copied:1", "compact-renamed:1",
-	"before-answer:1", "before-save:7", "after-save:7", "before-answer:12", "before-save:8", "after-save:9",
+	"before-answer:1", "before-save:7", "after-save:7", "chunks-written:7", "before-answer:12", "before-save:8", "after-save:9",
+	"chunks-written:4",
 }
 
 // plan gives the steps of a round: of five kills three are at places, from one on. The
