@@ -9,6 +9,7 @@ import (
 
 // group is a quota group: the owner of limits that its keys share.
 type group struct {
+	tracked
 	name     string
 	keys     []*key
 	seats    []*seat // one for each priority that its keys have
@@ -27,6 +28,7 @@ type group struct {
 
 // account is what one group may use of one class of models.
 type account struct {
+	tracked
 	group      *group
 	class      *class
 	own        []*bucket    // of this account alone: configured, then learned
@@ -54,12 +56,14 @@ const maxAccountBuckets = 15
 
 func (dom *Domain) newAccount(now Time, g *group, c *class) *account {
 	a := &account{group: g, class: c, slowStart: slowStart{window: firstWindow}}
-	a.own = dom.newBuckets(now, tightest(g.limits, c.limits)...)
+	a.own = dom.newBuckets(now, a, tightest(g.limits, c.limits)...)
 	a.ledger = &ledger{concat(a.own, g.shared)}
+	dom.note(a)
 	for _, k := range g.keys {
 		if k.limited != nil {
-			k.limited[c] = newKeyLimits(dom.newBuckets(now, k.limits...), k.shared)
-			k.limited[c].join(a)
+			l := k.limitsFor(c)
+			l.set(dom.newBuckets(now, l, k.limits...), k.shared, a)
+			dom.note(l)
 		}
 	}
 	a.findMissing(dom.cfg.Dialect)

@@ -169,7 +169,7 @@ func (dom *Domain) grant(now Time, s *search, ask *Ask) *lease {
 	if a.disputed && (a.full() || !fits(now, a.buckets, &ask.Amounts)) {
 		l.probe, a.probe, a.probedAt = true, l.id, now
 	}
-	l.durable = l.take(now) && (!dom.keeps || a.class.saved)
+	l.durable = l.take(now) && (!dom.keeps || a.saved && k.saved)
 	for _, c := range a.cooldowns() {
 		c.granted(now, l)
 	}
@@ -180,6 +180,7 @@ func (dom *Domain) grant(now Time, s *search, ask *Ask) *lease {
 	a.slowStart.note(&ask.Amounts, a.open == 0)
 	ch.pool.open++
 	a.open++
+	a.class.leases++
 	k.open++
 	l.by.holder.open++
 	l.by.holder.tokens += tokens(&l.reserved)

@@ -4,7 +4,6 @@ package pool_test
 // whether any of them has room.
 
 import (
-	"encoding/json"
 	"fmt"
 	"runtime"
 	"testing"
@@ -225,22 +224,71 @@ func byTheDay(b *testing.B, keys int) *pool.Domain {
 	return p
 }
 
-func BenchmarkState10000Keys(b *testing.B) {
-	p := byTheDay(b, 10_000)
-	now := pool.Time(time.Hour)
-	p.State(now, false)
-	for range 20_000 {
-		_, err := p.Acquire(now, small)
-		require.NoError(b, err)
+// BenchmarkState is how long the lock is held for a save of 10,000 keys and 30,000 accounts: of
+// all of them, as at the start and the end, and of what one busy key, or 20,000 leases of all,
+// have changed.
+func BenchmarkState(b *testing.B) {
+	cfg := setup{Dialect: dialect(b, "anthropic"), Models: []string{"m1", "m2", "m3"}, StartWithin: 2 * time.Second}
+	for i := range 10_000 {
+		cfg.Keys = append(cfg.Keys, pool.Key{ID: fmt.Sprintf("k%d", i), Priority: map[bool]int{true: 1}[i == 5000], Limits: append(limits(1e12, 1e15, 1e15),
+			pool.Limit{Dimension: provider.Requests, Window: 24 * time.Hour, Amount: 1e12, Kind: provider.Refilling},
+			pool.Limit{Dimension: provider.InputTokens, Window: 24 * time.Hour, Amount: 10_000, Kind: provider.Sliding},
+		)})
 	}
-	for b.Loop() {
-		now++
-		p.State(now, false)
-	}
-	s, _ := p.State(now, false)
-	text, err := json.Marshal(s)
+	p, err := newPool(cfg)
 	require.NoError(b, err)
-	b.ReportMetric(float64(len(text))/10_000, "B/key")
+	now := pool.Time(100 * time.Hour)
+	a := small
+	a.TTL, a.Model = time.Second, "m1"
+	a.Amounts[provider.InputTokens] = 100
+	lease := func(exclude ...string) {
+		a.Exclude = exclude
+		g, err := p.Acquire(now, a)
+		require.NoError(b, err)
+		require.NoError(b, p.Release(now, g.Lease, a.Holder, false))
+	}
+	save := func(b *testing.B, stopped bool) {
+		s, _ := p.State(now, stopped)
+		b.StopTimer()
+		p.Saved()
+		b.ReportMetric(float64(len(s.Accounts)), "accounts")
+	}
+	p.State(now, false)
+	p.Saved()
+	for range 20_000 {
+		lease("k5000")
+	}
+	b.Run("of all", func(b *testing.B) {
+		for b.Loop() {
+			now++
+			save(b, true)
+			b.StartTimer()
+		}
+	})
+	b.Run("of one busy key", func(b *testing.B) {
+		for b.Loop() {
+			b.StopTimer()
+			now = now.Add(time.Hour)
+			for range 4 {
+				lease()
+			}
+			b.StartTimer()
+			save(b, false)
+			b.StartTimer()
+		}
+	})
+	b.Run("of many", func(b *testing.B) {
+		for b.Loop() {
+			b.StopTimer()
+			now = now.Add(time.Hour)
+			for range 20_000 {
+				lease("k5000")
+			}
+			b.StartTimer()
+			save(b, false)
+			b.StartTimer()
+		}
+	})
 }
 
 func BenchmarkRecover10000Keys(b *testing.B) {

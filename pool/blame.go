@@ -24,7 +24,8 @@ func (dom *Domain) blame(now Time, l *lease, s *provider.Signal, final bool) {
 	case aboutKey(s) && l.granted < l.key.renewedAt: // about a value that the key had before
 		return
 	}
-	l.refused, dom.dirty = s.Class, true
+	l.refused = s.Class
+	dom.note(l.account)
 	if s.Source == provider.WindowReset && dom.cfg.Dialect.Kind == provider.Refilling {
 		guessed := *s // a bucket that is full then has room long before, as ours knows
 		guessed.Wait, guessed.Source = 0, provider.NotStated
@@ -99,6 +100,7 @@ func (dom *Domain) cool(now Time, l *lease, s *provider.Signal, g guess) {
 	}
 	switch s.Scope {
 	case provider.KeyScope:
+		dom.note(l.key)
 		if s.Class == provider.AuthInvalid {
 			dom.refused(now, l.key, l, "refused by the provider (401)", 0)
 		} else {
@@ -123,6 +125,7 @@ func (dom *Domain) cool(now Time, l *lease, s *provider.Signal, g guess) {
 func (dom *Domain) coolOne(now Time, l *lease, s *provider.Signal, g guess, a *account, c *cooldown) {
 	known := c.active(now)
 	dom.touchCooldown(a, c)
+	dom.noteCooldown(a, c)
 	if c.refuse(now, l, s, g) { // its time may end sooner than that of the probe would have
 		dom.reopened(now, a, c)
 	}
@@ -144,6 +147,7 @@ func (dom *Domain) bar(now Time, l *lease, s *provider.Signal, g guess) {
 	k, class := l.key, l.account.class
 	c := k.barredFor(class)
 	known := c.active(now)
+	dom.note(k)
 	c.refuse(now, l, s, g)
 	dom.usableChanged(k.group)
 	if !known {
@@ -213,17 +217,17 @@ func (dom *Domain) praise(now Time, l *lease, final bool) {
 	a.class.strain -= a.class.strain / 8
 	for _, c := range a.cooldowns() {
 		if c.answered(now, l) {
-			dom.dirty = true
 			dom.touchCooldown(a, c)
+			dom.noteCooldown(a, c)
 			dom.reopened(now, a, c)
 		}
 	}
 	if c := l.key.barred[a.class]; c != nil && c.answered(now, l) {
-		dom.dirty = true
+		dom.note(l.key)
 		dom.usableChanged(a.group)
 	}
-	if final {
-		a.slowStart.answered()
+	if final && a.slowStart.answered() {
+		dom.change(a)
 	}
 }
 
@@ -236,8 +240,9 @@ func (dom *Domain) Renewed(now Time, id string) bool {
 		if k.id != id {
 			continue
 		}
-		k.renewedAt, dom.dirty = now, true
+		k.renewedAt = now
 		dom.touchKey(k)
+		dom.note(k)
 		if k.health != Healthy {
 			dom.revive(now, k)
 		}
@@ -255,20 +260,23 @@ func (dom *Domain) Renewed(now Time, id string) bool {
 // restores all keys. It returns whether there is such a key.
 func (dom *Domain) Restore(now Time, id string) (found bool) {
 	now = dom.tick(now)
-	dom.dirty = true
 	for _, k := range dom.keys {
 		if id != "" && k.id != id {
 			continue
 		}
 		found = true
+		dom.note(k)
 		if k.health != Healthy {
 			dom.revive(now, k)
 		}
 		k.barred = nil
+		dom.note(k.group)
 		k.group.cooldown = cooldown{}
 		dom.touchGroup(k.group)
 		for _, a := range k.group.accounts {
 			a.cooldown, a.class.cooldown = cooldown{}, cooldown{}
+			dom.note(a.class)
+			dom.noteCharged(k, a)
 			for _, b := range k.charges(a).buckets {
 				b.Clear(now)
 			}

@@ -32,30 +32,30 @@ type bucket struct {
 	unseen dispute // about what others use
 }
 
-// newBuckets makes full buckets, side by side in memory, since an ask goes through all
-// of them.
-func (dom *Domain) newBuckets(now Time, limits ...Limit) []*bucket {
+// newBuckets makes full buckets of a unit, side by side in memory, since an ask goes through
+// all of them.
+func (dom *Domain) newBuckets(now Time, u unit, limits ...Limit) []*bucket {
 	side := make([]bucket, len(limits))
 	out := make([]*bucket, len(limits))
 	for i, l := range limits {
 		side[i].Init(now, l, dom.terms(l.Dimension))
 		if dom.keeps { // nothing of it is saved yet
-			side[i].KeepAhead(&dom.dirty)
+			dom.keep(u, &side[i])
 		}
 		out[i] = &side[i]
 	}
 	return out
 }
 
-// newLearned makes the bucket of a limit that no configuration names. age is how long
-// ago its reset may have been stated.
-func (dom *Domain) newLearned(now Time, l Limit, age time.Duration) *bucket {
+// newLearned makes the bucket of a limit of an account that no configuration names. age is
+// how long ago its reset may have been stated.
+func (dom *Domain) newLearned(now Time, a *account, l Limit, age time.Duration) *bucket {
 	t := dom.terms(l.Dimension)
 	t.Learned, t.ResetAge = true, age
 	b := &bucket{}
 	b.Init(now, l, t)
 	if dom.keeps {
-		b.KeepAhead(&dom.dirty)
+		dom.keep(a, b)
 	}
 	return b
 }

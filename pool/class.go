@@ -9,6 +9,7 @@ import (
 // class is a class of models: those that share one limit. It has its own account with
 // every group.
 type class struct {
+	tracked
 	name   string
 	limits []Limit
 	models []string // with which it was declared
@@ -17,8 +18,8 @@ type class struct {
 	index    int      // in the pool's order, and in each group's accounts
 	cooldown cooldown // of the provider's model, whoever calls it
 	strain   float64  // the part of late answers that were overloads
-
-	stated, saved bool // it is in the last State, and that State was saved
+	usedAt   Time     // when it was last asked for
+	leases   int      // also lapsed ones
 }
 
 // mixed reports whether models that nobody declared share the class. What an answer says

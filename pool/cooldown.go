@@ -170,6 +170,18 @@ func (a *account) coolUntil() (until Time) {
 	return until
 }
 
+// noteCooldown notes whose cooldown has changed, of those of an account.
+func (dom *Domain) noteCooldown(a *account, c *cooldown) {
+	switch c {
+	case &a.cooldown:
+		dom.note(a)
+	case &a.group.cooldown:
+		dom.note(a.group)
+	case &a.class.cooldown:
+		dom.note(a.class)
+	}
+}
+
 // reopened wakes those that one of an account's cooldowns kept out of use: the account,
 // all of its group, or all of its model.
 func (dom *Domain) reopened(now Time, a *account, c *cooldown) {

@@ -5,7 +5,6 @@ package pool_test
 // still refuses nothing that was given out.
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -39,7 +38,8 @@ type owner struct {
 	epoch   uint64
 	began   pool.Time // by the world's clock
 	at      pool.Time // by its own
-	writing *pool.State
+	journal *journal
+	writing *change
 	states  int       // so many have been taken
 	until   pool.Time // and it does not grant any more
 }
@@ -74,7 +74,7 @@ type past struct {
 	noon    time.Time // by the provider's clock, at the world's time 0
 	owner   *owner
 	before  *owner // still alive, as it may be
-	durable *pool.State
+	stored  stored
 	open    []*given
 }
 
@@ -155,7 +155,7 @@ func (h *past) begin() {
 	if h.owner != nil {
 		o.epoch = h.owner.epoch + 1
 	}
-	known := h.durable == nil || rapid.Bool().Draw(h.T, "resets are known")
+	known := h.stored == nil || rapid.Bool().Draw(h.T, "resets are known")
 	cfg := h.cfg
 	cfg.Groups = []pool.Group{{Name: "g", Limits: h.clocked(o, cfg.Groups[0].Limits, known)}}
 	cfg.Keys = slices.Clone(cfg.Keys)
@@ -164,9 +164,9 @@ func (h *past) begin() {
 	if err != nil {
 		h.Fatal(err)
 	}
-	o.Domain = p
+	o.Domain, o.journal = p, newJournal(o.epoch+1, h.stored)
 	step := rapid.SampledFrom([]time.Duration{0, 0, time.Hour, -time.Hour, 24 * time.Hour, -24 * time.Hour}).Draw(h.T, "the clock is off by")
-	p.Recover(o.at, h.durable, pool.Recovery{Overlap: overlap, TTL: h.ttl, Wall: h.date(h.now).Add(step)})
+	p.Recover(o.at, h.stored.state(h.T), pool.Recovery{Overlap: overlap, TTL: h.ttl, Wall: h.date(h.now).Add(step)})
 	h.owner = o
 	h.save()
 }
@@ -327,7 +327,8 @@ func (h *past) write() {
 func (h *past) state() {
 	o := h.owner
 	s, _ := o.State(o.time(h.now), false)
-	o.writing = h.copied(s)
+	c := o.journal.change(s)
+	o.writing = &c
 	o.states++
 }
 
@@ -339,24 +340,12 @@ func (h *past) save() {
 	h.wrote(true, true)
 }
 
-func (h *past) copied(s *pool.State) *pool.State {
-	text, err := json.Marshal(s)
-	if err != nil {
-		h.Fatal(err)
-	}
-	c := &pool.State{}
-	if err := json.Unmarshal(text, c); err != nil {
-		h.Fatal(err)
-	}
-	return c
-}
-
 // wrote ends that: it has become durable or not, and the owner knows or takes it
 // for failed.
 func (h *past) wrote(durable, known bool) {
 	o := h.owner
 	if durable {
-		h.durable = o.writing
+		h.stored = h.stored.with(*o.writing)
 	}
 	for _, c := range slices.Clone(h.open) {
 		switch {
@@ -371,6 +360,7 @@ func (h *past) wrote(durable, known bool) {
 		}
 	}
 	if durable && known {
+		o.journal.log.Saved()
 		o.Saved()
 	}
 	o.writing = nil
@@ -392,7 +382,7 @@ func (h *past) lose(o *owner) {
 
 func (h *past) crash() {
 	if h.owner.writing != nil && rapid.Bool().Draw(h.T, "written at last") {
-		h.durable = h.owner.writing
+		h.stored = h.stored.with(*h.owner.writing)
 	}
 	h.lose(h.owner)
 	if h.before != nil {
@@ -422,7 +412,7 @@ func (h *past) stop() {
 	}
 	s, _ := h.owner.State(h.owner.time(h.now), true)
 	if rapid.IntRange(0, 3).Draw(h.T, "written") > 0 {
-		h.durable = h.copied(s)
+		h.stored = h.stored.with(h.owner.journal.change(s))
 	}
 	h.down()
 	h.begin()
@@ -432,7 +422,7 @@ func (h *past) stop() {
 // need not be written down.
 func (h *past) succeed() {
 	if h.owner.writing != nil && rapid.Bool().Draw(h.T, "written at last") {
-		h.durable = h.owner.writing
+		h.stored = h.stored.with(*h.owner.writing)
 	}
 	h.lose(h.owner)
 	o := h.owner

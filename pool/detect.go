@@ -23,6 +23,7 @@ func (dom *Domain) detect(now Time, k *key, s *provider.Signal) {
 		return
 	}
 	k.organization = organization
+	dom.change(k)
 	for _, o := range dom.keys {
 		switch {
 		case o == k || o.organization == "":

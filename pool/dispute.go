@@ -90,6 +90,7 @@ func (dom *Domain) rejudge(now Time, l *lease, s *provider.Signal) {
 	}
 	if l.probe {
 		a.judgeProbe(now, l, s)
+		dom.noteLimits(a)
 	}
 	a.disputed = false
 	a.disputes(func(d *dispute) { a.disputed = a.disputed || d.by != "" })

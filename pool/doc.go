@@ -92,7 +92,8 @@
 //	state.go        what outlives the owner          recover.go   how a successor begins
 //	predecessor.go  reports on its leases            orphan.go    what those may still hold
 //	inspect.go      for people to look at            page.go      keys and quotas by pages
-//	change.go       marks of what has changed        errors.go    every error, and when
+//	mark.go         what has changed since a look    changes.go   and since the last save
+//	forget.go       classes that nobody uses go      errors.go    every error, and when
 //
 // Tests tell stories in the words of story_test.go.
 //

@@ -58,6 +58,11 @@ type Domain struct {
 	warnings   map[Event]*Warning
 	keeps      bool // states are saved
 	dirty      bool // something has changed that must outlive the owner
+	changes    changes
+	marks      marks
+	fading     fading
+	lookedAt   Time // when a class was last looked at, that may be forgotten
+	lookNext   int  // its place in inOrder, about
 	orphans    heap[*orphan]
 	before     *recovery // with which we began; nil if there was nothing to recover
 	known      []stated  // scratch of learn
@@ -65,7 +70,6 @@ type Domain struct {
 	unflat     Time      // when limits ceased to count all models together, if they did
 
 	predecessors predecessors
-	changes      changes
 	named        map[string]*group // also those that are retired
 }
 
@@ -150,6 +154,7 @@ func (dom *Domain) class(p *pool, model string) (*class, error) {
 		return dom.classes[allModels], nil
 	case model == provider.NoModel:
 		if c := dom.classes[noModel]; c != nil {
+			c.usedAt = dom.now
 			return c, nil
 		}
 		return dom.addClass(Class{Name: noModel}), nil
@@ -162,13 +167,16 @@ func (dom *Domain) class(p *pool, model string) (*class, error) {
 		return nil, ErrModelNotServed
 	}
 	if c := dom.byModel[model]; c != nil {
+		c.usedAt = dom.now
 		return c, nil
 	}
 	name := model
-	if n := len(dom.classes); n >= maxClasses || n > 4 && n*len(dom.groups) >= maxAccounts {
+	// As long as some models share a class, nobody knows what of it each of them has used.
+	if n := len(dom.classes); dom.classes[otherModels] != nil || n >= maxClasses || n > 4 && n*len(dom.groups) >= maxAccounts {
 		name = otherModels
 	}
 	if c := dom.classes[name]; c != nil { // and no entry in byModel: there may be any number of such names
+		c.usedAt = dom.now
 		return c, nil
 	}
 	return dom.addClass(Class{Name: name, Models: []string{model}}), nil
@@ -177,13 +185,13 @@ func (dom *Domain) class(p *pool, model string) (*class, error) {
 // addClass opens an account for a new class with every group, and lets every pool choose
 // among them.
 func (dom *Domain) addClass(cfg Class) *class {
-	dom.dirty = true
-	c := &class{name: cfg.Name, limits: cfg.Limits, models: cfg.Models, index: len(dom.inOrder), strain: strained}
+	c := &class{name: cfg.Name, limits: cfg.Limits, models: cfg.Models, index: len(dom.inOrder), strain: strained, usedAt: dom.now}
 	dom.classes[c.name] = c
 	dom.inOrder = append(dom.inOrder, c)
 	for _, m := range cfg.Models {
 		dom.byModel[m] = c
 	}
+	dom.note(c)
 	for _, g := range dom.groups {
 		g.accounts = append(g.accounts, dom.newAccount(dom.now, g, c))
 	}

@@ -115,8 +115,8 @@ func (dom *Domain) Glance(now Time, name string, c *Count) (s Summary, done bool
 	dom.tick(now)
 	p := dom.pool(name)
 	s = Summary{KeyCount: len(p.keys), Open: p.open, Waiters: p.waiting, Counters: p.counters}
-	if c.since != dom.changes.configured {
-		*c = Count{since: dom.changes.configured}
+	if c.since != dom.marks.configured {
+		*c = Count{since: dom.marks.configured}
 	}
 	for visits := 0; c.next < len(p.groups); c.next++ {
 		if visits >= pageVisits/2 {

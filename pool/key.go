@@ -20,6 +20,7 @@ const (
 const suspectRest = 5 * time.Second
 
 type key struct {
+	tracked
 	id           string
 	group        *group
 	seat         *seat
@@ -51,13 +52,26 @@ func (k *key) place() *int32 { return &k.index }
 
 // keyLimits are the buckets of one key with limits of its own, for one class of models.
 type keyLimits struct {
+	tracked
+	key     *key
+	class   *class
 	each    []*bucket // of the key for this class
 	own     []*bucket // each, and those of the key for all models
 	charges *ledger   // own, and those of the account
 }
 
-func newKeyLimits(each, shared []*bucket) *keyLimits {
-	return &keyLimits{each: each, own: concat(each, shared)}
+// limitsFor returns the key's limits for a class, and makes them if need be.
+func (k *key) limitsFor(c *class) *keyLimits {
+	if k.limited[c] == nil {
+		k.limited[c] = &keyLimits{key: k, class: c}
+	}
+	return k.limited[c]
+}
+
+// set puts other buckets in the place of those that there are.
+func (l *keyLimits) set(each, shared []*bucket, a *account) {
+	l.each, l.own = each, concat(each, shared)
+	l.join(a)
 }
 
 // join takes in the buckets of the account.
@@ -166,7 +180,7 @@ func (dom *Domain) accepted(now Time, k *key, l *lease) {
 // revive takes a key back into use.
 func (dom *Domain) revive(now Time, k *key) {
 	k.health, k.accuser, k.accusedUntil = Healthy, "", now
-	dom.dirty = true
+	dom.note(k)
 	dom.suspend(k, now)
 	dom.wakeKeys(now)
 }

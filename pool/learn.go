@@ -77,7 +77,7 @@ func (dom *Domain) learnLimit(now Time, l *lease, w *provider.Window, date time.
 			b.ObserveReset(now, l.granted, w.Reset, date)
 		}
 		a.add(b)
-		dom.dirty = true
+		dom.note(a)
 		a.dispute(now, &b.unsure, holder)
 		a.dispute(now, &b.unseen, holder)
 		return nil, true
@@ -85,7 +85,9 @@ func (dom *Domain) learnLimit(now Time, l *lease, w *provider.Window, date time.
 	before := b.Limit()
 	if w.Limit > 0 && w.Length > 0 && (w.Limit <= before || !a.class.mixed()) {
 		freed = b.state(now, w.Limit, l, dom.sole(holder))
-		dom.dirty = dom.dirty || b.Limit() != before
+		if b.Limit() != before {
+			dom.noteLimits(a)
+		}
 	}
 	if w.Limit > 0 && b.Capped(w.Limit) == b.Limit() {
 		b.unsure.settle(l)
@@ -108,7 +110,7 @@ func (dom *Domain) firstStated(now Time, from *lease, w *provider.Window) *bucke
 	if w.Kind == provider.Fixed && w.Reset >= 0 {
 		l.Reset = max(1, now.Add(w.Reset))
 	}
-	b := dom.newLearned(now, l, now.Sub(from.granted))
+	b := dom.newLearned(now, a, l, now.Sub(from.granted))
 	used := w.Limit
 	if w.Remaining >= 0 {
 		used = min(w.Limit, max(0, w.Limit-w.Remaining)+w.Rounding/2+min(a.slowStart.granted[w.Dimension], w.Limit))

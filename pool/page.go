@@ -195,7 +195,7 @@ func (g *group) end(place int) Cursor {
 
 // skips reports whether nothing in a group has changed.
 func (w *walk) skips(g *group) bool {
-	return len(g.accounts) == 0 || w.Since > 0 && max(g.newest, w.dom.changes.cooldown) <= w.Since
+	return len(g.accounts) == 0 || w.Since > 0 && max(g.newest, w.dom.marks.cooldown) <= w.Since
 }
 
 // group goes along the quotas of one group, from a class and a key on; with the key -1, from

@@ -74,7 +74,7 @@ func (dom *Domain) ReportPredecessor(now Time, o *PredecessorLease, s provider.S
 	l.ended = final
 	dom.touch(l.account, l.key)
 	if l.chargeOveruse(now, used) {
-		dom.dirty = true
+		dom.noteCharged(l.key, l.account)
 	}
 	if s.Class != provider.OK {
 		dom.blame(now, &l.lease, &s, final)

@@ -31,8 +31,8 @@ func (dom *Domain) Reconfigure(now Time, cfg Config) (dropped []*Waiter, err err
 	return dom.dropMisfits(waiters), nil
 }
 
-// change is one configuration on its way into force.
-type change struct {
+// reconfiguration is one configuration on its way into force.
+type reconfiguration struct {
 	dom      *Domain
 	now      Time
 	late     Time // leases of before count as granted by then, since their start_within may be longer
@@ -47,11 +47,11 @@ type change struct {
 // configure makes the domain what a configuration says, of whatever it was before.
 func (dom *Domain) configure(now Time, cfg Config) {
 	first := dom.pools == nil
-	c := &change{
+	c := &reconfiguration{
 		dom: dom, now: now, was: dom.cfg, cfg: cfg, fresh: map[*group]bool{}, freshKey: map[*key]bool{},
 		moved: map[*group]bool{}, back: map[*group]bool{}, mixed: map[*class]bool{},
 	}
-	dom.cfg, dom.dirty, dom.changes.configured = cfg, true, dom.mark()
+	dom.cfg, dom.dirty, dom.changes.all, dom.marks.configured = cfg, true, true, dom.mark()
 	delta := dom.delta
 	dom.delta, dom.single = 0, false
 	for _, r := range cfg.Pools {
@@ -78,7 +78,7 @@ func (dom *Domain) configure(now Time, cfg Config) {
 }
 
 // groups makes groups and keys what the configuration says.
-func (c *change) groups() {
+func (c *reconfiguration) groups() {
 	dom := c.dom
 	had := slices.Concat(dom.groups, dom.retired)
 	groups := map[string]*group{}
@@ -112,7 +112,10 @@ func (c *change) groups() {
 		if k.index >= 0 {
 			dom.resting.remove(k)
 		}
-		k.turn = -1
+		k.turn, k.gone = -1, true
+		for _, l := range k.limited {
+			l.gone = true
+		}
 		dom.drained[k.id], k.goneAt = k, c.now
 	}
 	dom.retired = slices.DeleteFunc(had, func(g *group) bool { return slices.Contains(dom.groups, g) })
@@ -124,7 +127,7 @@ func (c *change) groups() {
 	}
 }
 
-func (c *change) group(groups map[string]*group, cfg Group) {
+func (c *reconfiguration) group(groups map[string]*group, cfg Group) {
 	dom := c.dom
 	g := groups[cfg.Name]
 	c.back[g] = g != nil && slices.Contains(dom.retired, g)
@@ -138,13 +141,13 @@ func (c *change) group(groups map[string]*group, cfg Group) {
 	}
 	var shared []Limit
 	g.limits, shared = split(cfg.Limits)
-	g.shared = c.buckets(g, g.shared, shared, c.fresh[g])
+	g.shared = c.buckets(g, g, g.shared, shared, c.fresh[g])
 	g.shares = len(g.shared) > 0
 	dom.groups = append(dom.groups, g)
 }
 
 // key makes k, nil if it is new, what the configuration says.
-func (c *change) key(g *group, k *key, cfg Key, limits []Limit) {
+func (c *reconfiguration) key(g *group, k *key, cfg Key, limits []Limit) {
 	dom := c.dom
 	switch {
 	case k == nil:
@@ -154,21 +157,30 @@ func (c *change) key(g *group, k *key, cfg Key, limits []Limit) {
 			c.freshKey[k] = true
 		case was.group == g:
 			k.limited, k.shared = was.limited, was.shared
+			for _, l := range k.limited {
+				l.key, l.gone = k, false
+			}
 		default: // its open leases are of the group that it is in
 			was.group = g
 			c.moved[g] = true
 		}
 	case k.group != g:
+		for _, l := range k.limited {
+			l.gone = true
+		}
 		k.group, k.limited, k.shared = g, nil, nil
 		c.moved[g] = true
 	}
 	k.weight = int64(max(cfg.Weight, 1))
 	var shared []Limit
 	k.limits, shared = split(limits)
-	k.shared = c.buckets(g, k.shared, shared, c.freshKey[k])
+	k.shared = c.buckets(g, k, k.shared, shared, c.freshKey[k])
 	g.shares = g.shares || len(k.shared) > 0
 	switch {
 	case len(limits) == 0:
+		for _, l := range k.limited {
+			l.gone = true
+		}
 		k.limited = nil
 	case k.limited == nil:
 		k.limited = map[*class]*keyLimits{}
@@ -208,7 +220,7 @@ func (g *group) seat(priority int) *seat {
 
 // classes makes the classes what the configuration says. The models of a class that is not
 // declared any more have classes of their own again.
-func (c *change) classes() {
+func (c *reconfiguration) classes() {
 	dom := c.dom
 	before := dom.byModel
 	dom.byModel = map[string]*class{}
@@ -272,7 +284,7 @@ func (c *change) classes() {
 }
 
 // flat takes into account that limits count all models together now, or do so no more.
-func (c *change) flat() {
+func (c *reconfiguration) flat() {
 	dom := c.dom
 	if c.was.Flat == c.cfg.Flat {
 		return
@@ -293,7 +305,7 @@ func (dom *Domain) partOfFlat(cl *class) {
 	if dom.classes[allModels] == nil || dom.cfg.Flat {
 		return
 	}
-	c := &change{dom: dom, now: dom.unflat, late: dom.unflat}
+	c := &reconfiguration{dom: dom, now: dom.unflat, late: dom.unflat}
 	for _, g := range dom.groups {
 		c.exhaustMixed(g.accounts[cl.index])
 	}
@@ -301,7 +313,7 @@ func (dom *Domain) partOfFlat(cl *class) {
 }
 
 // accounts gives a group one account for each class, with the limits of both.
-func (c *change) accounts(g *group) {
+func (c *reconfiguration) accounts(g *group) {
 	had := map[*class]*account{}
 	for _, a := range g.accounts {
 		had[a.class] = a
@@ -321,32 +333,27 @@ func (c *change) accounts(g *group) {
 	}
 }
 
-func (c *change) account(a *account) {
+func (c *reconfiguration) account(a *account) {
 	g := a.group
-	a.own = c.buckets(g, a.own, tightest(g.limits, a.class.limits), false)
+	a.own = c.buckets(g, a, a.own, tightest(g.limits, a.class.limits), false)
 	a.ledger = &ledger{concat(a.own, g.shared)}
 	for _, k := range g.keys {
 		if k.limited == nil {
 			continue
 		}
-		var each []*bucket
-		if l := k.limited[a.class]; l != nil {
-			each = l.each
-		}
-		each = c.buckets(g, each, k.limits, c.freshKey[k])
-		k.limited[a.class] = newKeyLimits(each, k.shared)
-		k.limited[a.class].join(a)
+		own := k.limitsFor(a.class)
+		own.set(c.buckets(g, own, own.each, k.limits, c.freshKey[k]), k.shared, a)
 	}
 	a.slowStart.missing = nil
 	a.findMissing(c.cfg.Dialect)
 }
 
-// buckets makes the buckets of a list of limits, of those that there are. A limit that was
+// buckets makes the buckets of a list of limits of a unit, of those that there are. A limit that was
 // learned stays. Of a new limit nobody knows what is used, unless nothing was used at all;
 // the open leases that it concerns hold their slots in it.
-func (c *change) buckets(g *group, had []*bucket, limits []Limit, fresh bool) (out []*bucket) {
+func (c *reconfiguration) buckets(g *group, u unit, had []*bucket, limits []Limit, fresh bool) (out []*bucket) {
 	if fresh {
-		return c.dom.newBuckets(c.now, limits...)
+		return c.dom.newBuckets(c.now, u, limits...)
 	}
 	for _, l := range limits {
 		i := slices.IndexFunc(had, func(b *bucket) bool { return b.Is(l.Dimension, l.Name, l.Window) })
@@ -355,7 +362,7 @@ func (c *change) buckets(g *group, had []*bucket, limits []Limit, fresh bool) (o
 			out = append(out, had[i])
 			continue
 		}
-		b := c.dom.newBuckets(c.now, l)[0]
+		b := c.dom.newBuckets(c.now, u, l)[0]
 		c.exhaust(g, b)
 		out = append(out, b)
 	}
@@ -431,7 +438,7 @@ func (dom *Domain) classNow(model string) *class {
 // exhaust takes a limit for used up: at once or, if amounts of it are held, until the last
 // of them is charged. What open leases hold is beside that. Slots are known by the open
 // leases.
-func (c *change) exhaust(g *group, b *bucket) {
+func (c *reconfiguration) exhaust(g *group, b *bucket) {
 	switch {
 	case b.Slots():
 	case b.Holds():
@@ -451,7 +458,7 @@ func (c *change) exhaust(g *group, b *bucket) {
 }
 
 // exhaustUnknown takes the limits for used up of which nobody knows what is used.
-func (c *change) exhaustUnknown() {
+func (c *reconfiguration) exhaustUnknown() {
 	for _, g := range c.dom.groups {
 		if c.moved[g] {
 			for b := range g.buckets {
@@ -470,7 +477,7 @@ func (c *change) exhaustUnknown() {
 }
 
 // exhaustMixed takes the limits of an account for used up.
-func (c *change) exhaustMixed(a *account) {
+func (c *reconfiguration) exhaustMixed(a *account) {
 	for _, b := range a.own {
 		c.exhaust(a.group, b)
 	}
@@ -484,7 +491,7 @@ func (c *change) exhaustMixed(a *account) {
 }
 
 // pools makes the pools what the configuration says, and all that they choose from anew.
-func (c *change) pools() {
+func (c *reconfiguration) pools() {
 	dom := c.dom
 	had := dom.pools
 	dom.pools = nil
@@ -575,6 +582,10 @@ func (dom *Domain) dropRetired(now Time) {
 			if counts(b) {
 				return false
 			}
+		}
+		g.gone, dom.changes.all = true, true
+		for _, a := range g.accounts {
+			a.gone = true
 		}
 		return true
 	})

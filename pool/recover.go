@@ -31,6 +31,7 @@ func (dom *Domain) Recover(now Time, s *State, r Recovery) {
 	x := &recovery{
 		dom: dom, now: now, until: now.Add(r.Overlap), ttl: r.TTL, wall: r.Wall, stopped: s.Stopped,
 		groups: map[string]*GroupState{}, keys: map[string]*KeyState{}, classes: map[string]bool{}, models: map[string]string{}, strange: map[*group]bool{},
+		accounts: map[inClass]*AccountState{}, own: map[inClass]*OwnState{},
 	}
 	if s.Stopped { // nobody grants any more
 		x.until, dom.predecessors.until = now, now.Add(r.TTL)
@@ -40,6 +41,12 @@ func (dom *Domain) Recover(now Time, s *State, r Recovery) {
 	}
 	for i := range s.Keys {
 		x.keys[s.Keys[i].ID] = &s.Keys[i]
+	}
+	for i := range s.Accounts {
+		x.accounts[inClass{s.Accounts[i].Group, s.Accounts[i].Class}] = &s.Accounts[i]
+	}
+	for i := range s.Own {
+		x.own[inClass{s.Own[i].Key, s.Own[i].Class}] = &s.Own[i]
 	}
 	for _, c := range s.Classes {
 		x.classes[c.Name] = true
@@ -53,6 +60,7 @@ func (dom *Domain) Recover(now Time, s *State, r Recovery) {
 	for _, g := range dom.groups {
 		x.group(g)
 	}
+	x.accounts, x.own = nil, nil // what is created later is not in them
 	dom.before = x
 }
 
@@ -79,12 +87,17 @@ type recovery struct {
 	stopped bool
 	lost    bool // all counts as used
 
-	groups  map[string]*GroupState
-	keys    map[string]*KeyState
-	classes map[string]bool
-	models  map[string]string // to their class
-	strange map[*group]bool   // groups with keys that were in another group
+	groups   map[string]*GroupState
+	keys     map[string]*KeyState
+	accounts map[inClass]*AccountState // by group
+	own      map[inClass]*OwnState     // by key
+	classes  map[string]bool
+	models   map[string]string // to their class
+	strange  map[*group]bool   // groups with keys that were in another group
 }
+
+// inClass names what a group or a key has for a class.
+type inClass struct{ of, class string }
 
 func (x *recovery) class(s *ClassState) {
 	c := x.dom.classes[s.Name]
@@ -136,7 +149,11 @@ func (x *recovery) key(k *key, s *KeyState) {
 		if x.moved(c) {
 			x.forget(k.group, l.each)
 		} else {
-			x.buckets(k.group, l.each, s.Own[c.name])
+			var own OwnState
+			if s := x.own[inClass{k.id, c.name}]; s != nil {
+				own = *s
+			}
+			x.buckets(k.group, l.each, own.Buckets)
 		}
 	}
 }
@@ -165,12 +182,8 @@ func (x *recovery) group(g *group) {
 		x.buckets(g, g.shared, s.Shared)
 	}
 	x.cooldown(&g.cooldown, s.Rest)
-	accounts := make(map[string]*AccountState, len(s.Accounts))
-	for i := range s.Accounts {
-		accounts[s.Accounts[i].Class] = &s.Accounts[i]
-	}
 	for _, a := range g.accounts {
-		x.account(a, accounts[a.class.name], strange)
+		x.account(a, x.accounts[inClass{g.name, a.class.name}], strange)
 	}
 }
 
@@ -187,7 +200,7 @@ func (x *recovery) account(a *account, s *AccountState, strange bool) {
 	}
 	for i := range s.Buckets {
 		if b := &s.Buckets[i]; b.Learned && !slices.ContainsFunc(a.buckets, b.is) && len(a.buckets) < maxAccountBuckets {
-			a.add(x.learned(b))
+			a.add(x.learned(a, b))
 		}
 	}
 	if strange {
@@ -240,8 +253,8 @@ func (x *recovery) created(a *account) {
 	}
 }
 
-func (x *recovery) learned(s *BucketState) *bucket {
-	return x.dom.newLearned(x.now, Limit{Dimension: s.Dimension, Name: s.Name, Window: s.Window, Kind: s.Kind, Amount: max(s.Limit, 1)}, 0)
+func (x *recovery) learned(a *account, s *BucketState) *bucket {
+	return x.dom.newLearned(x.now, a, Limit{Dimension: s.Dimension, Name: s.Name, Window: s.Window, Kind: s.Kind, Amount: max(s.Limit, 1)}, 0)
 }
 
 // is reports whether a bucket is the one that a state is of.
@@ -300,7 +313,13 @@ func (x *recovery) unknown(g *group, b *bucket) {
 
 // hold holds n for leases of before, until the last of them has ended.
 func (x *recovery) hold(g *group, b *bucket, n int64) {
-	if n > 0 {
-		x.dom.holdOrphaned(g, b, n, x.until.Add(b.HeldAtMost(x.ttl)))
+	until := x.until.Add(b.HeldAtMost(x.ttl))
+	switch {
+	case n <= 0:
+	case until > x.dom.now:
+		x.dom.holdOrphaned(g, b, n, until)
+	default: // the class was created long after the recovery
+		b.HoldOrphaned(n)
+		b.SettleOrphaned(until, n)
 	}
 }

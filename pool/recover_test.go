@@ -4,7 +4,6 @@ package pool_test
 // record.
 
 import (
-	"encoding/json"
 	"testing"
 	"time"
 
@@ -26,22 +25,21 @@ func kept(t *testing.T, cfg setup) *story {
 	return s
 }
 
+// save writes down what has changed. It returns what a successor would read.
 func (s *story) save() *pool.State {
-	state := s.state(false)
+	s.Helper()
+	state, _ := s.State(s.now, false)
+	s.journal.write(state)
 	s.Saved()
-	return state
+	return s.journal.stored.state(s)
 }
 
-// state is what is read again of what is written down, by whoever knows more.
+// state is what a successor would read if what has changed were saved now, and the owner never
+// heard of it.
 func (s *story) state(stopped bool) *pool.State {
 	s.Helper()
 	state, _ := s.State(s.now, stopped)
-	text, err := json.Marshal(state)
-	require.NoError(s, err)
-	again := &pool.State{}
-	require.NoError(s, json.Unmarshal(append([]byte(`{"of_a_later_version":{"x":1},`), text[1:]...), again))
-	require.Equal(s, state, again, "nothing is lost in writing")
-	return again
+	return s.journal.stored.with(s.journal.change(state)).state(s)
 }
 
 // succeeds begins another owner, on a clock of its own.
@@ -287,4 +285,59 @@ func TestNewLongLimitsCountAsUsed(t *testing.T) {
 	s.refused("h")
 	s.Restore(s.now, "a")
 	s.lease("h")
+}
+
+// A record says how many calls were open at most, and how much output was held, since the one
+// before.
+func TestPeaksAreOnRecord(t *testing.T) {
+	cfg := setup{Keys: one(append(limits(plenty, plenty, 60), slots(9)))}
+	s := kept(t, cfg)
+	peaks := func(state *pool.State) (output, slots int64) {
+		for _, b := range state.Accounts[0].Buckets {
+			switch b.Dimension {
+			case provider.OutputTokens:
+				output = b.Peak
+			case provider.Concurrency:
+				slots = b.Peak
+			}
+		}
+		return output, slots
+	}
+	for _, failed := range []bool{true, false} {
+		var gs []pool.Grant
+		for range 4 {
+			gs = append(gs, s.lease("h", output(5)))
+		}
+		for _, g := range gs {
+			require.NoError(t, s.Release(s.now, g.Lease, "h", true))
+		}
+		require.True(t, s.Dirty())
+		state := s.state(false)
+		if !failed {
+			state = s.save()
+		}
+		output, slots := peaks(state)
+		assert.EqualValues(t, 20, output)
+		assert.EqualValues(t, 4, slots)
+	}
+	s.lease("h", output(7))
+	output, slots := peaks(s.save())
+	assert.EqualValues(t, 20, output, "no more than is on record is no news")
+	assert.EqualValues(t, 4, slots)
+}
+
+// A limit that is new to a successor must not be given out before it is on record: else the one
+// after would take it for unused.
+func TestANewKeyIsOnRecordBeforeItIsUsed(t *testing.T) {
+	cfg := setup{Keys: one(rpm(60)), Dialect: dialect(t, "anthropic"), Flat: true}
+	s := kept(t, cfg)
+	assert.True(t, s.lease("h").Durable)
+	cfg.Keys = append(cfg.Keys, pool.Key{ID: "new", Priority: 1, Limits: rpm(60)})
+	_, err := s.Reconfigure(s.now, cfg.config())
+	require.NoError(t, err)
+	g := s.lease("h")
+	assert.Equal(t, "new", g.Key)
+	assert.False(t, g.Durable)
+	s.save()
+	assert.True(t, s.lease("h").Durable)
 }

@@ -16,6 +16,7 @@ func (dom *Domain) tick(now Time) Time {
 	if d := &dom.predecessors; d.leases != nil && dom.now >= max(d.until, d.end) {
 		d.leases = nil
 	}
+	dom.forgetUnused()
 	for range maxDue {
 		if dom.due.len() == 0 {
 			break
@@ -139,6 +140,7 @@ func (dom *Domain) end(now Time, l *lease, freed bool) {
 // forget takes a lease that has ended out of the books.
 func (dom *Domain) forget(l *lease) {
 	dom.due.remove(l)
+	l.account.class.leases--
 	delete(dom.leases, l.id)
 	dom.letGo(l.by)
 }

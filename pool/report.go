@@ -86,7 +86,7 @@ func (dom *Domain) settle(now Time, r *report) (freed bool) {
 		}
 	}
 	if !l.reserved.Covers(&l.used) { // debt has to be saved
-		dom.dirty = true
+		dom.noteCharged(l.key, l.account)
 	}
 	return freed
 }

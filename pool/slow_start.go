@@ -61,13 +61,14 @@ func (a *account) crowded(now Time, l *lease) {
 	a.dispute(now, &s.narrow, l.by.holder.name)
 }
 
-// answered takes note of a good answer.
-func (s *slowStart) answered() {
+// answered takes note of a good answer. It returns whether more leases may be open than
+// before.
+func (s *slowStart) answered() (wider bool) {
 	if !s.active() {
-		return
+		return false
 	}
 	if s.clean++; s.clean < s.window {
-		return
+		return false
 	}
 	s.clean = 0
 	if s.steady {
@@ -75,6 +76,7 @@ func (s *slowStart) answered() {
 	} else {
 		s.window = min(2*s.window, maxWindow)
 	}
+	return true
 }
 
 // note adds a grant of n requests of the given amounts to what a first header may not

@@ -8,171 +8,145 @@ import (
 	"github.com/keybroker/keybroker/pool/limit"
 )
 
-// State is what outlives the owner of a domain, as plain data. Moments are told as the time
-// left: whoever restores them need not know how long the record has been kept, and that
-// time brings no room. Buckets that a new domain would have anyway are left out.
+// State is what outlives the owner of a domain, as plain data: all of it, or what has changed.
+// Durations are the time left as of At, so that whoever restores a state need not know how
+// long it has been kept, and that time brings no room. Limits that a new domain would have
+// anyway are left out.
+//
+// A state that is not Whole changes the one before it: an element takes the place of the one
+// of the same name, and whatever belongs to a class in Gone goes.
 type State struct {
 	// Stopped is true of the last state of an owner that has stopped in order: nothing was
 	// granted after it. It has all amounts. Any other state has those of long windows, and
 	// what may be charged ahead of them.
-	Stopped bool         `json:"stopped,omitempty"`
-	Keys    []KeyState   `json:"keys"`
-	Groups  []GroupState `json:"groups"`
-	Classes []ClassState `json:"classes,omitempty"`
-}
-
-// KeyState is a key's.
-type KeyState struct {
-	ID           string                `json:"id"`
-	Group        string                `json:"group,omitempty"` // empty: it is one of its own
-	Health       Health                `json:"health,omitempty"`
-	Rest         time.Duration         `json:"rest,omitempty"` // out of use for so long
-	By           string                `json:"by,omitempty"`   // the holder on whose statement alone
-	Backoff      time.Duration         `json:"backoff,omitempty"`
-	Organization string                `json:"organization,omitempty"`
-	Barred       map[string]RestState  `json:"barred,omitempty"` // by class
-	Shared       []BucketState         `json:"shared,omitempty"`
-	Own          map[string]OwnBuckets `json:"own,omitempty"` // by class
-}
-
-// OwnBuckets are those of one key for one class.
-type OwnBuckets []BucketState
-
-// GroupState is a quota group's.
-type GroupState struct {
-	Name     string         `json:"name"`
-	Rest     *RestState     `json:"rest,omitempty"`
-	Shared   []BucketState  `json:"shared,omitempty"`
-	Accounts []AccountState `json:"accounts,omitempty"`
-}
-
-// AccountState is a group's for one class.
-type AccountState struct {
-	Class   string        `json:"class"`
-	Rest    *RestState    `json:"rest,omitempty"`
-	Window  int           `json:"window,omitempty"`
-	Capped  bool          `json:"capped,omitempty"`
-	Steady  bool          `json:"steady,omitempty"`
-	Buckets []BucketState `json:"buckets,omitempty"`
+	Stopped  bool
+	Whole    bool // nothing of earlier states counts
+	At       Time // on the owner's clock
+	Gone     []string
+	Classes  []ClassState
+	Groups   []GroupState
+	Keys     []KeyState
+	Accounts []AccountState
+	Own      []OwnState
 }
 
 // ClassState is a class of models.
 type ClassState struct {
-	Name   string     `json:"name"`
-	Models []string   `json:"models,omitempty"` // unless it is just the one that the class is named after
-	Rest   *RestState `json:"rest,omitempty"`
+	Name   string
+	Models []string // unless it is just the one that the class is named after
+	Rest   *RestState
+}
+
+// GroupState is a quota group's.
+type GroupState struct {
+	Name   string
+	Rest   *RestState
+	Shared []BucketState
+}
+
+// KeyState is a key's.
+type KeyState struct {
+	ID           string
+	Group        string // empty: it is one of its own
+	Health       Health
+	Rest         time.Duration // out of use for so long
+	By           string        // the holder on whose statement alone
+	Backoff      time.Duration
+	Organization string
+	Barred       map[string]RestState // by class
+	Shared       []BucketState
+}
+
+// AccountState is a group's for one class.
+type AccountState struct {
+	Group   string
+	Class   string
+	Rest    *RestState
+	Window  int
+	Capped  bool
+	Steady  bool
+	Buckets []BucketState
+}
+
+// OwnState is what one key may use of one class, within its group.
+type OwnState struct {
+	Key     string
+	Class   string
+	Buckets []BucketState
 }
 
 // RestState is a time out of use.
 type RestState struct {
-	Left     time.Duration      `json:"left"`
-	By       string             `json:"by,omitempty"` // the holder on whose statement alone
-	Only     provider.Dimension `json:"only"`
-	Class    provider.Class     `json:"class"`
-	Operator bool               `json:"operator,omitempty"`
-	Backoff  time.Duration      `json:"backoff,omitempty"`
+	Left     time.Duration
+	By       string // the holder on whose statement alone
+	Only     provider.Dimension
+	Class    provider.Class
+	Operator bool
+	Backoff  time.Duration
 }
 
 // BucketState is a limit and what is used of it.
 type BucketState struct {
-	Dimension provider.Dimension `json:"dimension"`
-	Name      string             `json:"name,omitempty"`
-	Window    time.Duration      `json:"window"`
-	Kind      provider.Kind      `json:"kind"`
-	Limit     int64              `json:"limit"`
-	Learned   bool               `json:"learned,omitempty"` // and not configured
-	Lowered   bool               `json:"lowered,omitempty"` // below what is configured
+	Dimension provider.Dimension
+	Name      string
+	Window    time.Duration
+	Kind      provider.Kind
+	Limit     int64
+	Learned   bool // and not configured
+	Lowered   bool // below what is configured
 	limit.Snapshot
-	Held  int64 `json:"held,omitempty"`
-	Ahead int64 `json:"ahead,omitempty"` // may have been charged since
+	limit.Stated
+	Held int64
 }
 
-// State returns what is to be saved. From the first time on, leases tell by Durable
-// whether they may be given out before the next State is saved, which Saved says. again
-// is when the pool wants to be asked for the sake of time alone: what is used of long
-// windows is less by then. Never means that it is not.
+// State returns what is to be saved: what has changed since the last State of which Saved was
+// called. From the first time on, leases tell by Durable whether they may be given out before
+// that is saved. again is when the pool wants to be asked for the sake of time alone: what is
+// used of long windows is less by then. Never means that it is not.
 func (dom *Domain) State(now Time, stopped bool) (s *State, again Time) {
 	now = dom.tick(now)
 	dom.keeps, dom.dirty = true, false
-	r := recorder{dom: dom, now: now, stopped: stopped, again: Never}
-	s = &State{Stopped: stopped}
-	for _, key := range dom.keys {
-		s.Keys = append(s.Keys, r.key(key))
-	}
 	dom.dropRetired(now)
-	for _, g := range slices.Concat(dom.groups, dom.retired) {
-		s.Groups = append(s.Groups, r.group(g))
+	r := recorder{dom: dom, now: now, State: State{Stopped: stopped, At: now}}
+	dom.changes.begin(dom, &r.State)
+	if n := len(dom.changes.saving); n > 1000 { // most are accounts
+		r.Accounts = make([]AccountState, 0, n)
 	}
-	for _, c := range dom.inOrder {
-		cs := ClassState{Name: c.name, Rest: r.cooldown(&c.cooldown)}
-		if len(c.models) != 1 || c.models[0] != c.name {
-			cs.Models = c.models
-		}
-		s.Classes = append(s.Classes, cs)
-		c.stated = true
+	for _, u := range dom.changes.saving {
+		u.record(&r)
 	}
-	return s, r.again
+	return &r.State, dom.fading.again(now)
 }
 
 // Saved says that the last State has been saved. There is no other one in between: one
 // is saved after the other.
-func (dom *Domain) Saved() {
-	for _, g := range slices.Concat(dom.groups, dom.retired) {
-		for b := range g.buckets {
-			b.Saved()
-		}
-	}
-	for _, c := range dom.inOrder {
-		c.saved = c.stated
-	}
-}
+func (dom *Domain) Saved() { dom.changes.saved() }
 
 // Dirty reports whether something has changed since the last State that must outlive the
 // owner.
 func (dom *Domain) Dirty() bool { return dom.dirty }
 
-// buckets iterates over all buckets of a group and its keys, each once.
-func (g *group) buckets(yield func(*bucket) bool) {
-	each := func(lists ...[]*bucket) bool {
-		for _, bs := range lists {
-			for _, b := range bs {
-				if !yield(b) {
-					return false
-				}
-			}
-		}
-		return true
-	}
-	if !each(g.shared) {
-		return
-	}
-	for _, k := range g.keys {
-		if !each(k.shared) {
-			return
-		}
-		for _, l := range k.limited {
-			if !each(l.each) {
-				return
-			}
-		}
-	}
-	for _, a := range g.accounts {
-		if !each(a.own) {
-			return
-		}
-	}
-}
-
 // recorder collects a State.
 type recorder struct {
-	dom     *Domain
-	now     Time
-	stopped bool
-	again   Time
+	State
+	dom *Domain
+	now Time
 }
 
-func (r *recorder) key(k *key) KeyState {
-	s := KeyState{ID: k.id, Health: k.health, Organization: k.organization, Shared: r.buckets(k.shared)}
+func (c *class) record(r *recorder) {
+	s := ClassState{Name: c.name, Rest: r.cooldown(&c.cooldown)}
+	if len(c.models) != 1 || c.models[0] != c.name {
+		s.Models = c.models
+	}
+	r.Classes = append(r.Classes, s)
+}
+
+func (g *group) record(r *recorder) {
+	r.Groups = append(r.Groups, GroupState{Name: g.name, Rest: r.cooldown(&g.cooldown), Shared: r.buckets(g, g.shared)})
+}
+
+func (k *key) record(r *recorder) {
+	s := KeyState{ID: k.id, Health: k.health, Organization: k.organization, Shared: r.buckets(k, k.shared)}
 	if k.group.name != k.id {
 		s.Group = k.group.name
 	}
@@ -181,34 +155,27 @@ func (r *recorder) key(k *key) KeyState {
 	}
 	for class, c := range k.barred {
 		if c := r.cooldown(c); c != nil {
-			put(&s.Barred, class.name, *c)
+			if s.Barred == nil {
+				s.Barred = map[string]RestState{}
+			}
+			s.Barred[class.name] = *c
 		}
 	}
-	for class, l := range k.limited {
-		if bs := r.buckets(l.each); len(bs) > 0 {
-			put(&s.Own, class.name, OwnBuckets(bs))
-		}
-	}
-	return s
+	r.Keys = append(r.Keys, s)
 }
 
-func put[V any](m *map[string]V, name string, v V) {
-	if *m == nil {
-		*m = map[string]V{}
+func (a *account) record(r *recorder) {
+	s := AccountState{Group: a.group.name, Class: a.class.name, Rest: r.cooldown(&a.cooldown), Buckets: r.buckets(a, a.own)}
+	if slow := &a.slowStart; slow.active() {
+		s.Window, s.Capped, s.Steady = slow.window, slow.capped, slow.steady
 	}
-	(*m)[name] = v
+	r.Accounts = append(r.Accounts, s)
 }
 
-func (r *recorder) group(g *group) GroupState {
-	s := GroupState{Name: g.name, Rest: r.cooldown(&g.cooldown), Shared: r.buckets(g.shared)}
-	for _, a := range g.accounts {
-		as := AccountState{Class: a.class.name, Rest: r.cooldown(&a.cooldown), Buckets: r.buckets(a.own)}
-		if slow := &a.slowStart; slow.active() {
-			as.Window, as.Capped, as.Steady = slow.window, slow.capped, slow.steady
-		}
-		s.Accounts = append(s.Accounts, as)
+func (l *keyLimits) record(r *recorder) {
+	if bs := r.buckets(l, l.each); len(bs) > 0 || !r.Whole { // what is on record of them is so no more
+		r.Own = append(r.Own, OwnState{Key: l.key.id, Class: l.class.name, Buckets: bs})
 	}
-	return s
 }
 
 func (r *recorder) cooldown(c *cooldown) *RestState {
@@ -218,35 +185,66 @@ func (r *recorder) cooldown(c *cooldown) *RestState {
 	return &RestState{c.until.Sub(r.now), c.by, c.only, c.class, c.operator, c.backoff}
 }
 
-func (r *recorder) buckets(bs []*bucket) (out []BucketState) {
-	for _, b := range bs {
-		if s, ok := r.bucket(b); ok {
-			out = append(out, s)
+// buckets returns the state of the buckets of something that is recorded, as far as they have
+// to be remembered.
+func (r *recorder) buckets(u unit, bs []*bucket) (out []BucketState) {
+	for i, b := range bs {
+		s, ok := r.bucket(u, b)
+		if !ok {
+			continue
 		}
+		if out == nil {
+			out = make([]BucketState, 0, len(bs)-i)
+		}
+		out = append(out, s)
 	}
 	return out
 }
 
-// bucket returns the state of a bucket, and whether it has to be remembered.
-func (r *recorder) bucket(b *bucket) (s BucketState, ok bool) {
-	status := b.Status(r.now)
+func (r *recorder) bucket(u unit, b *bucket) (s BucketState, ok bool) {
+	r.dom.keep(u, b)
+	used, held := b.Used(r.now), b.Held()
 	s = BucketState{
-		Dimension: status.Dimension, Name: status.Name, Window: status.Window, Kind: status.Kind, Limit: status.Limit,
-		Learned: status.Configured == 0, Lowered: status.Limit < status.Configured,
+		Dimension: b.Dimension(), Name: b.Name(), Window: b.Window(), Kind: b.Kind(), Limit: b.Limit(),
+		Learned: b.Ceiling() == 0, Lowered: b.Limit() < b.Ceiling(), Stated: b.State(),
 	}
 	long := limit.Long(b.Window())
-	if long {
-		b.KeepAhead(&r.dom.dirty)
-		s.Ahead = b.Ahead()
-		if status.Used > 0 {
-			r.again = min(r.again, r.now.Add(b.Window()/(2*limit.AheadPart)))
-		}
+	if long && used > 0 {
+		r.dom.fading.note(b.Window(), b.UnusedAt(r.now))
 	}
-	if r.stopped { // nobody grants any more
+	if r.Stopped { // nobody grants any more
 		s.Ahead = 0
 	}
-	if long || r.stopped || status.Used > status.Limit {
-		s.Snapshot, s.Held = b.Snapshot(r.now), status.Held
+	if long || r.Stopped || used > b.Limit() {
+		s.Snapshot, s.Held = b.Snapshot(r.now), held
 	}
-	return s, long || s.Used > 0 || s.Held > 0 || s.Learned || s.Lowered
+	return s, long || s.Used > 0 || s.Held > 0 || s.Peak > 0 || s.Learned || s.Lowered
+}
+
+// fading is until when something is used of the long windows, by their lengths.
+type fading []fadingWindow
+
+type fadingWindow struct {
+	window time.Duration
+	until  Time
+}
+
+// note takes note that something is used of a window until a moment.
+func (f *fading) note(window time.Duration, until Time) {
+	i := slices.IndexFunc(*f, func(w fadingWindow) bool { return w.window == window })
+	if i < 0 {
+		i = len(*f)
+		*f = append(*f, fadingWindow{window: window})
+	}
+	(*f)[i].until = max((*f)[i].until, until)
+}
+
+// again is when so much less is used of some window that it is worth a record.
+func (f *fading) again(now Time) Time {
+	*f = slices.DeleteFunc(*f, func(w fadingWindow) bool { return w.until <= now })
+	at := Never
+	for _, w := range *f {
+		at = min(at, now.Add(w.window/(2*limit.AheadPart)))
+	}
+	return at
 }

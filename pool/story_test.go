@@ -67,8 +67,9 @@ func newPool(s setup) (*pool.Domain, error) { return pool.New(s.config()) }
 type story struct {
 	*testing.T
 	*pool.Domain
-	now  pool.Time
-	keys []pool.Key
+	now     pool.Time
+	keys    []pool.Key
+	journal *journal
 }
 
 func begin(t *testing.T, cfg setup) *story {
@@ -78,7 +79,7 @@ func begin(t *testing.T, cfg setup) *story {
 	}
 	p, err := newPool(cfg)
 	require.NoError(t, err)
-	return &story{T: t, Domain: p, keys: cfg.Keys}
+	return &story{T: t, Domain: p, keys: cfg.Keys, journal: newJournal(1, nil)}
 }
 
 // ask is for one request and what else is said.

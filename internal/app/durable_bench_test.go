@@ -151,7 +151,7 @@ func BenchmarkDay(b *testing.B) {
 			state, _ := p.State(now, false)
 			record, err := json.Marshal(state)
 			require.NoError(b, err)
-			require.NoError(b, file.Save(b.Context(), "p", epoch, record))
+			require.NoError(b, storetest.Put(b.Context(), file, "p", epoch, record))
 		}
 	}
 	info, err := os.Stat(path)

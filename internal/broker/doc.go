@@ -13,7 +13,8 @@
 //   - A lease is durable when a successor would know what it was charged: because the
 //     record says so, or because the record allows for it in advance.
 //   - The record is what the store keeps of a pool: limits, usage, cooldowns. It holds
-//     no leases, since a lease id says itself what a successor must know of the lease.
+//     no leases, since a lease id says itself what a successor must know of the lease. A save
+//     writes what has changed; package internal/record says in which form.
 //   - The ownership lease is the time during which an owner may grant. It ends permit
 //     after the send time of the last store call that succeeded.
 //   - The overlap is the time during which a predecessor may still grant, because it
@@ -64,7 +65,7 @@
 //	ownership.go    the ownership lease, and what the store's answers mean for it
 //	saves.go        when a record is due, and which leases are durable
 //	upkeep.go       the goroutine that saves and renews
-//	record.go       the record's encoding
+//	keeper.go       which version of the record is stored, and saves of the next
 //	leaseid.go      what a lease id says
 //	signer.go       how lease ids are signed and checked
 //	signingkeys.go  the signing keys: rotation, record, secrecy

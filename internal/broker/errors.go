@@ -40,6 +40,10 @@ var (
 
 	// ErrFenced is returned by a Store to an owner whose claim is not the latest.
 	ErrFenced = errors.New("another owner has taken over")
+
+	// ErrStale is returned by a Store for a save that was to change another version of the
+	// record than the one that is stored.
+	ErrStale = errors.New("the record has changed since it was read")
 )
 
 // ExhaustedError says which pool has no room, and when to ask it again.

@@ -3,6 +3,7 @@ package broker
 import (
 	"time"
 
+	"github.com/keybroker/keybroker/internal/record"
 	"github.com/keybroker/keybroker/pool"
 )
 
@@ -32,7 +33,7 @@ type locked struct {
 
 // recover begins where the last record leaves off, or, after StateLost, as if all limits
 // were used up. last is nil if there is no record.
-func (l *locked) recover(now pool.Time, last *record) {
+func (l *locked) recover(now pool.Time, last *record.Record) {
 	r := pool.Recovery{Overlap: permit, TTL: l.cfg.longest(func(p *PoolConfig) time.Duration { return p.MaxTTL }), Wall: time.Now()}
 	var state *pool.State
 	if last != nil {

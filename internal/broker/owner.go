@@ -6,17 +6,21 @@ import (
 	"sync"
 	"time"
 
+	"github.com/keybroker/keybroker/internal/record"
 	"github.com/keybroker/keybroker/pool"
 )
 
-// owner owns one domain. Its fields do not change after newOwner, except for locked.
+// owner owns one domain. Its fields do not change after newOwner, except for locked, and for
+// what its record needs.
 type owner struct {
 	cfg        DomainConfig
 	keyIDs     map[uint64]string // by their pool.Hash
 	store      Store
-	epoch      uint64    // of its claim
-	origin     time.Time // Time 0 of the engine
-	overlapEnd pool.Time // the predecessor grants nothing from then on
+	epoch      uint64      // of its claim
+	keeper     keeper      // of its record; begin uses it, then upkeep, then halt
+	log        *record.Log // as keeper
+	origin     time.Time   // Time 0 of the engine
+	overlapEnd pool.Time   // the predecessor grants nothing from then on
 
 	closing chan struct{} // closed by close
 	stop    context.CancelFunc
@@ -70,11 +74,13 @@ func (o *owner) begin(ctx context.Context) error {
 		return fmt.Errorf("claim: %w", err)
 	}
 	o.epoch = epoch
-	b, err := o.store.Load(ctx, o.cfg.Name)
+	o.keeper = keeper{store: o.store, name: o.cfg.Name, epoch: epoch}
+	stored, err := o.keeper.load(ctx)
 	if err != nil {
 		return fmt.Errorf("load its record: %w", err)
 	}
-	last, err := decodeRecord(b)
+	o.log = record.NewLog(epoch, stored.Chunks)
+	last, err := record.Decode(stored.Chunks)
 	if err != nil && !o.cfg.StateLost {
 		return err
 	}

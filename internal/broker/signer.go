@@ -49,30 +49,31 @@ func startSigner(ctx context.Context, store Store, lost bool) (*signer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("claim the signing keys: %w", err)
 	}
-	record, err := store.Load(ctx, signingKeysName)
+	kept := &keeper{store: store, name: signingKeysName, epoch: epoch}
+	record, err := kept.load(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("load the signing keys: %w", err)
 	}
 	keys, changed := newSigningKeys(time.Now()), true
-	if record != nil && !lost {
-		if keys, err = parseSigningKeys(record); err != nil {
+	if record.Version > 0 && !lost {
+		if keys, err = parseSigningKeys(record.Chunks[SoleChunk]); err != nil {
 			return nil, fmt.Errorf("%w; start once with --state-lost, which makes new ones", err)
 		}
 		keys, changed = keys.rotate(time.Now(), keepSigningKey)
 	}
 	if changed {
-		if err := store.Save(ctx, signingKeysName, epoch, keys.record()); err != nil {
+		if err := kept.save(ctx, keys.change()); err != nil {
 			return nil, fmt.Errorf("save the signing keys: %w", err)
 		}
 	}
 	s := newSigner(keys)
-	go s.rotate(ctx, store, epoch, keys)
+	go s.rotate(ctx, kept, keys)
 	return s, nil
 }
 
 // rotate makes a new key when the newest is old, and saves it before it signs. If it
 // cannot be saved, the present keys stay in use, and rotate tries again the next day.
-func (s *signer) rotate(ctx context.Context, store Store, epoch uint64, keys signingKeys) {
+func (s *signer) rotate(ctx context.Context, kept *keeper, keys signingKeys) {
 	day := time.NewTicker(24 * time.Hour)
 	defer day.Stop()
 	for {
@@ -82,7 +83,7 @@ func (s *signer) rotate(ctx context.Context, store Store, epoch uint64, keys sig
 		case <-day.C:
 		}
 		next, changed := keys.rotate(time.Now(), keepSigningKey)
-		if changed && store.Save(ctx, signingKeysName, epoch, next.record()) == nil {
+		if changed && kept.save(ctx, next.change()) == nil {
 			keys = next
 			s.use(keys)
 		}

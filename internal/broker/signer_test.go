@@ -25,7 +25,8 @@ func TestLeaseIDOutlivesItsProgram(t *testing.T) {
 
 	epoch, err := store.Claim(t.Context(), signingKeysName)
 	require.NoError(t, err)
-	require.NoError(t, store.Save(t.Context(), signingKeysName, epoch, []byte{}))
+	kept := keeper{store: &store, name: signingKeysName, epoch: epoch}
+	require.NoError(t, kept.save(t.Context(), Change{Put: map[string][]byte{SoleChunk: {}}}))
 	_, err = startSigner(t.Context(), &store, false)
 	require.ErrorIs(t, err, errSigningRecord, "lost keys are not replaced unasked")
 }

@@ -106,6 +106,11 @@ func (k signingKeys) record() []byte {
 	return b
 }
 
+// change is what saves the keys.
+func (k signingKeys) change() Change {
+	return Change{Put: map[string][]byte{SoleChunk: k.record()}}
+}
+
 var errSigningRecord = errors.New("the record of the signing keys is damaged")
 
 // parseSigningKeys reads a record. Its errors must not quote the record, so they wrap none

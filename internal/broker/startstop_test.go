@@ -45,12 +45,18 @@ func TestHalfAStart(t *testing.T) {
 		require.NoError(t, err)
 		good, err := store.Load(t.Context(), "b")
 		require.NoError(t, err)
-		require.NoError(t, store.Save(t.Context(), "b", epoch, []byte(`{"version": 9}`)))
+		bad := broker.Change{Put: map[string][]byte{broker.SoleChunk: []byte(`{"version": 9}`)}}
+		for id := range good.Chunks {
+			bad.Drop = append(bad.Drop, id)
+		}
+		version, err := store.Save(t.Context(), "b", epoch, good.Version, bad)
+		require.NoError(t, err)
 		_, err = broker.New(t.Context(), store, pools)
 		require.ErrorContains(t, err, `pool "b"`)
 		epoch, err = store.Claim(t.Context(), "b")
 		require.NoError(t, err)
-		require.NoError(t, store.Save(t.Context(), "b", epoch, good))
+		_, err = store.Save(t.Context(), "b", epoch, version, broker.Change{Put: good.Chunks, Drop: []string{broker.SoleChunk}})
+		require.NoError(t, err)
 		x, err = broker.New(t.Context(), store, pools)
 		require.NoError(t, err)
 		for _, name := range []string{"a", "b"} {

@@ -58,24 +58,32 @@ func (o *owner) due() (save, renew time.Duration) {
 	return save, renew
 }
 
-// save saves a record and answers the calls that were held for it. last says that the
-// owner grants nothing after it, so that the record is exact.
+// save saves what has changed and answers the calls that were held for it. last says that the
+// owner grants nothing after it, so that the record is exact. Under the lock the state is only
+// copied. It is encoded before the deadline that judges the store begins, and before the time
+// from which the ownership lease counts.
 func (o *owner) save(ctx context.Context, last bool) error {
-	var sent pool.Time
-	var r record
+	var state *pool.State
+	var longest time.Duration
 	var held []*call
 	o.look(func(l *locked, now pool.Time) {
-		state, refreshAt := l.engine.State(now, last)
-		sent, r, held = now, record{MaxTTL: l.saves.longest, State: state}, l.saves.begin(now, refreshAt)
+		var refreshAt pool.Time
+		state, refreshAt = l.engine.State(now, last)
+		longest, held = l.saves.longest, l.saves.begin(now, refreshAt)
 	})
-	b := r.encode() // before the deadline that judges the store
+	var change Change
+	change.Put, change.Drop = o.log.Change(state, longest)
+	sent := o.now()
 	ctx, cancel := context.WithTimeout(ctx, permit)
 	defer cancel()
-	err := o.store.Save(ctx, o.cfg.Name, o.epoch, b)
+	err := o.keeper.save(ctx, change)
+	if err == nil {
+		o.log.Saved()
+	}
 	o.answered(sent, err, func(l *locked, now pool.Time) (changed bool) {
 		if l.trouble.save = err; err == nil {
 			l.engine.Saved()
-			l.saves.recorded = r.MaxTTL
+			l.saves.recorded = longest
 		}
 		for _, c := range held {
 			l.resolve(now, c, err)

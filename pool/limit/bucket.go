@@ -88,7 +88,7 @@ type Bucket struct {
 	headroom   headroom
 	loosenedAt Time        // when a header last returned room: older leases get no refund any more
 	history    *history    // nil until a header speaks of the limit
-	ahead      *writeAhead // of a long window, once records are saved
+	kept       *kept       // of a limit that records say more of; nil while none are saved
 	tokens     tokenBucket // the most usual counter, in the same piece of memory
 
 	name    string
@@ -183,6 +183,12 @@ func (b *Bucket) Ceiling() int64 { return b.ceiling }
 // charged: they are held until they end.
 func (b *Bucket) Slots() bool { return b.window == 0 }
 
+// Kind returns how the limit is counted.
+func (b *Bucket) Kind() provider.Kind { return b.kind() }
+
+// UnusedAt returns when nothing will be charged any more.
+func (b *Bucket) UnusedAt(now Time) Time { return b.unusedAt(now) }
+
 // Refills reports whether the limit is a token bucket.
 func (b *Bucket) Refills() bool { return b.kind() == provider.Refilling }
 
@@ -251,6 +257,7 @@ func (b *Bucket) Charge(now Time, n int64) {
 func (b *Bucket) Hold(n int64) {
 	b.held += n
 	b.spend(n)
+	b.notePeak()
 }
 
 // HoldFor returns how long an amount is held at most before it is charged. From then on
@@ -272,7 +279,7 @@ func (b *Bucket) Refund(now, granted Time, n int64) {
 	if granted < b.loosenedAt {
 		return
 	}
-	if b.ahead == nil {
+	if !b.writesAhead() {
 		b.counter.refund(now, granted, n)
 		return
 	}

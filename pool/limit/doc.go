@@ -26,6 +26,6 @@
 //	headroom.go   what is kept unused after an unexplained refusal
 //	header.go     what a provider's header says about what is used
 //	history.go    how much was charged since a moment, for header.go
-//	mark.go       how far grants may run ahead of what is saved
+//	mark.go       how far grants may run ahead of what is saved, and the most that was held
 //	snapshot.go   what a successor needs to go on
 package limit

@@ -70,7 +70,7 @@ func (b *Bucket) remember(now Time) {
 // granted states it, with the provider's time if the answer has it.
 func (b *Bucket) ObserveReset(now, granted Time, in time.Duration, date time.Time) {
 	if next := b.counter.observeReset(now, granted, in, date); next != nil {
-		b.counter = next
+		b.replace(next)
 	}
 }
 
@@ -80,9 +80,17 @@ func (b *Bucket) ObserveReset(now, granted Time, in time.Duration, date time.Tim
 func (b *Bucket) ObserveDate(now, granted Time, date time.Time) (freed bool) {
 	next, freed := b.counter.observeDate(now, granted, date)
 	if next != nil {
-		b.counter = next
+		b.replace(next)
 	}
 	return freed
+}
+
+// replace puts another counter in the place of one, which a new record has to say.
+func (b *Bucket) replace(next counter) {
+	b.counter = next
+	if b.writesAhead() {
+		b.kept.changed()
+	}
 }
 
 // PredecessorEnds returns when a fixed window of a predecessor should have ended by the

@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/keybroker/keybroker/internal/testing/storetest"
 )
 
 func BenchmarkSave(b *testing.B) {
@@ -16,7 +18,7 @@ func BenchmarkSave(b *testing.B) {
 			epoch, record := claim(b, s, "name"), make([]byte, size)
 			for i := range b.N {
 				record[0] = byte(i)
-				require.NoError(b, s.Save(context.Background(), "name", epoch, record))
+				require.NoError(b, storetest.Put(context.Background(), s, "name", epoch, record))
 			}
 		})
 	}
@@ -37,7 +39,7 @@ func BenchmarkSaveAtOnce(b *testing.B) {
 					all.Go(func() {
 						record := make([]byte, size)
 						record[0] = byte(n)
-						if err := s.Save(context.Background(), fmt.Sprint(i), 1, record); err != nil {
+						if err := storetest.Put(context.Background(), s, fmt.Sprint(i), 1, record); err != nil {
 							b.Error(err)
 						}
 					})
@@ -50,7 +52,7 @@ func BenchmarkSaveAtOnce(b *testing.B) {
 
 func BenchmarkLoad(b *testing.B) {
 	s := start(b, file(b))
-	require.NoError(b, s.Save(context.Background(), "name", claim(b, s, "name"), make([]byte, 100<<10)))
+	require.NoError(b, storetest.Put(context.Background(), s, "name", claim(b, s, "name"), make([]byte, 100<<10)))
 	for b.Loop() {
 		_, _ = s.Load(context.Background(), "name")
 	}
@@ -60,7 +62,7 @@ func BenchmarkLoad(b *testing.B) {
 func BenchmarkOpen(b *testing.B) {
 	path := file(b)
 	s := start(b, path)
-	require.NoError(b, s.Save(context.Background(), "name", claim(b, s, "name"), make([]byte, 2<<20)))
+	require.NoError(b, storetest.Put(context.Background(), s, "name", claim(b, s, "name"), make([]byte, 2<<20)))
 	require.NoError(b, s.Close())
 	for b.Loop() {
 		s, err := Open(path)

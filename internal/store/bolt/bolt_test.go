@@ -35,7 +35,7 @@ func claim(t testing.TB, s *Store, name string) uint64 {
 
 func load(t testing.TB, s *Store, name string) string {
 	t.Helper()
-	record, err := s.Load(context.Background(), name)
+	record, err := storetest.Get(context.Background(), s, name)
 	require.NoError(t, err)
 	return string(record)
 }

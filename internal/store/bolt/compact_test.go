@@ -16,7 +16,10 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/keybroker/keybroker/internal/broker"
 	"github.com/keybroker/keybroker/internal/testing/long"
+
+	"github.com/keybroker/keybroker/internal/testing/storetest"
 )
 
 // hollow returns the bytes of a state file of more than 16 MiB of which little is in use.
@@ -27,7 +30,7 @@ func hollow(t *testing.T) []byte {
 	for _, record := range [][]byte{make([]byte, 1<<20), []byte("small")} {
 		for i := range 20 {
 			name := fmt.Sprint("name ", i)
-			require.NoError(t, s.Save(t.Context(), name, claim(t, s, name), record))
+			require.NoError(t, storetest.Put(t.Context(), s, name, claim(t, s, name), record))
 		}
 	}
 	require.NoError(t, s.Close())
@@ -53,7 +56,7 @@ func whole(t *testing.T, path string) {
 	entries, err := os.ReadDir(filepath.Dir(path))
 	require.NoError(t, err)
 	require.Len(t, entries, 2, "the file and its lock")
-	require.NoError(t, s.Save(t.Context(), "name 1", 2, []byte("more")))
+	require.NoError(t, storetest.Put(t.Context(), s, "name 1", 2, []byte("more")))
 	require.NoError(t, s.Close())
 }
 
@@ -118,12 +121,21 @@ func TestKilled(t *testing.T) {
 	for _, c := range []struct {
 		failpoint string
 		record    string // of the last save that had its effect, acknowledged or not
-	}{{"before-save:1", ""}, {"after-save:1", "0"}, {"before-save:4", "2"}, {"after-save:4", "3"}} {
+	}{
+		{"before-save:1", ""}, {"chunks-written:1", ""}, {"after-save:1", "0"},
+		{"before-save:4", "2"}, {"chunks-written:4", "2"}, {"after-save:4", "3"},
+	} {
 		t.Run(c.failpoint, func(t *testing.T) {
 			path := file(t)
 			acknowledged := len(strings.Fields(crash(t, program, c.failpoint, path, 9)))
 			s := start(t, path)
-			require.Equal(t, c.record, load(t, s, "crash"))
+			r, err := s.Load(t.Context(), "crash")
+			require.NoError(t, err)
+			want := map[string][]byte{broker.SoleChunk: []byte(c.record), "new " + c.record: []byte(c.record)}
+			if c.record == "" {
+				want = nil
+			}
+			require.Equal(t, want, r.Chunks)
 			require.Equal(t, uint64(acknowledged+2), claim(t, s, "crash"))
 		})
 	}
@@ -145,7 +157,7 @@ func TestFileStaysSmall(t *testing.T) {
 		saves = 5000
 	}
 	for i := range saves {
-		require.NoError(t, s.Save(t.Context(), "name", epoch, record[:100<<10-i%50*200]))
+		require.NoError(t, storetest.Put(t.Context(), s, "name", epoch, record[:100<<10-i%50*200]))
 		if i%1000 == 999 {
 			info, err := os.Stat(path)
 			require.NoError(t, err)

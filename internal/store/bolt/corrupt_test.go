@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/keybroker/keybroker/internal/testing/storetest"
 )
 
 // sample returns the bytes of a file that has all kinds of pages, and its content by name.
@@ -21,10 +23,10 @@ func sample(t *testing.T) (data []byte, content map[string]string) {
 	for i := range 60 {
 		name := fmt.Sprintf("pool-%02d-%s", i, strings.Repeat("x", i))
 		content[name] = strings.Repeat(name, 1+i%7)
-		require.NoError(t, s.Save(t.Context(), name, claim(t, s, name), []byte(content[name])))
+		require.NoError(t, storetest.Put(t.Context(), s, name, claim(t, s, name), []byte(content[name])))
 	}
 	content["large"] = strings.Repeat("large", 3000)
-	require.NoError(t, s.Save(t.Context(), "large", claim(t, s, "large"), []byte(content["large"])))
+	require.NoError(t, storetest.Put(t.Context(), s, "large", claim(t, s, "large"), []byte(content["large"])))
 	require.NoError(t, s.Close())
 	data, err := os.ReadFile(path)
 	require.NoError(t, err)
@@ -49,7 +51,7 @@ func judge(t *testing.T, path string, data []byte, content map[string]string, wh
 		require.NoError(t, s.Renew(t.Context(), name, 1), what)
 	}
 	require.Equal(t, uint64(2), claim(t, s, "only claimed"), what)
-	require.NoError(t, s.Save(t.Context(), "large", 1, []byte("small")), what)
+	require.NoError(t, storetest.Put(t.Context(), s, "large", 1, []byte("small")), what)
 	require.NoError(t, s.Close())
 	return false
 }
@@ -111,12 +113,12 @@ func TestFileCutWhileInUse(t *testing.T) {
 	}
 	s := start(t, path)
 	epoch := claim(t, s, "name")
-	require.NoError(t, s.Save(t.Context(), "name", epoch, []byte("record")))
+	require.NoError(t, storetest.Put(t.Context(), s, "name", epoch, []byte("record")))
 	whole, err := os.ReadFile(path)
 	require.NoError(t, err)
 	require.NoError(t, os.Truncate(path, 0))
 	for range 3 {
-		err = s.Save(t.Context(), "name", epoch, []byte("later"))
+		err = storetest.Put(t.Context(), s, "name", epoch, []byte("later"))
 		require.ErrorIs(t, err, ErrCorrupt)
 		require.ErrorContains(t, err, "--state-lost")
 		require.ErrorIs(t, s.Renew(t.Context(), "name", epoch), ErrCorrupt, "an owner steps down")
@@ -124,7 +126,7 @@ func TestFileCutWhileInUse(t *testing.T) {
 		require.ErrorIs(t, err, ErrCorrupt)
 	}
 	require.NoError(t, os.WriteFile(path, whole, 0o600))
-	require.NoError(t, s.Save(t.Context(), "name", epoch, []byte("latest")), "restored")
+	require.NoError(t, storetest.Put(t.Context(), s, "name", epoch, []byte("latest")), "restored")
 	require.Equal(t, "latest", load(t, s, "name"))
 }
 

@@ -1,8 +1,6 @@
 package bolt
 
 import (
-	"crypto/sha256"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -25,31 +23,10 @@ type disk struct {
 	live  int64 // bytes in pages that are in use
 }
 
-// entry is what the file holds for a name.
-type entry struct {
-	epoch  uint64
-	record []byte // nil if none was saved
-}
-
 // seal is a checksum over all entries, written in the same transaction as they are. bbolt's
-// pages have no checksums. The seal shows when a name, an epoch or a record is damaged, and
-// when an entry is missing.
+// pages have no checksums. The seal shows when a name, an epoch or a manifest is damaged, and
+// when an entry is missing; a manifest shows that of its chunks.
 type seal struct{ count, sum uint64 }
-
-// digest is what the entry of a name adds to the sum of the seal.
-func (e entry) digest(name string) uint64 {
-	h := sha256.New()
-	var b [24]byte
-	binary.BigEndian.PutUint64(b[:], uint64(len(name)))
-	binary.BigEndian.PutUint64(b[8:], e.epoch)
-	if e.record != nil {
-		b[16] = 1
-	}
-	_, _ = h.Write(b[:])
-	_, _ = h.Write([]byte(name))
-	_, _ = h.Write(e.record)
-	return binary.BigEndian.Uint64(h.Sum(nil))
-}
 
 // openDisk checks an existing file, migrates it to the current schema and reads it. The
 // caller holds the lock file.

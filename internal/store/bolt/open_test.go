@@ -55,7 +55,7 @@ func TestNewerSchemaIsRefused(t *testing.T) {
 	require.ErrorIs(t, err, ErrNewer)
 	require.ErrorContains(t, err, path)
 	require.ErrorContains(t, err, "schema version 9")
-	require.ErrorContains(t, err, "versions up to 1")
+	require.ErrorContains(t, err, "versions up to 2")
 }
 
 func edit(t *testing.T, path string, change func(*bbolt.Tx) error) {

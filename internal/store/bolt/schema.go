@@ -3,34 +3,23 @@ package bolt
 import (
 	"bytes"
 	"encoding/binary"
-	"fmt"
 
 	"go.etcd.io/bbolt"
+
+	"github.com/keybroker/keybroker/internal/failpoint"
 )
 
-// The buckets and their keys. A name has an epoch since its first claim, and a record since
+// The buckets and their keys. A name has an epoch since its first claim, and a manifest since
 // its first save.
 var (
-	metaBucket    = []byte("meta")
-	epochsBucket  = []byte("epochs")  // name → epoch, 8 bytes
-	recordsBucket = []byte("records") // name → record
+	metaBucket      = []byte("meta")
+	epochsBucket    = []byte("epochs")    // name → epoch, 8 bytes
+	manifestsBucket = []byte("manifests") // name → manifest
+	chunksBucket    = []byte("chunks")    // size of the name in 2 bytes, name, id → chunk
 
 	schemaKey = []byte("schema") // version, 8 bytes
 	sealKey   = []byte("seal")   // count and sum, 8 bytes each
 )
-
-// migrations[v] brings a file from schema version v to v+1. A migration that was released
-// must not change any more.
-var migrations = []func(*bbolt.Tx) error{
-	func(tx *bbolt.Tx) error {
-		for _, name := range [][]byte{metaBucket, epochsBucket, recordsBucket} {
-			if _, err := tx.CreateBucket(name); err != nil {
-				return err
-			}
-		}
-		return putSeal(tx, seal{})
-	},
-}
 
 // version returns the schema version of a file, 0 for a new one.
 func version(tx *bbolt.Tx) (uint64, error) {
@@ -45,39 +34,28 @@ func version(tx *bbolt.Tx) (uint64, error) {
 	return binary.BigEndian.Uint64(v), nil
 }
 
-// migrate applies the missing migrations in one transaction. It does not write to a file
-// that needs none.
-func migrate(db *bbolt.DB, isNew bool) error {
-	var from uint64
-	if err := db.View(func(tx *bbolt.Tx) (err error) {
-		from, err = version(tx)
-		return err
-	}); err != nil {
-		return err
-	}
-	switch to := uint64(len(migrations)); {
-	case from == to:
-		return nil
-	case from > to:
-		return fmt.Errorf("%w: it has schema version %d, and this keybroker knows versions up to %d", ErrNewer, from, to)
-	case from == 0 && !isNew:
-		return corrupt("it has no schema version")
-	default:
-		return db.Update(func(tx *bbolt.Tx) error {
-			for _, m := range migrations[from:] {
-				if err := m(tx); err != nil {
-					return err
-				}
-			}
-			return tx.Bucket(metaBucket).Put(schemaKey, binary.BigEndian.AppendUint64(nil, to))
-		})
-	}
+// chunkKey is the key of a chunk in its bucket.
+func chunkKey(name, id string) []byte {
+	b := binary.BigEndian.AppendUint16(nil, uint16(len(name)))
+	return append(append(b, name...), id...)
 }
 
-// read reads all entries of the file and checks them against its seal.
+// splitChunkKey returns the name and the id of a chunk's key, and whether it is one.
+func splitChunkKey(key []byte) (name, id string, ok bool) {
+	if len(key) < 2 {
+		return "", "", false
+	}
+	n := 2 + int(binary.BigEndian.Uint16(key))
+	if len(key) <= n {
+		return "", "", false
+	}
+	return string(key[2:n]), string(key[n:]), true
+}
+
+// read reads all entries of the file and checks them against their manifests and the seal.
 func (d *disk) read(tx *bbolt.Tx) error {
-	m, epochs, records := tx.Bucket(metaBucket), tx.Bucket(epochsBucket), tx.Bucket(recordsBucket)
-	if epochs == nil || records == nil {
+	m, epochs, manifests, chunks := tx.Bucket(metaBucket), tx.Bucket(epochsBucket), tx.Bucket(manifestsBucket), tx.Bucket(chunksBucket)
+	if epochs == nil || manifests == nil || chunks == nil {
 		return corrupt("a bucket is missing")
 	}
 	err := epochs.ForEach(func(name, v []byte) error {
@@ -90,19 +68,38 @@ func (d *disk) read(tx *bbolt.Tx) error {
 	if err != nil {
 		return err
 	}
-	err = records.ForEach(func(name, v []byte) error {
-		e, ok := d.names[string(name)]
-		if !ok || v == nil {
-			return corrupt("a record without an epoch")
+	stated := map[string]manifest{}
+	err = manifests.ForEach(func(name, v []byte) error {
+		e, claimed := d.names[string(name)]
+		m, ok := parseManifest(v)
+		if !claimed || !ok {
+			return corrupt("a manifest without an epoch, or with %d bytes", len(v))
 		}
-		e.record = bytes.Clone(v)
+		stated[string(name)] = m
+		e.version, e.savedBy, e.chunks = m.version, m.savedBy, map[string]chunk{}
 		d.names[string(name)] = e
 		return nil
 	})
 	if err != nil {
 		return err
 	}
+	err = chunks.ForEach(func(key, v []byte) error {
+		name, id, ok := splitChunkKey(key)
+		e := d.names[name]
+		if !ok || e.chunks == nil || v == nil {
+			return corrupt("a chunk without a manifest")
+		}
+		e.add(id, newChunk(id, bytes.Clone(v)))
+		d.names[name] = e
+		return nil
+	})
+	if err != nil {
+		return err
+	}
 	for name, e := range d.names {
+		if e.manifest != stated[name] {
+			return corrupt("the chunks of a record are not those that its manifest names")
+		}
 		d.seal.count++
 		d.seal.sum += e.digest(name)
 	}
@@ -140,10 +137,10 @@ func (d *disk) write(changed map[string]entry) (next seal, err error) {
 	return next, err
 }
 
-// replace writes what differs between two entries of a name. It fails if the epoch in the
-// file is not the one that the decision was based on.
+// replace writes what differs between two entries of a name. It fails if the epoch or the
+// manifest in the file is not the one that the decision was based on.
 func replace(tx *bbolt.Tx, name string, was, is entry) error {
-	epochs, key := tx.Bucket(epochsBucket), []byte(name)
+	epochs, manifests, key := tx.Bucket(epochsBucket), tx.Bucket(manifestsBucket), []byte(name)
 	var stored uint64
 	if v := epochs.Get(key); v != nil {
 		stored = binary.BigEndian.Uint64(v)
@@ -151,13 +148,41 @@ func replace(tx *bbolt.Tx, name string, was, is entry) error {
 	if stored != was.epoch {
 		return corrupt("the epoch of %q has changed from %d to %d behind our back", name, was.epoch, stored)
 	}
+	if m, _ := parseManifest(manifests.Get(key)); m != was.manifest {
+		return corrupt("the record of %q has changed from version %d to %d behind our back", name, was.version, m.version)
+	}
 	if is.epoch != was.epoch {
 		if err := epochs.Put(key, binary.BigEndian.AppendUint64(nil, is.epoch)); err != nil {
 			return err
 		}
 	}
-	if is.record == nil || was.record != nil && bytes.Equal(is.record, was.record) {
+	if is.manifest == was.manifest {
 		return nil
 	}
-	return tx.Bucket(recordsBucket).Put(key, is.record)
+	if err := replaceChunks(tx.Bucket(chunksBucket), name, was.chunks, is.chunks); err != nil {
+		return err
+	}
+	failpoint.At("chunks-written")
+	return manifests.Put(key, is.manifest.bytes())
+}
+
+// replaceChunks writes what differs between the chunks of two records of a name.
+func replaceChunks(chunks *bbolt.Bucket, name string, was, is map[string]chunk) error {
+	for id := range was {
+		if _, stays := is[id]; stays {
+			continue
+		}
+		if err := chunks.Delete(chunkKey(name, id)); err != nil {
+			return err
+		}
+	}
+	for id, c := range is {
+		if w, ok := was[id]; ok && w.sum == c.sum && bytes.Equal(w.data, c.data) {
+			continue
+		}
+		if err := chunks.Put(chunkKey(name, id), c.data); err != nil {
+			return err
+		}
+	}
+	return nil
 }

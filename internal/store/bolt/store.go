@@ -1,4 +1,5 @@
-// Package bolt keeps the records of a broker in one bbolt file.
+// Package bolt keeps the records of a broker in one bbolt file. A save writes the chunks that
+// it changes, and a manifest that says which chunks make up the record, in one transaction.
 //
 // The whole content of the file is also in memory, from where Load and Renew answer. One
 // goroutine, the writer, changes both. It writes all requests that wait for it in one
@@ -15,7 +16,9 @@
 //	writer.go   the writer: batches, decisions, failures
 //	watch.go    watches of later claims
 //	disk.go     the open file: open, create, close, panics of bbolt
-//	schema.go   the buckets in the file, migrations, reading and writing entries
+//	schema.go   the buckets in the file, reading and writing entries
+//	entry.go    what is known of a name: epoch, manifest, chunks, and their checksums
+//	migrate.go  files of earlier schema versions
 //	verify.go   the check of bbolt's pages before bbolt follows them
 //	compact.go  making a file smaller at the start
 //	lock_*.go   the lock that keeps other processes out
@@ -30,6 +33,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 
 	"github.com/keybroker/keybroker/internal/broker"
@@ -145,21 +149,36 @@ func (s *Store) Claim(ctx context.Context, name string) (uint64, error) {
 }
 
 // Save implements broker.Store. It returns after the fsync.
-func (s *Store) Save(ctx context.Context, name string, epoch uint64, record []byte) error {
+func (s *Store) Save(ctx context.Context, name string, epoch, version uint64, change broker.Change) (uint64, error) {
+	if err := change.Check(); err != nil {
+		return 0, fmt.Errorf("state file %s: %w", s.path, err)
+	}
 	failpoint.At("before-save")
-	// The record is copied, because the writer may still read it after the caller's context
-	// has ended. The copy is not nil, because an empty record is a record.
-	_, err := s.call(ctx, &request{name: name, epoch: epoch, record: append([]byte{}, record...)})
+	r := &request{name: name, epoch: epoch, seen: version, change: broker.Change{Drop: slices.Clone(change.Drop)}}
+	// The chunks are copied, because the writer keeps them, and may still read them after the
+	// caller's context has ended.
+	r.change.Put = make(map[string][]byte, len(change.Put))
+	for id, data := range change.Put {
+		r.change.Put[id] = bytes.Clone(data)
+		r.size += len(data)
+	}
+	next, err := s.call(ctx, r)
 	if err == nil {
 		failpoint.At("after-save")
 	}
-	return err
+	return next, err
 }
 
-// Load implements broker.Store. It does not touch the disk.
-func (s *Store) Load(ctx context.Context, name string) ([]byte, error) {
+// Load implements broker.Store. It does not touch the disk, unless a write has failed: then it
+// has the file opened and checked again.
+func (s *Store) Load(ctx context.Context, name string) (broker.Record, error) {
 	e, err := s.look(ctx, name)
-	return bytes.Clone(e.record), err
+	if err != nil && s.usable(ctx, name) == nil {
+		if _, err = s.call(ctx, &request{name: name, reopen: true}); err == nil {
+			e, err = s.look(ctx, name)
+		}
+	}
+	return e.record(), err
 }
 
 // Renew implements broker.Store. It does not touch the disk, because no other process can

@@ -7,21 +7,25 @@ import (
 	"github.com/keybroker/keybroker/internal/broker"
 )
 
-// request is a Claim or a Save on its way to the writer.
+// request is a Claim or a Save on its way to the writer, or a Load that needs the file opened
+// again.
 type request struct {
 	name   string
 	claim  bool
+	reopen bool
 	epoch  uint64 // of the saver
-	record []byte
+	seen   uint64 // the version that the save changes
+	change broker.Change
+	size   int         // of the chunks in bytes
 	answer chan answer // of capacity 1
 }
 
 type answer struct {
-	epoch uint64
-	err   error
+	n   uint64 // the epoch of a claim, or the version that a save made
+	err error
 }
 
-// maxBatch is the size in bytes at which a batch of records takes no further request.
+// maxBatch is the size in bytes at which a batch of chunks takes no further request.
 const maxBatch = 32 << 20
 
 // call passes a request to the writer and waits for the answer.
@@ -39,7 +43,7 @@ func (s *Store) call(ctx context.Context, r *request) (uint64, error) {
 	}
 	select {
 	case a := <-r.answer:
-		return a.epoch, a.err
+		return a.n, a.err
 	case <-ctx.Done():
 		return 0, fmt.Errorf("state file %s: the disk is slow: %w", s.path, ctx.Err())
 	}
@@ -60,11 +64,11 @@ func (s *Store) write() {
 
 // waiting adds all requests that wait now to a batch, up to maxBatch.
 func (s *Store) waiting(batch []*request) []*request {
-	for size := len(batch[0].record); size < maxBatch; {
+	for size := batch[0].size; size < maxBatch; {
 		select {
 		case r := <-s.requests:
 			batch = append(batch, r)
-			size += len(r.record)
+			size += r.size
 		default:
 			return batch
 		}
@@ -103,15 +107,22 @@ func (s *Store) decide(r *request, changed map[string]entry) answer {
 		e = s.names[r.name]
 	}
 	switch {
+	case r.reopen:
+		return answer{}
 	case r.claim:
 		e.epoch++
 	case r.epoch != e.epoch || r.epoch == 0:
 		return answer{err: broker.ErrFenced}
+	case r.seen != e.version:
+		return answer{err: broker.ErrStale}
 	default:
-		e.record = r.record
+		e = e.with(&r.change, r.epoch)
 	}
 	changed[r.name] = e
-	return answer{epoch: e.epoch}
+	if r.claim {
+		return answer{n: e.epoch}
+	}
+	return answer{n: e.version}
 }
 
 // commit makes changes durable, and after that visible to Load, Renew and Watch.

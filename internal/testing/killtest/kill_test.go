@@ -17,6 +17,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/keybroker/keybroker/internal/store/bolt"
+
+	"github.com/keybroker/keybroker/internal/testing/storetest"
 )
 
 // step is one child and how it ends.
@@ -30,7 +32,8 @@ type step struct {
 // yet: those are of its pools' beginnings.
 var places = []string{
 	"before-save:2", "after-save:3", "compact-copied:1", "compact-renamed:1",
-	"before-answer:1", "before-save:7", "after-save:7", "before-answer:12", "before-save:8", "after-save:9",
+	"before-answer:1", "before-save:7", "after-save:7", "chunks-written:7", "before-answer:12", "before-save:8", "after-save:9",
+	"chunks-written:4",
 }
 
 // plan gives the steps of a round: of five kills three are at places, from one on. The
@@ -232,7 +235,7 @@ func (r *round) inflate() {
 				name := fmt.Sprint("ballast ", i)
 				epoch, err := s.Claim(r.t.Context(), name)
 				if assert.NoError(r.t, err) {
-					assert.NoError(r.t, s.Save(r.t.Context(), name, epoch, make([]byte, size)))
+					assert.NoError(r.t, storetest.Put(r.t.Context(), s, name, epoch, make([]byte, size)))
 				}
 			})
 		}

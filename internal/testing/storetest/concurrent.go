@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"sync"
 	"testing"
 
@@ -44,19 +45,36 @@ func claimsAtOnce(t *testing.T, s broker.Store) {
 	require.Greater(t, claim(t, s, name), last)
 }
 
-// stamp returns a record that consists of an epoch and a number, repeated.
+// stamp returns a chunk that consists of an epoch and a number, repeated.
 func stamp(epoch, number uint64) []byte {
 	b := binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(nil, epoch), number)
-	return bytes.Repeat(b, 500)
+	return bytes.Repeat(b, 100)
 }
 
-// readStamp returns the epoch and number of a record, and checks that all repetitions agree.
-func readStamp(t assert.TestingT, record []byte) (epoch, number uint64) {
-	if len(record) == 0 {
+// stamped returns a change that makes all chunks of a record the same stamp, and one of them
+// new.
+func stamped(epoch, number uint64) (c broker.Change) {
+	c.Put = map[string][]byte{fmt.Sprint("only ", number): stamp(epoch, number)}
+	for i := range 5 {
+		c.Put[fmt.Sprint(i)] = stamp(epoch, number)
+	}
+	for before := range number {
+		c.Drop = append(c.Drop, fmt.Sprint("only ", before))
+	}
+	if number == 0 { // of the owner before
+		c.Drop = []string{"only 1", "only 2"}
+	}
+	return c
+}
+
+// readStamp returns the epoch and number of a record, and checks that all of it agrees.
+func readStamp(t assert.TestingT, r broker.Record) (epoch, number uint64) {
+	if r.Version == 0 {
 		return 0, 0
 	}
-	epoch, number = binary.BigEndian.Uint64(record), binary.BigEndian.Uint64(record[8:])
-	assert.True(t, bytes.Equal(stamp(epoch, number), record), "a mix of records")
+	epoch, number = binary.BigEndian.Uint64(r.Chunks["0"]), binary.BigEndian.Uint64(r.Chunks["0"][8:])
+	assert.Equal(t, epoch, r.Epoch)
+	assert.Equal(t, stamped(epoch, number).Put, r.Chunks, "a mix of records")
 	return epoch, number
 }
 
@@ -95,8 +113,12 @@ func own(t *testing.T, s broker.Store, name string) (last accepted, ok bool) {
 	if !assert.NoError(t, err) {
 		return last, false
 	}
+	r, err := s.Load(t.Context(), name)
+	if !assert.NoError(t, err) {
+		return last, false
+	}
 	for number := range uint64(3) {
-		err := s.Save(t.Context(), name, epoch, stamp(epoch, number))
+		r.Version, err = s.Save(t.Context(), name, epoch, r.Version, stamped(epoch, number))
 		if errors.Is(err, broker.ErrFenced) {
 			break
 		}
@@ -112,6 +134,7 @@ func own(t *testing.T, s broker.Store, name string) (last accepted, ok bool) {
 // before.
 func inOrder(t *testing.T, s broker.Store, name string, done <-chan struct{}) {
 	var before accepted
+	var version uint64
 	for {
 		select {
 		case <-done:
@@ -124,6 +147,10 @@ func inOrder(t *testing.T, s broker.Store, name string, done <-chan struct{}) {
 		}
 		epoch, number := readStamp(t, record)
 		now := accepted{epoch, number}
+		if !assert.GreaterOrEqual(t, record.Version, version) {
+			return
+		}
+		version = record.Version
 		if !assert.False(t, now.epoch < before.epoch || now.epoch == before.epoch && now.number < before.number, "%v after %v", now, before) {
 			return
 		}

@@ -34,24 +34,24 @@ func RunDurable(t *testing.T, open func(t *testing.T, dir string) Durable) {
 func acknowledged(t *testing.T, open func(t *testing.T, dir string) Durable) {
 	dir := t.TempDir()
 	s := open(t, dir)
-	records := map[string][]byte{"empty": {}, "large": make([]byte, MaxRecord)}
+	records := map[string][]byte{"empty": {}, "large": make([]byte, 3<<20)}
 	for i := range 20 {
 		records[fmt.Sprintf("name %d", i)] = stamp(uint64(i), 1)
 	}
 	epochs := map[string]uint64{"claimed": claim(t, s, "claimed")}
 	for name, record := range records {
 		epochs[name] = claim(t, s, name)
-		require.NoError(t, s.Save(t.Context(), name, epochs[name], record))
+		require.NoError(t, Put(t.Context(), s, name, epochs[name], record))
 	}
 	for range 3 {
 		require.NoError(t, s.Close())
 		s = open(t, dir)
 		for name, epoch := range epochs {
 			require.NoError(t, s.Renew(t.Context(), name, epoch))
-			require.Equal(t, records[name], load(t, s, name))
+			require.Equal(t, records[name], get(t, s, name))
 		}
 		records["name 3"] = append(records["name 3"], '+')
-		require.NoError(t, s.Save(t.Context(), "name 3", epochs["name 3"], records["name 3"]))
+		require.NoError(t, Put(t.Context(), s, "name 3", epochs["name 3"], records["name 3"]))
 	}
 	require.NoError(t, s.Close())
 }
@@ -66,7 +66,7 @@ func epochsGoOn(t *testing.T, open func(t *testing.T, dir string) Durable) {
 		}
 		epoch := claim(t, s, "name")
 		require.Greater(t, epoch, last)
-		require.ErrorIs(t, s.Save(t.Context(), "name", last, nil), broker.ErrFenced)
+		require.ErrorIs(t, Put(t.Context(), s, "name", last, nil), broker.ErrFenced)
 		last = epoch
 		require.NoError(t, s.Close())
 	}

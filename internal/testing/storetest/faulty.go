@@ -45,6 +45,7 @@ type Faulty struct {
 	always  map[Op]*Fault
 	calls   map[Op]int
 	stalled int
+	written int
 }
 
 // NewFaulty wraps a store. It has no faults until some are ordered.
@@ -73,6 +74,13 @@ func (f *Faulty) Calls(op Op) int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.calls[op]
+}
+
+// Written returns how many bytes the saves that succeeded have put.
+func (f *Faulty) Written() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.written
 }
 
 // Stalled returns how many calls are stalled now.
@@ -123,8 +131,8 @@ func (f *Faulty) do(ctx context.Context, op Op, call func() error) error {
 }
 
 func (f *Faulty) stall(ctx context.Context, until <-chan struct{}) error {
-	f.count(1)
-	defer f.count(-1)
+	f.count(&f.stalled, 1)
+	defer f.count(&f.stalled, -1)
 	select {
 	case <-until:
 		return nil
@@ -133,10 +141,10 @@ func (f *Faulty) stall(ctx context.Context, until <-chan struct{}) error {
 	}
 }
 
-func (f *Faulty) count(n int) {
+func (f *Faulty) count(what *int, n int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.stalled += n
+	*what += n
 }
 
 // Claim implements broker.Store.
@@ -149,17 +157,22 @@ func (f *Faulty) Claim(ctx context.Context, name string) (epoch uint64, err erro
 }
 
 // Load implements broker.Store.
-func (f *Faulty) Load(ctx context.Context, name string) (record []byte, err error) {
+func (f *Faulty) Load(ctx context.Context, name string) (record broker.Record, err error) {
 	err = f.do(ctx, Load, func() (err error) { record, err = f.store.Load(ctx, name); return err })
 	if err != nil {
-		return nil, err
+		return broker.Record{}, err
 	}
 	return record, nil
 }
 
 // Save implements broker.Store.
-func (f *Faulty) Save(ctx context.Context, name string, epoch uint64, record []byte) error {
-	return f.do(ctx, Save, func() error { return f.store.Save(ctx, name, epoch, record) })
+func (f *Faulty) Save(ctx context.Context, name string, epoch, version uint64, change broker.Change) (next uint64, err error) {
+	err = f.do(ctx, Save, func() (err error) { next, err = f.store.Save(ctx, name, epoch, version, change); return err })
+	if err != nil {
+		return 0, err
+	}
+	f.count(&f.written, change.Size())
+	return next, nil
 }
 
 // Renew implements broker.Store.

@@ -30,18 +30,20 @@ func TestFaultyBeforeAndAfter(t *testing.T) {
 	own := errors.New("disk on fire")
 	f.Next(storetest.Save, storetest.Fault{}, storetest.Fault{After: true, Err: own})
 
-	require.ErrorIs(t, f.Save(t.Context(), "a", epoch, []byte("1")), storetest.ErrInjected)
-	record, err := f.Load(t.Context(), "a")
+	require.ErrorIs(t, storetest.Put(t.Context(), f, "a", epoch, []byte("1")), storetest.ErrInjected)
+	record, err := storetest.Get(t.Context(), f, "a")
 	require.NoError(t, err)
 	assert.Nil(t, record)
 
-	require.ErrorIs(t, f.Save(t.Context(), "a", epoch, []byte("2")), own)
-	record, err = f.Load(t.Context(), "a")
+	require.ErrorIs(t, storetest.Put(t.Context(), f, "a", epoch, []byte("2")), own)
+	record, err = storetest.Get(t.Context(), f, "a")
 	require.NoError(t, err)
 	assert.Equal(t, "2", string(record))
+	assert.Zero(t, f.Written())
 
-	require.NoError(t, f.Save(t.Context(), "a", epoch, []byte("3")))
+	require.NoError(t, storetest.Put(t.Context(), f, "a", epoch, []byte("3")))
 	assert.Equal(t, 3, f.Calls(storetest.Save))
+	assert.Equal(t, len(broker.SoleChunk)+1, f.Written())
 
 	f.Next(storetest.Claim, storetest.Fault{After: true})
 	_, err = f.Claim(t.Context(), "a")

@@ -4,7 +4,6 @@
 package storetest
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"math/rand/v2"
@@ -19,10 +18,6 @@ import (
 	"github.com/keybroker/keybroker/internal/broker"
 )
 
-// MaxRecord is the largest size in bytes of a record that every store must take. It leaves
-// room below the 1.5 MiB up to which etcd accepts requests.
-const MaxRecord = 1 << 20
-
 // patience is how long to wait for an event that has no deadline of its own.
 const patience = time.Minute
 
@@ -36,6 +31,10 @@ func Run(t *testing.T, open func(t *testing.T) broker.Store) {
 		{"epochs rise, for each name", epochsRise},
 		{"nothing was saved", nothingSaved},
 		{"a record comes back as it was", roundTrip},
+		{"a save changes the chunks that it names", changes},
+		{"many chunks, and large ones", manyChunks},
+		{"a change beyond the bounds", bounds},
+		{"a late save is refused", late},
 		{"memory is not shared", noAlias},
 		{"an owner who was followed is fenced", fenced},
 		{"so is one who never claimed", neverClaimed},
@@ -63,10 +62,16 @@ func claim(t require.TestingT, s broker.Store, name string) uint64 {
 	return epoch
 }
 
-func load(t require.TestingT, s broker.Store, name string) []byte {
+func load(t require.TestingT, s broker.Store, name string) broker.Record {
 	record, err := s.Load(context.Background(), name)
 	require.NoError(t, err)
 	return record
+}
+
+func get(t require.TestingT, s broker.Store, name string) []byte {
+	all, err := Get(context.Background(), s, name)
+	require.NoError(t, err)
+	return all
 }
 
 func epochsRise(t *testing.T, s broker.Store) {
@@ -84,52 +89,38 @@ func epochsRise(t *testing.T, s broker.Store) {
 
 func nothingSaved(t *testing.T, s broker.Store) {
 	name := fresh("nothing")
-	assert.Nil(t, load(t, s, name))
+	assert.Zero(t, load(t, s, name))
 	claim(t, s, name)
-	assert.Nil(t, load(t, s, name))
-}
-
-func roundTrip(t *testing.T, s broker.Store) {
-	name := fresh("round")
-	epoch := claim(t, s, name)
-	large := make([]byte, MaxRecord)
-	for i := range large {
-		large[i] = byte(i * 7 >> 3)
-	}
-	for _, record := range [][]byte{{0}, []byte("text"), large, {}, []byte("shorter"), nil, bytes.Repeat([]byte{0xFF}, 5000)} {
-		require.NoError(t, s.Save(t.Context(), name, epoch, record))
-		got := load(t, s, name)
-		require.NotNil(t, got, "an empty record is one")
-		require.True(t, bytes.Equal(record, got), "%d bytes were saved, %d loaded", len(record), len(got))
-	}
-	claim(t, s, name)
-	require.Len(t, load(t, s, name), 5000, "a claim leaves the record")
+	assert.Zero(t, load(t, s, name))
 }
 
 func noAlias(t *testing.T, s broker.Store) {
 	name := fresh("alias")
 	epoch := claim(t, s, name)
 	record := []byte("saved")
-	require.NoError(t, s.Save(t.Context(), name, epoch, record))
+	require.NoError(t, Put(t.Context(), s, name, epoch, record))
 	copy(record, "XXXXX")
 	loaded := load(t, s, name)
-	require.Equal(t, "saved", string(loaded))
-	copy(loaded, "YYYYY")
-	require.Equal(t, "saved", string(load(t, s, name)))
+	require.Equal(t, "saved", string(loaded.Chunks[broker.SoleChunk]))
+	copy(loaded.Chunks[broker.SoleChunk], "YYYYY")
+	loaded.Chunks["other"] = nil
+	require.Equal(t, "saved", string(get(t, s, name)))
 }
 
 func fenced(t *testing.T, s broker.Store) {
 	name := fresh("fenced")
 	first := claim(t, s, name)
-	require.NoError(t, s.Save(t.Context(), name, first, []byte("first")))
+	require.NoError(t, Put(t.Context(), s, name, first, []byte("first")))
 	second := claim(t, s, name)
-	require.ErrorIs(t, s.Save(t.Context(), name, first, []byte("late")), broker.ErrFenced)
+	require.ErrorIs(t, Put(t.Context(), s, name, first, []byte("late")), broker.ErrFenced)
 	require.ErrorIs(t, s.Renew(t.Context(), name, first), broker.ErrFenced)
-	require.Equal(t, "first", string(load(t, s, name)))
+	require.Equal(t, "first", string(get(t, s, name)))
 	require.NoError(t, s.Renew(t.Context(), name, second))
-	require.NoError(t, s.Save(t.Context(), name, second, []byte("second")))
-	require.ErrorIs(t, s.Save(t.Context(), name, first, []byte("late")), broker.ErrFenced)
-	require.Equal(t, "second", string(load(t, s, name)))
+	require.NoError(t, Put(t.Context(), s, name, second, []byte("second")))
+	require.ErrorIs(t, Put(t.Context(), s, name, first, []byte("late")), broker.ErrFenced)
+	_, err := s.Save(t.Context(), name, first, 1, broker.Change{})
+	require.ErrorIs(t, err, broker.ErrFenced, "whatever version it has seen")
+	require.Equal(t, "second", string(get(t, s, name)))
 }
 
 func neverClaimed(t *testing.T, s broker.Store) {
@@ -140,22 +131,22 @@ func neverClaimed(t *testing.T, s broker.Store) {
 			epoch = claim(t, s, name)
 		}
 		for _, other := range []uint64{0, epoch + 1, ^uint64(0)} {
-			require.ErrorIs(t, s.Save(t.Context(), name, other, []byte("x")), broker.ErrFenced)
+			require.ErrorIs(t, Put(t.Context(), s, name, other, []byte("x")), broker.ErrFenced)
 			require.ErrorIs(t, s.Renew(t.Context(), name, other), broker.ErrFenced)
 		}
-		require.Nil(t, load(t, s, name))
+		require.Zero(t, load(t, s, name))
 	}
 }
 
 func claimBetween(t *testing.T, s broker.Store) {
 	name := fresh("between")
 	first := claim(t, s, name)
-	require.NoError(t, s.Save(t.Context(), name, first, []byte("1")))
-	seen := load(t, s, name)
+	require.NoError(t, Put(t.Context(), s, name, first, []byte("1")))
+	seen := get(t, s, name)
 	second := claim(t, s, name)
-	require.ErrorIs(t, s.Save(t.Context(), name, first, append(seen, '2')), broker.ErrFenced)
-	require.NoError(t, s.Save(t.Context(), name, second, append(load(t, s, name), '3')))
-	require.Equal(t, "13", string(load(t, s, name)))
+	require.ErrorIs(t, Put(t.Context(), s, name, first, append(seen, '2')), broker.ErrFenced)
+	require.NoError(t, Put(t.Context(), s, name, second, append(get(t, s, name), '3')))
+	require.Equal(t, "13", string(get(t, s, name)))
 }
 
 func namesApart(t *testing.T, s broker.Store) {
@@ -164,10 +155,10 @@ func namesApart(t *testing.T, s broker.Store) {
 	epochs := map[string]uint64{}
 	for _, name := range names {
 		epochs[name] = claim(t, s, name)
-		require.NoError(t, s.Save(t.Context(), name, epochs[name], []byte(name)))
+		require.NoError(t, Put(t.Context(), s, name, epochs[name], []byte(name)))
 	}
 	for _, name := range names {
-		require.Equal(t, name, string(load(t, s, name)))
+		require.Equal(t, name, string(get(t, s, name)))
 		require.NoError(t, s.Renew(t.Context(), name, epochs[name]))
 	}
 }
@@ -202,7 +193,7 @@ func watchHears(t *testing.T, s broker.Store) {
 	claim(t, s, other)
 	epoch := claim(t, s, name)
 	hears(t, one, epoch)
-	require.NoError(t, s.Save(ctx, name, epoch, []byte("x")))
+	require.NoError(t, Put(ctx, s, name, epoch, []byte("x")))
 	for range 10 { // nobody receives meanwhile
 		epoch = claim(t, s, name)
 	}
@@ -245,7 +236,8 @@ func cancelled(t *testing.T, s broker.Store) {
 	require.ErrorIs(t, err, context.Canceled)
 	_, err = s.Load(ctx, name)
 	require.ErrorIs(t, err, context.Canceled)
-	require.ErrorIs(t, s.Save(ctx, name, epoch, []byte("x")), context.Canceled)
+	_, err = s.Save(ctx, name, epoch, 0, broker.Change{})
+	require.ErrorIs(t, err, context.Canceled)
 	require.ErrorIs(t, s.Renew(ctx, name, epoch), context.Canceled)
 	if c, err := s.Watch(ctx, name); err == nil { // without an error, the channel must be closed
 		select {

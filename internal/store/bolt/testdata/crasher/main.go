@@ -2,7 +2,8 @@
 //
 //	KEYBROKER_FAILPOINT=after-save:3 crasher FILE SAVES
 //
-// It prints the number of each save that was acknowledged.
+// It prints the number of each save that was acknowledged. Each save replaces a chunk, adds one
+// and drops one.
 package main
 
 import (
@@ -11,6 +12,7 @@ import (
 	"os"
 	"strconv"
 
+	"github.com/keybroker/keybroker/internal/broker"
 	"github.com/keybroker/keybroker/internal/store/bolt"
 )
 
@@ -35,7 +37,13 @@ func run(path, saves string) error {
 		if err != nil {
 			return err
 		}
-		if err := s.Save(context.Background(), "crash", epoch, []byte(strconv.Itoa(i))); err != nil {
+		r, err := s.Load(context.Background(), "crash")
+		if err != nil {
+			return err
+		}
+		number := []byte(strconv.Itoa(i))
+		c := broker.Change{Put: map[string][]byte{broker.SoleChunk: number, "new " + string(number): number}, Drop: []string{"new " + strconv.Itoa(i-1)}}
+		if _, err := s.Save(context.Background(), "crash", epoch, r.Version, c); err != nil {
 			return err
 		}
 		fmt.Println(i)

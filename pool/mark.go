@@ -5,22 +5,22 @@ package pool
 // looked. What time alone does has no mark: a limit that refills, or a cooldown that ends.
 type Mark uint64
 
-// changes are the marks of a domain's last changes.
-type changes struct {
+// marks are those of a domain's last changes.
+type marks struct {
 	last       Mark // of anything
 	cooldown   Mark // of the cooldown of any class of models
 	configured Mark // of the configuration, which changes everything
 }
 
 func (dom *Domain) mark() Mark {
-	dom.changes.last++
-	return dom.changes.last
+	dom.marks.last++
+	return dom.marks.last
 }
 
 // Mark returns the mark of the last change, and that of the last configuration, which
 // changes everything.
 func (dom *Domain) Mark() (last, configured Mark) {
-	return dom.changes.last, dom.changes.configured
+	return dom.marks.last, dom.marks.configured
 }
 
 // touch marks an account's books, and a key of the group with its books. Where the group has
@@ -53,7 +53,7 @@ func (dom *Domain) touchGroup(g *group) {
 func (dom *Domain) touchCooldown(a *account, c *cooldown) {
 	if c == &a.class.cooldown {
 		a.class.changed = dom.mark()
-		dom.changes.cooldown = a.class.changed
+		dom.marks.cooldown = a.class.changed
 	} else {
 		dom.touchGroup(a.group)
 	}
@@ -62,7 +62,7 @@ func (dom *Domain) touchCooldown(a *account, c *cooldown) {
 // lastChange returns the mark of the last change of what people see of a key. What is used
 // of its limits has marks of its own, in the accounts.
 func (dom *Domain) lastChange(k *key) Mark {
-	return max(k.changed, k.group.changed, dom.changes.cooldown)
+	return max(k.changed, k.group.changed, dom.marks.cooldown)
 }
 
 func (a *account) lastChange() Mark {

@@ -1,0 +1,349 @@
+package record
+
+import (
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/keybroker/keybroker/internal/provider"
+	"github.com/keybroker/keybroker/pool"
+)
+
+// kind is what a part is about.
+type kind byte
+
+// The kinds of parts, and the names that tell those of one kind apart.
+const (
+	head    kind = iota // none
+	gone                // a class that was forgotten: its name
+	class               // its name
+	group               // its name
+	key                 // its id
+	account             // its group, its class
+	own                 // its key, its class
+	kinds
+)
+
+// id tells the parts of a record from each other. A class that was forgotten has that of the
+// class.
+type id struct {
+	kind kind
+	of   string // the group or key, if it is about a class
+	name string
+}
+
+// part is a part and its bytes.
+type part struct {
+	id
+	gone bool // nothing of the class counts
+	b    []byte
+}
+
+// parts returns the parts of a state, the head first.
+func parts(s *pool.State, maxTTL time.Duration) []part {
+	all := make([]part, 0, 1+len(s.Gone)+len(s.Classes)+len(s.Groups)+len(s.Keys)+len(s.Accounts)+len(s.Own))
+	var w writer // all parts in one piece of memory
+	from := 0
+	begin := func(k kind, names ...string) {
+		w.byte(byte(k))
+		for _, n := range names {
+			w.text(n)
+		}
+	}
+	end := func(x id, gone bool) {
+		all = append(all, part{x, gone, w.b[from:len(w.b):len(w.b)]})
+		from = len(w.b)
+	}
+	begin(head)
+	w.int(int64(s.At))
+	w.duration(maxTTL)
+	w.flags(s.Stopped)
+	end(id{}, false)
+	for _, name := range s.Gone {
+		begin(gone, name)
+		end(id{kind: class, name: name}, true)
+	}
+	for i := range s.Classes {
+		c := &s.Classes[i]
+		begin(class, c.Name)
+		w.int(int64(s.At))
+		w.class(c)
+		end(id{kind: class, name: c.Name}, false)
+	}
+	for i := range s.Groups {
+		g := &s.Groups[i]
+		begin(group, g.Name)
+		w.int(int64(s.At))
+		w.rest(g.Rest)
+		w.buckets(g.Shared)
+		end(id{kind: group, name: g.Name}, false)
+	}
+	for i := range s.Keys {
+		k := &s.Keys[i]
+		begin(key, k.ID)
+		w.int(int64(s.At))
+		w.key(k)
+		end(id{kind: key, name: k.ID}, false)
+	}
+	for i := range s.Accounts {
+		a := &s.Accounts[i]
+		begin(account, a.Group, a.Class)
+		w.int(int64(s.At))
+		w.account(a)
+		end(id{account, a.Group, a.Class}, false)
+	}
+	for i := range s.Own {
+		o := &s.Own[i]
+		begin(own, o.Key, o.Class)
+		w.int(int64(s.At))
+		w.buckets(o.Buckets)
+		end(id{own, o.Key, o.Class}, false)
+	}
+	return all
+}
+
+// names reads what tells a part from others.
+func (r *reader) names() (x id, isGone bool) {
+	switch k := kind(r.byte()); k {
+	case head:
+	case gone, class:
+		return id{kind: class, name: r.text()}, k == gone
+	case group, key:
+		x = id{kind: k, name: r.text()}
+	case account, own:
+		x = id{k, r.text(), r.text()}
+	default:
+		r.fail(errRange)
+	}
+	return x, false
+}
+
+// flags writes up to eight flags, the first in the lowest bit.
+func (w *writer) flags(all ...bool) {
+	var b byte
+	for i, f := range all {
+		if f {
+			b |= 1 << i
+		}
+	}
+	w.byte(b)
+}
+
+// flags reads n flags.
+func (r *reader) flags(n int) (f [8]bool) {
+	b := r.byte()
+	if b>>n != 0 {
+		r.fail(errRange)
+	}
+	for i := range n {
+		f[i] = b&(1<<i) != 0
+	}
+	return f
+}
+
+func (w *writer) class(c *pool.ClassState) {
+	w.uint(uint64(len(c.Models)))
+	for _, m := range c.Models {
+		w.text(m)
+	}
+	w.rest(c.Rest)
+}
+
+func (r *reader) class(c *pool.ClassState) {
+	for range r.count() {
+		c.Models = append(c.Models, r.text())
+	}
+	c.Rest = r.rest()
+}
+
+func (w *writer) key(k *pool.KeyState) {
+	w.text(k.Group)
+	w.byte(byte(k.Health))
+	w.duration(k.Rest)
+	w.text(k.By)
+	w.duration(k.Backoff)
+	w.text(k.Organization)
+	w.uint(uint64(len(k.Barred)))
+	for _, class := range slices.Sorted(maps.Keys(k.Barred)) {
+		w.text(class)
+		r := k.Barred[class]
+		w.rest(&r)
+	}
+	w.buckets(k.Shared)
+}
+
+func (r *reader) key(k *pool.KeyState) {
+	k.Group = r.text()
+	k.Health = pool.Health(r.below(int(pool.Quarantined) + 1)) // #nosec G115 -- three values
+	k.Rest, k.By, k.Backoff, k.Organization = r.duration(), r.text(), r.duration(), r.text()
+	for range r.count() {
+		class, rest := r.text(), r.rest()
+		if _, twice := k.Barred[class]; rest == nil || twice {
+			r.fail(errRange)
+			return
+		}
+		if k.Barred == nil {
+			k.Barred = map[string]pool.RestState{}
+		}
+		k.Barred[class] = *rest
+	}
+	k.Shared = r.buckets()
+}
+
+func (w *writer) account(a *pool.AccountState) {
+	w.flags(a.Capped, a.Steady)
+	w.int(int64(a.Window))
+	w.rest(a.Rest)
+	w.buckets(a.Buckets)
+}
+
+func (r *reader) account(a *pool.AccountState) {
+	f := r.flags(2)
+	a.Capped, a.Steady = f[0], f[1]
+	a.Window = r.below(1 << 31)
+	a.Rest, a.Buckets = r.rest(), r.buckets()
+}
+
+func (w *writer) rest(s *pool.RestState) {
+	if s == nil {
+		w.flags(false)
+		return
+	}
+	w.flags(true, s.Operator)
+	w.duration(s.Left)
+	w.text(s.By)
+	w.byte(byte(s.Only))
+	w.byte(byte(s.Class))
+	w.duration(s.Backoff)
+}
+
+func (r *reader) rest() *pool.RestState {
+	f := r.flags(2)
+	if !f[0] {
+		if f[1] {
+			r.fail(errRange)
+		}
+		return nil
+	}
+	return &pool.RestState{
+		Operator: f[1], Left: r.duration(), By: r.text(),
+		Only: provider.Dimension(r.below(int(provider.NumDimensions) + 1)), Class: provider.Class(r.below(int(provider.NoAnswer) + 1)), Backoff: r.duration(),
+	}
+}
+
+func (w *writer) buckets(bs []pool.BucketState) {
+	w.uint(uint64(len(bs)))
+	for i := range bs {
+		w.bucket(&bs[i])
+	}
+}
+
+func (r *reader) buckets() (bs []pool.BucketState) {
+	for range r.count() {
+		bs = append(bs, r.bucket())
+	}
+	return bs
+}
+
+// What a bucket has beside its limit. Most have little.
+const (
+	hasName = 1 << iota
+	hasUse
+	hasBacklog
+	hasSlices
+	hasPast
+	hasEnds
+	hasStated
+	hasHeld
+)
+
+func (w *writer) bucket(s *pool.BucketState) {
+	has := uint8(0)
+	set := func(bit uint8, yes bool) {
+		if yes {
+			has |= bit
+		}
+	}
+	set(hasName, s.Name != "")
+	set(hasUse, s.Used != 0)
+	set(hasBacklog, s.Backlog != 0)
+	set(hasSlices, s.Slice != 0 || len(s.Slices) > 0)
+	set(hasPast, s.Past != 0 || s.Reset != 0)
+	set(hasEnds, !s.Ends.IsZero())
+	set(hasStated, s.Ahead != 0 || s.Peak != 0)
+	set(hasHeld, s.Held != 0)
+	w.byte(has)
+	w.byte(byte(s.Dimension)<<4 | byte(s.Kind)<<2)
+	w.flags(s.Learned, s.Lowered)
+	w.duration(s.Window)
+	w.int(s.Limit)
+	if has&hasName != 0 {
+		w.text(s.Name)
+	}
+	if has&hasUse != 0 {
+		w.int(s.Used)
+	}
+	if has&hasBacklog != 0 {
+		w.duration(s.Backlog)
+	}
+	if has&hasSlices != 0 {
+		w.duration(s.Slice)
+		w.uint(uint64(len(s.Slices)))
+		for _, n := range s.Slices {
+			w.int(n)
+		}
+	}
+	if has&hasPast != 0 {
+		w.int(s.Past)
+		w.duration(s.Reset)
+	}
+	if has&hasEnds != 0 {
+		w.moment(s.Ends)
+	}
+	if has&hasStated != 0 {
+		w.int(s.Ahead)
+		w.int(s.Peak)
+	}
+	if has&hasHeld != 0 {
+		w.int(s.Held)
+	}
+}
+
+func (r *reader) bucket() (s pool.BucketState) {
+	has := r.byte()
+	what := r.byte()
+	f := r.flags(2)
+	s.Dimension, s.Kind, s.Learned, s.Lowered = provider.Dimension(what>>4), provider.Kind(what>>2&3), f[0], f[1]
+	if what&3 != 0 || s.Dimension >= provider.NumDimensions || s.Kind > provider.Fixed {
+		r.fail(errRange)
+	}
+	s.Window, s.Limit = r.duration(), r.int()
+	if has&hasName != 0 {
+		s.Name = r.text()
+	}
+	if has&hasUse != 0 {
+		s.Used = r.int()
+	}
+	if has&hasBacklog != 0 {
+		s.Backlog = r.duration()
+	}
+	if has&hasSlices != 0 {
+		s.Slice = r.duration()
+		for range r.count() {
+			s.Slices = append(s.Slices, r.int())
+		}
+	}
+	if has&hasPast != 0 {
+		s.Past, s.Reset = r.int(), r.duration()
+	}
+	if has&hasEnds != 0 {
+		s.Ends = r.moment()
+	}
+	if has&hasStated != 0 {
+		s.Ahead, s.Peak = r.int(), r.int()
+	}
+	if has&hasHeld != 0 {
+		s.Held = r.int()
+	}
+	return s
+}
