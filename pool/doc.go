@@ -34,7 +34,8 @@
 //  4. Give a lease out only if its Grant is Durable. Otherwise save a State, call Saved,
 //     then MarkDurable for the lease, and give it out then; or Release it as unused.
 //  5. While Dirty is true, and when State says so, take a State, save it, call Saved.
-//     One is saved after the other. If a save fails, the next State replaces it.
+//     One is saved after the other. If a save fails, or nobody knows, the next State has
+//     what it had.
 //  6. On an orderly stop, take the last State with stopped true and call nothing
 //     afterwards.
 //
@@ -90,6 +91,8 @@
 //	dispute.go      unconfirmed statements           slow_start.go  few leases while limits are unknown
 //	holder.go       holders, instances, caps         event.go     what people should hear of
 //	state.go        what outlives the owner          recover.go   how a successor begins
+//	changes.go      what of it has changed           age.go       parts of different times
+//	forget.go       classes that nobody uses
 //	predecessor.go  reports on its leases            orphan.go    what those may still hold
 //	inspect.go      for people to look at            page.go      keys and quotas by pages
 //	mark.go         what has changed since a look    changes.go   and since the last save

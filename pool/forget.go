@@ -62,20 +62,29 @@ func (dom *Domain) unused(now Time, c *class) bool {
 		}
 	}
 	for _, g := range slices.Concat(dom.groups, dom.retired) {
+		if a := g.account(c); a != nil && (a.cooldown.active(now) || !allUnused(now, c.usedAt, a.own)) {
+			return false
+		}
 		for _, k := range g.keys {
 			if r := k.barred[c]; r != nil && r.active(now) || k.limited[c] != nil && !k.limited[c].unused(now, c.usedAt) {
 				return false
 			}
 		}
 	}
-	for _, g := range slices.Concat(dom.groups, dom.retired) {
-		for _, a := range g.accounts {
-			if a.class == c && (a.cooldown.active(now) || !allUnused(now, c.usedAt, a.own)) {
-				return false
-			}
-		}
-	}
 	return true
+}
+
+// account finds the group's account for a class, which a group that is not configured any more
+// may not have.
+func (g *group) account(c *class) *account {
+	if c.index < len(g.accounts) && g.accounts[c.index].class == c {
+		return g.accounts[c.index]
+	}
+	i := slices.IndexFunc(g.accounts, func(a *account) bool { return a.class == c })
+	if i < 0 {
+		return nil
+	}
+	return g.accounts[i]
 }
 
 func (l *keyLimits) unused(now, usedAt Time) bool { return allUnused(now, usedAt, l.each) }

@@ -21,7 +21,7 @@ const (
 type saves struct {
 	held      []*call   // calls whose leases become durable with the next save
 	began     pool.Time // when the last save began
-	refreshAt pool.Time // a record is due then even if nothing has changed; see pool.Pool.State
+	refreshAt pool.Time // a record is due then even if nothing has changed; see pool.Domain.State
 	dirty     bool      // upkeep knows that something has changed since the last save
 
 	prompt   float64   // how many prompt saves are allowed now
