@@ -79,7 +79,8 @@
 //	state.go        what outlives the owner          recover.go   how a successor begins
 //	predecessor.go  reports on its leases            orphan.go    what those may still hold
 //	inspect.go      for people to look at            page.go      keys and quotas by pages
-//	change.go       marks of what has changed        errors.go    every error, and when
+//	view.go         one key, one quota of a page     change.go    marks of what has changed
+//	errors.go       every error, and when
 //
 // # Glossary
 //
