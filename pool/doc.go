@@ -91,12 +91,12 @@
 //	dispute.go      unconfirmed statements           slow_start.go  few leases while limits are unknown
 //	holder.go       holders, instances, caps         event.go     what people should hear of
 //	state.go        what outlives the owner          recover.go   how a successor begins
-//	changes.go      what of it has changed           age.go       parts of different times
+//	changes.go      what has changed since a save    age.go       parts of different times
 //	forget.go       classes that nobody uses
 //	predecessor.go  reports on its leases            orphan.go    what those may still hold
 //	inspect.go      for people to look at            page.go      keys and quotas by pages
-//	mark.go         what has changed since a look    changes.go   and since the last save
-//	forget.go       classes that nobody uses go      errors.go    every error, and when
+//	view.go         one key, one quota of a page     mark.go      what has changed since a look
+//	errors.go       every error, and when
 //
 // Tests tell stories in the words of story_test.go.
 //

@@ -3,7 +3,7 @@ package pool_test
 // What has changed is marked: whatever looks different without time passing has a later mark.
 
 import (
-	"fmt"
+	"reflect"
 	"testing"
 	"time"
 
@@ -52,7 +52,6 @@ type changer struct {
 	now    pool.Time
 	leases []pool.Grant
 	by     map[pool.LeaseID]string
-	lines  []*pool.Waiter
 }
 
 func (c *changer) ask() pool.Ask {
@@ -130,41 +129,43 @@ func (c *changer) step() (what string) {
 	return what
 }
 
-// look tells what people see of each key and quota, by their names.
-func look(t require.TestingT, p *pool.Domain, now pool.Time, q pool.Query, key func(*pool.KeyMetadata) string, quota func(*pool.QuotaState) string) map[string]string {
-	all := map[string]string{}
+// see tells what people see of each key and quota, by their names; of a key not its limits, which
+// have marks of their own.
+func see(t require.TestingT, p *pool.Domain, now pool.Time, q pool.Query) map[string]any {
+	all := map[string]any{}
 	for _, page := range pages(t, p, now, q) {
 		for i, name := range names(page) {
 			if i < len(page.Keys) {
-				all[name] = key(&page.Keys[i])
+				k := page.Keys[i]
+				k.Limits, k.Changed, k.CooldownUntil = nil, 0, toCome(now, k.CooldownUntil)
+				all[name] = k
 			} else {
-				all[name] = quota(&page.Quotas[i-len(page.Keys)])
+				quota := page.Quotas[i-len(page.Keys)]
+				quota.Changed, quota.CooldownUntil = 0, toCome(now, quota.CooldownUntil)
+				all[name] = quota
 			}
 		}
 	}
 	return all
 }
 
-// see tells all of it, but of a key not its limits, which have marks of their own.
-func see(t require.TestingT, p *pool.Domain, now pool.Time, q pool.Query) map[string]string {
-	return look(t, p, now, q, func(k *pool.KeyMetadata) string {
-		k.Limits, k.Changed, k.CooldownUntil = nil, 0, toCome(now, k.CooldownUntil)
-		return fmt.Sprintf("%+v", *k)
-	}, func(q *pool.QuotaState) string {
-		q.Changed, q.CooldownUntil = 0, toCome(now, q.CooldownUntil)
-		return fmt.Sprintf("%+v", *q)
-	})
-}
-
-// seeHeld tells what time alone does not change: what ends a hold or a lease is marked.
-func seeHeld(t require.TestingT, p *pool.Domain, now pool.Time) map[string]string {
-	return look(t, p, now, pool.Query{}, func(k *pool.KeyMetadata) string { return fmt.Sprint(k.Open, k.Health) }, func(q *pool.QuotaState) string {
-		text := fmt.Sprint(q.Open)
-		for _, l := range q.Limits {
-			text += fmt.Sprint(" ", l.Limit, l.Held)
+// timeless leaves of what is seen what time alone does not change: if a hold or a lease ends in
+// time, that is marked.
+func timeless(all map[string]any) map[string]any {
+	out := map[string]any{}
+	for name, state := range all {
+		switch state := state.(type) {
+		case pool.KeyMetadata:
+			out[name] = state.Open
+		case pool.QuotaState:
+			held := []int64{int64(state.Open)}
+			for _, l := range state.Limits {
+				held = append(held, l.Limit, l.Held)
+			}
+			out[name] = held
 		}
-		return text
-	})
+	}
+	return out
 }
 
 // toCome leaves out a moment that is over, which nobody is shown.
@@ -187,11 +188,11 @@ func TestWhatChangesIsMarked(t *testing.T) {
 		}
 		for range rapid.IntRange(1, 8).Draw(t, "steps") {
 			known, _ := c.pool.Mark()
-			held := seeHeld(t, c.pool, c.now)
+			earlier := see(t, c.pool, c.now, pool.Query{})
 			c.now += pool.Time(rapid.SampledFrom([]time.Duration{0, time.Millisecond, time.Second, 8 * time.Second, time.Minute}).Draw(t, "time"))
-			c.require(known, "time", held, seeHeld(t, c.pool, c.now))
-
 			before := see(t, c.pool, c.now, pool.Query{})
+			c.require(known, "time", timeless(earlier), timeless(before))
+
 			known, _ = c.pool.Mark()
 			what := c.step()
 			c.require(known, what, before, see(t, c.pool, c.now, pool.Query{}))
@@ -200,11 +201,11 @@ func TestWhatChangesIsMarked(t *testing.T) {
 }
 
 // require wants all marked that is different after something was done.
-func (c *changer) require(known pool.Mark, what string, before, after map[string]string) {
+func (c *changer) require(known pool.Mark, what string, before, after map[string]any) {
 	changed := see(c.T, c.pool, c.now, pool.Query{Since: known})
 	for name, state := range after {
-		if state != before[name] && changed[name] == "" {
-			c.Fatalf("%s has changed %s:\n%s\n%s", what, name, before[name], state)
+		if changed[name] == nil && !reflect.DeepEqual(state, before[name]) {
+			c.Fatalf("%s has changed %s:\n%+v\n%+v", what, name, before[name], state)
 		}
 	}
 }

@@ -241,7 +241,7 @@ func TestAPageIsBoundedWork(t *testing.T) {
 	for _, c := range large {
 		t.Run(c.name, func(t *testing.T) {
 			p := many(t, c.keys, c.classes, c.key)
-			most := 40_000 + 1 + c.classes*(1+6) // more by one key
+			most := 20_000 + 1 + c.classes*(1+6) // more by one key
 			for _, q := range []pool.Query{{}, {OnlyLimited: true}, {Since: 1 << 60}, {Class: "class-1"}, {Group: "key-399"}, {Group: "all"}} {
 				keys, quotas, n := 0, 0, 0
 				for _, page := range pages(t, p, 0, q) {

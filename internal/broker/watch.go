@@ -14,8 +14,8 @@ type Changes struct {
 	View
 	// StartsOver says that the state begins anew: at first, and with another configuration.
 	StartsOver bool
-	// Complete says that all that the query selects has been told once since it last started over, and
-	// every change before the one told of here.
+	// Complete says that all that the query selects has been told since the state last started
+	// over.
 	Complete bool
 
 	GoneKeys   []string    // by id
@@ -46,8 +46,13 @@ type watch struct {
 
 	glance glance
 	queues map[string]pool.QueueState // by class
-	keys   seen[string]               // by id; used with OnlyLimited
-	quotas seen[QuotaName]            // used with OnlyLimited
+
+	// With OnlyLimited: what was limited, and what is not any more and has not been told. While
+	// there is some of that, the round does not go on.
+	keys       seen[string] // by id
+	quotas     seen[QuotaName]
+	goneKeys   []string
+	goneQuotas []QuotaName
 }
 
 // seen are those that were limited when they were last looked at. The value says whether that
@@ -61,7 +66,7 @@ func (s seen[N]) again(n N) (known bool) {
 	return known
 }
 
-// endRound removes and returns those that were not limited in this round.
+// endRound removes and returns those that were not limited in this round, in no order.
 func (s seen[N]) endRound() (gone []N) {
 	for n, now := range s {
 		if s[n] = false; !now {
@@ -107,10 +112,30 @@ func (b *Broker) Watch(ctx context.Context, name string, q pool.Query, interval 
 	}
 }
 
+// goneBytes bounds what the names of those that are gone take in a message.
+const goneBytes = 512 << 10
+
+// leaves reports whether some that are gone have not been told.
+func (w *watch) leaves() bool { return len(w.goneKeys)+len(w.goneQuotas) > 0 }
+
+// tellGone takes as many of those that are gone as a message may have.
+func (w *watch) tellGone(c *Changes) {
+	left := goneBytes
+	for ; len(w.goneKeys) > 0 && left > 0; w.goneKeys = w.goneKeys[1:] {
+		c.GoneKeys = append(c.GoneKeys, w.goneKeys[0])
+		left -= len(w.goneKeys[0]) + 8
+	}
+	for ; len(w.goneQuotas) > 0 && left > 0; w.goneQuotas = w.goneQuotas[1:] {
+		q := w.goneQuotas[0]
+		c.GoneQuotas = append(c.GoneQuotas, q)
+		left -= len(q.Group) + len(q.Class) + len(q.Key) + 16
+	}
+}
+
 // unfinished reports whether there may be something to tell even if nothing changes: the rest of
 // a round, what changed during one, or something that is not limited any more.
 func (w *watch) unfinished() bool {
-	return w.query.From != pool.Cursor{} || w.query.Since < w.last || len(w.keys)+len(w.quotas) > 0
+	return w.query.From != pool.Cursor{} || w.query.Since < w.last || len(w.keys)+len(w.quotas) > 0 || w.leaves()
 }
 
 // glance is what each message tells whole.
@@ -129,8 +154,23 @@ func (c *Changes) empty() bool {
 // next makes a message of the next page.
 func (w *watch) next() Changes {
 	c := Changes{View: w.look(), StartsOver: w.startsOver}
-	s := &c.Snapshot
 	w.startsOver = false
+	if !w.leaves() {
+		w.advance(&c.Snapshot)
+	}
+	w.tellGone(&c)
+	c.Complete = w.complete
+	w.queueChanges(&c)
+
+	s := &c.Snapshot
+	now := glance{s.Summary, c.Refused, s.Warnings}
+	c.otherwise = now.Summary != w.glance.Summary || now.refused != w.glance.refused || !slices.Equal(now.warnings, w.glance.warnings)
+	w.glance = now
+	return c
+}
+
+// advance goes on with the round by a page, of which it leaves what has not been told.
+func (w *watch) advance(s *pool.Snapshot) {
 	if w.query.OnlyLimited {
 		since := w.query.Since
 		s.Keys = slices.DeleteFunc(s.Keys, func(k pool.KeyMetadata) bool {
@@ -142,14 +182,8 @@ func (w *watch) next() Changes {
 	}
 	if w.query.From = s.Next; s.Next == (pool.Cursor{}) {
 		w.query.Since, w.complete = w.begun, true
-		c.GoneKeys, c.GoneQuotas = w.keys.endRound(), w.quotas.endRound()
+		w.goneKeys, w.goneQuotas = w.keys.endRound(), w.quotas.endRound()
 	}
-	c.Complete = w.complete
-	now := glance{s.Summary, c.Refused, s.Warnings}
-	c.otherwise = now.Summary != w.glance.Summary || now.refused != w.glance.refused || !slices.Equal(now.warnings, w.glance.warnings)
-	w.glance = now
-	w.queueChanges(&c)
-	return c
 }
 
 // look looks at the next page. In a large pool the available keys are counted in several
@@ -172,17 +206,8 @@ func (w *watch) look() (v View) {
 			if s.Available = w.available; !w.counted {
 				return
 			}
-			q := w.query
-			if w.last = last; q.From == (pool.Cursor{}) {
-				w.begun = last
-			}
-			if q.OnlyLimited { // those that are not limited any more are to be noticed as well
-				q.Since = 0
-			}
-			var err error
-			if s.Page, err = l.engine.Page(now, name, q); err != nil { // not even with another configuration
-				w.begin(configured)
-				return
+			if !w.leaves() {
+				s.Page = w.page(l, now, last)
 			}
 			s.Queues, s.Warnings = l.engine.Queues(now, name), l.engine.Warnings()
 			done = true
@@ -191,11 +216,25 @@ func (w *watch) look() (v View) {
 	return v
 }
 
+// page returns the next page. last is the mark of the last change.
+func (w *watch) page(l *locked, now pool.Time, last pool.Mark) pool.Page {
+	q := w.query
+	if w.last = last; q.From == (pool.Cursor{}) {
+		w.begun = last
+	}
+	if q.OnlyLimited { // those that are not limited any more are to be noticed as well
+		q.Since = 0
+	}
+	page, _ := l.engine.Page(now, w.pool.cfg.Name, q) // a cursor is good until another configuration
+	return page
+}
+
 // begin begins anew.
 func (w *watch) begin(configured pool.Mark) {
 	w.query.From, w.query.Since = pool.Cursor{}, 0
 	w.configured, w.startsOver, w.complete, w.counted = configured, true, false, false
 	w.queues, w.keys, w.quotas = map[string]pool.QueueState{}, seen[string]{}, seen[QuotaName]{}
+	w.goneKeys, w.goneQuotas = nil, nil
 }
 
 // queueChanges leaves those queues that have changed.

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"fmt"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -47,4 +48,31 @@ func TestWatchStartsOverWithAnotherConfiguration(t *testing.T) {
 		})
 		assert.Equal(t, []string{"three", "two"}, ids(true), "one has gone")
 	})
+}
+
+// When very many are not limited any more, their names are told in several messages, once each.
+func TestManyThatAreGoneAreToldInTurns(t *testing.T) {
+	w := &watch{keys: seen[string]{}, quotas: seen[QuotaName]{}}
+	for i := range 20_000 {
+		w.keys.again(fmt.Sprint("key-", i))
+		w.quotas.again(QuotaName{fmt.Sprint("key-", i), "class", ""})
+	}
+	assert.Empty(t, w.keys.endRound(), "they were seen")
+	assert.Empty(t, w.quotas.endRound())
+	w.goneKeys, w.goneQuotas = w.keys.endRound(), w.quotas.endRound()
+	told, messages := map[any]bool{}, 0
+	for ; w.leaves(); messages++ {
+		var c Changes
+		w.tellGone(&c)
+		for _, k := range c.GoneKeys {
+			assert.False(t, told[k])
+			told[k] = true
+		}
+		for _, q := range c.GoneQuotas {
+			assert.False(t, told[q])
+			told[q] = true
+		}
+	}
+	assert.Len(t, told, 40_000)
+	assert.Equal(t, 2, messages)
 }
