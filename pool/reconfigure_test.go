@@ -152,3 +152,16 @@ func TestRefundsMakeNoRoomInWhatIsUnknown(t *testing.T) {
 		})
 	}
 }
+
+func TestLearnedLimitMakesNoAskTooLarge(t *testing.T) {
+	cfg := setup{Keys: one(nil)}
+	s := begin(t, cfg)
+	s.ends(s.lease("h"), "h", states(provider.InputTokens, 50, 50), unknown)
+	w := s.waits("h", input(1000))
+	cfg.Flat = true
+	assert.Empty(t, s.becomes(cfg))
+	served, _ := s.Next(s.now)
+	assert.Equal(t, []*pool.Waiter{w}, served)
+	s.now = 2 * minute
+	s.lease("h", input(40))
+}
