@@ -165,3 +165,13 @@ func TestLearnedLimitMakesNoAskTooLarge(t *testing.T) {
 	s.now = 2 * minute
 	s.lease("h", input(40))
 }
+
+// A bucket that was full long ago does not become full anew.
+func TestTheSameLimitDelaysNobody(t *testing.T) {
+	cfg := setup{StartWithin: 2 * time.Second, Keys: one(limits(plenty, 60, plenty))}
+	s := begin(t, cfg)
+	cfg.Flat = true
+	s.now = minute
+	s.becomes(cfg)
+	s.lease("h", input(60))
+}
