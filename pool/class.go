@@ -26,7 +26,8 @@ type class struct {
 // of one of them cannot loosen a limit of all.
 func (c *class) mixed() bool { return c.name == otherModels }
 
-// raise takes in the configured limits of another account.
+// raise takes in the configured limits of another account. Those that were learned bind
+// nobody for ever.
 func (ch *choice) raise(a *account) {
 	for _, k := range a.group.keys {
 		var most provider.Amounts
@@ -34,7 +35,9 @@ func (ch *choice) raise(a *account) {
 			most[d] = math.MaxInt64
 		}
 		for _, b := range k.charges(a).buckets {
-			most[b.Dimension()] = min(most[b.Dimension()], b.Ceiling())
+			if c := b.Ceiling(); c > 0 {
+				most[b.Dimension()] = min(most[b.Dimension()], c)
+			}
 		}
 		ch.largest.Raise(&most)
 	}

@@ -524,12 +524,7 @@ func (w *domainWorld) refused(ask *pool.Ask, err error) {
 		return
 	}
 	p := w.poolOf(ask)
-	usable := false
-	for i := range w.cfg.Keys {
-		k := &w.cfg.Keys[i]
-		usable = usable || has(p, k) && (ask.Key == "" || k.ID == ask.Key) && (ask.Group == "" || k.GroupName() == ask.Group) && !slices.Contains(ask.Exclude, k.ID)
-	}
-	if e.NoUsableKey == usable {
+	if usable := w.usable(ask); e.NoUsableKey == usable {
 		w.Fatalf("some key can be used: %v, but %+v of %+v", usable, *e, *ask)
 	}
 	if len(w.waiting) > 0 || p.Single {
@@ -549,6 +544,26 @@ func (w *domainWorld) refused(ask *pool.Ask, err error) {
 		wide.Prefer = ""
 		w.vain(wide, "refused with a preference")
 	}
+}
+
+// usable reports whether there is a key for an ask.
+func (w *domainWorld) usable(ask *pool.Ask) bool {
+	p := w.poolOf(ask)
+	return slices.ContainsFunc(w.cfg.Keys, func(k pool.Key) bool {
+		return has(p, &k) && (ask.Key == "" || k.ID == ask.Key) && (ask.Group == "" || k.GroupName() == ask.Group) && !slices.Contains(ask.Exclude, k.ID)
+	})
+}
+
+// fitting reports whether each key that an ask may get has limits that are large enough.
+// The others are not told that it waits in vain.
+func (w *domainWorld) fitting(ask *pool.Ask) bool {
+	fits := true
+	cfg := &w.epochs[len(w.epochs)-1].cfg
+	eachLimit(cfg, func(b ledger, l pool.Limit) {
+		c := domainCall{ask: *ask, key: b.key, group: b.group}
+		fits = fits && (!b.counts(&c) || l.Amount >= ask.Amounts[l.Dimension])
+	})
+	return fits
 }
 
 // vain asks for what must not be there.
@@ -683,6 +698,24 @@ func (w *domainWorld) leaves(wt *pool.Waiter) bool {
 	}
 	w.waiting = slices.Delete(w.waiting, i, i+1)
 	return true
+}
+
+// drain lets time pass until all who wait have been served. Only those wait for ever for
+// whom there is no key.
+func (w *domainWorld) drain() {
+	for range 2000 {
+		w.serve()
+		if len(w.waiting) == 0 || w.wake == pool.Never {
+			break
+		}
+		w.now = max(w.now+1, w.wake)
+		w.expire()
+	}
+	for _, wt := range w.waiting {
+		if w.usable(&wt.Ask) && w.fitting(&wt.Ask) {
+			w.Fatalf("at %v: still in line, to be looked at again at %v: %+v", time.Duration(w.now), time.Duration(w.wake), wt.Ask)
+		}
+	}
 }
 
 func (w *domainWorld) finish() {

@@ -233,3 +233,26 @@ func TestALongerTimeToStartCountsFromNowOn(t *testing.T) {
 	}
 	assert.Equal(t, sec, s.refused("h").RetryAt, "what refills in 10 s is left out")
 }
+
+func TestLearnedLimitMakesNoAskTooLarge(t *testing.T) {
+	cfg := setup{Keys: one(nil)}
+	s := begin(t, cfg)
+	s.ends(s.lease("h"), "h", states(provider.InputTokens, 50, 50), unknown)
+	w := s.waits("h", input(1000))
+	cfg.Flat = true
+	assert.Empty(t, s.becomes(cfg))
+	served, _ := s.Next(s.now)
+	assert.Equal(t, []*pool.Waiter{w}, served)
+	s.now = 2 * minute
+	s.lease("h", input(40))
+}
+
+// A bucket that was full long ago does not become full anew.
+func TestTheSameLimitDelaysNobody(t *testing.T) {
+	cfg := setup{StartWithin: 2 * time.Second, Keys: one(limits(plenty, 60, plenty))}
+	s := begin(t, cfg)
+	cfg.Flat = true
+	s.now = minute
+	s.becomes(cfg)
+	s.lease("h", input(60))
+}

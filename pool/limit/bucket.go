@@ -318,6 +318,9 @@ func (b *Bucket) Capped(limit int64) int64 {
 
 // SetLimit puts another limit in force. The amount used stays what it was.
 func (b *Bucket) SetLimit(now Time, limit int64) {
+	if limit == b.limit {
+		return // else a full bucket would count as full only since now
+	}
 	b.counter.rescale(now, b.limit, limit)
 	b.limit = limit
 }
