@@ -132,7 +132,11 @@ func (cfg *Config) checkLimits() error {
 		groups[g.Name] = len(g.Limits)
 	}
 	for _, k := range cfg.Keys {
-		if n := max(maxAccountBuckets, groups[k.Group]+most) + len(k.Limits); n > maxBuckets {
+		shared, own := groups[k.Group], len(k.Limits)
+		if k.Group == "" { // its limits are the group's
+			shared, own = own, 0
+		}
+		if n := max(maxAccountBuckets, shared+most) + own; n > maxBuckets {
 			return fmt.Errorf("key %q: too many limits, by %d: of its group, a class and its own at most %d may apply", k.ID, n-maxBuckets, maxBuckets)
 		}
 	}

@@ -302,3 +302,30 @@ func TestTheDefaultStrategyIsLeastLoaded(t *testing.T) {
 	require.NoError(t, err)
 	require.IsType(t, &pool.LeastLoadedSelector{}, s)
 }
+
+func TestTooManyLimitsForOneLease(t *testing.T) {
+	many := func(n int) (ls []pool.Limit) {
+		for i := range n {
+			ls = append(ls, pool.Limit{Dimension: provider.Requests, Window: time.Duration(i+1) * time.Minute, Amount: 1})
+		}
+		return ls
+	}
+	for name, c := range map[string]struct {
+		cfg  setup
+		over int
+	}{
+		"a key's":           {setup{Keys: one(many(33))}, 1},
+		"as many as may be": {setup{Keys: one(many(32))}, 0},
+		"group's and key's": {setup{Groups: []pool.Group{{Name: "g", Limits: many(20)}}, Keys: []pool.Key{{ID: "a", Group: "g", Limits: many(14)}}}, 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c.cfg.Dialect = dialect(t, "anthropic")
+			_, err := newPool(c.cfg)
+			if c.over == 0 {
+				require.NoError(t, err)
+				return
+			}
+			require.EqualError(t, err, fmt.Sprintf(`key "a": too many limits, by %d: of its group, a class and its own at most 32 may apply`, c.over))
+		})
+	}
+}
