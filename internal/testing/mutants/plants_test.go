@@ -153,7 +153,7 @@ var plants = []plant{
 	{
 		name: "claim on the account only", rule: "a claim covers the limits of a single key",
 		file: "seat.go", test: "TestClaimCoversTheLimitsOfASingleKey", says: "as if it were alone",
-		old: " || q.keyReserved(k, c)",
+		old: " || of.keyReserved(k, c)",
 		new: "",
 	},
 	{
