@@ -249,88 +249,73 @@ func FuzzDecode(f *testing.F) {
 	})
 }
 
-// ledger is a store, and the states that may be in it.
+// ledger is a store, and what should be in it.
 type ledger struct {
 	log    *Log
 	stored map[string][]byte
-	want   map[id]int64 // the number that each part has, of accounts
+	want   map[id]int64 // the number that each account has
+	next   *pool.State  // all that has changed since the last save that was known to succeed
 	at     pool.Time
-	owed   *pool.State // what the last save had, if nobody knows that it succeeded
 }
 
-// A log that saves changes of accounts says what each was last, through saves that fail with or
-// without effect, classes that go and come back, and owners that follow.
-func TestLogSaysWhatIsLatest(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		names := []string{"a", "b", "c"}
-		l := &ledger{log: NewLog(1, nil), stored: map[string][]byte{}, want: map[id]int64{}}
-		written := func(s *pool.State, x id) {
-			l.want[x]++
-			s.Accounts = append(s.Accounts, pool.AccountState{Group: x.of, Class: x.name, Window: int(l.want[x]) % 1000, Buckets: []pool.BucketState{{Limit: l.want[x]}}})
-		}
-		whole := func(s *pool.State) {
-			s.Whole, s.Gone, s.Accounts, s.Classes = true, nil, nil, nil
-			classes := map[string]bool{}
-			for _, x := range slices.SortedFunc(maps.Keys(l.want), func(a, b id) int { return slices.Compare([]string{a.of, a.name}, []string{b.of, b.name}) }) {
-				written(s, x)
-				if !classes[x.name] {
-					classes[x.name] = true
-					s.Classes = append(s.Classes, pool.ClassState{Name: x.name})
-				}
-			}
-		}
-		next := &pool.State{Whole: true}
-		t.Repeat(map[string]func(*rapid.T){
-			"": func(*rapid.T) {},
-			"add": func(t *rapid.T) {
-				name := rapid.SampledFrom(names).Draw(t, "class")
-				if _, ok := l.want[id{account, "0", name}]; ok {
-					return
-				}
-				next.Classes = append(next.Classes, pool.ClassState{Name: name})
-				for i := range 7 { // a class has an account with every group
-					written(next, id{account, fmt.Sprint(i), name})
-				}
-			},
-			"change": func(t *rapid.T) {
-				for _, x := range slices.Collect(maps.Keys(l.want)) {
-					if len(next.Accounts) < 10 {
-						written(next, x)
-					}
-				}
-			},
-			"forget": func(t *rapid.T) {
-				name := rapid.SampledFrom(names).Draw(t, "class")
-				maps.DeleteFunc(l.want, func(x id, _ int64) bool { return x.name == name })
-				next.Gone = append(next.Gone, name)
-				next.Classes = slices.DeleteFunc(next.Classes, func(c pool.ClassState) bool { return c.Name == name })
-				next.Accounts = slices.DeleteFunc(next.Accounts, func(a pool.AccountState) bool { return a.Class == name })
-			},
-			"whole": func(*rapid.T) { whole(next) },
-			"follow": func(*rapid.T) {
-				l.log = NewLog(uint64(l.at)+2, l.stored)
-				whole(next)
-			},
-			"save": func(t *rapid.T) {
-				l.at++
-				next.At = l.at
-				put, drop := l.log.Change(next, time.Minute)
-				lands, known := rapid.Bool().Draw(t, "lands"), rapid.Bool().Draw(t, "known")
-				if !lands {
-					return // it failed, and the next has it all
-				}
-				for _, id := range drop {
-					delete(l.stored, id)
-				}
-				maps.Copy(l.stored, put)
-				l.judge(t)
-				if known {
-					l.log.Saved()
-					next = &pool.State{}
-				}
-			},
-		})
+func (l *ledger) write(x id) {
+	l.want[x]++
+	l.next.Accounts = append(l.next.Accounts, pool.AccountState{
+		Group: x.of, Class: x.name, Window: int(l.want[x]) % 1000, Buckets: []pool.BucketState{{Limit: l.want[x]}},
 	})
+}
+
+// accounts are all, in order.
+func (l *ledger) accounts() []id {
+	return slices.SortedFunc(maps.Keys(l.want), func(a, b id) int { return slices.Compare([]string{a.of, a.name}, []string{b.of, b.name}) })
+}
+
+// add makes a class, with an account in every group.
+func (l *ledger) add(name string) {
+	if _, ok := l.want[id{account, "0", name}]; ok {
+		return
+	}
+	l.next.Classes = append(l.next.Classes, pool.ClassState{Name: name})
+	for i := range 7 {
+		l.write(id{account, fmt.Sprint(i), name})
+	}
+}
+
+func (l *ledger) forget(name string) {
+	maps.DeleteFunc(l.want, func(x id, _ int64) bool { return x.name == name })
+	l.next.Gone = append(l.next.Gone, name)
+	l.next.Classes = slices.DeleteFunc(l.next.Classes, func(c pool.ClassState) bool { return c.Name == name })
+	l.next.Accounts = slices.DeleteFunc(l.next.Accounts, func(a pool.AccountState) bool { return a.Class == name })
+}
+
+// all makes the next state a whole one.
+func (l *ledger) all() {
+	l.next = &pool.State{Whole: true}
+	for _, x := range l.accounts() {
+		l.write(x)
+		if x.of == "0" {
+			l.next.Classes = append(l.next.Classes, pool.ClassState{Name: x.name})
+		}
+	}
+}
+
+// save saves what has changed, or fails; then the next save has it all again.
+func (l *ledger) save(t *rapid.T, lands, known bool) {
+	l.at++
+	l.next.At = l.at
+	put, drop := l.log.Change(l.next, time.Minute)
+	if !lands {
+		return
+	}
+	for _, id := range drop {
+		delete(l.stored, id)
+	}
+	maps.Copy(l.stored, put)
+	l.judge(t)
+	if known {
+		l.log.Saved()
+		l.next = &pool.State{}
+	}
 }
 
 func (l *ledger) judge(t *rapid.T) {
@@ -344,6 +329,35 @@ func (l *ledger) judge(t *rapid.T) {
 	require.Equal(t, l.want, got)
 	require.Equal(t, l.at, r.State.At)
 	require.LessOrEqual(t, len(l.stored), 4*fanout)
+}
+
+// A log that saves changes of accounts says what each was last, through saves that fail with or
+// without effect, classes that go and come back, and owners that follow.
+func TestLogSaysWhatIsLatest(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		l := &ledger{log: NewLog(1, nil), stored: map[string][]byte{}, want: map[id]int64{}, next: &pool.State{Whole: true}}
+		for range 60 {
+			name := rapid.SampledFrom([]string{"a", "b", "c"}).Draw(t, "class")
+			switch rapid.IntRange(0, 19).Draw(t, "step") {
+			case 0:
+				l.forget(name)
+			case 1:
+				l.all()
+			case 2:
+				l.log = NewLog(uint64(l.at)+2, l.stored)
+				l.all()
+			case 3, 4, 5, 6:
+				l.add(name)
+			default:
+				if all := l.accounts(); len(all) > 0 {
+					l.write(rapid.SampledFrom(all).Draw(t, "account"))
+				}
+			}
+			if rapid.IntRange(0, 3).Draw(t, "save") > 0 {
+				l.save(t, rapid.IntRange(0, 4).Draw(t, "lands") > 0, rapid.IntRange(0, 4).Draw(t, "known") > 0)
+			}
+		}
+	})
 }
 
 // What is written in the long run is a few times what changes, and what is kept is not much
