@@ -46,10 +46,6 @@ type KeyMetadata struct {
 // far as is known, and is not out of use.
 func (k *KeyMetadata) IsAvailable() bool { return !k.probe && k.CooldownUntil <= k.at }
 
-// IsLimited reports whether nothing can be had with the key right now: it is not available,
-// or nothing is left of its tightest limit.
-func (k *KeyMetadata) IsLimited() bool { return k.GetCapacityScore() == 0 }
-
 // GetCapacityScore returns what is left of the key's tightest limit, 0 to 1. A key without
 // limits scores 1, one that is not available 0.
 func (k *KeyMetadata) GetCapacityScore() float64 {

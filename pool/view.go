@@ -10,16 +10,16 @@ func (w *walk) key(k *key) {
 	if w.Since > 0 && w.dom.lastChange(k) <= w.Since {
 		return
 	}
-	m := k.inspect(w.now)
-	m.Changed = w.dom.lastChange(k)
 	r := w.reachOf(k)
-	m.Limits, m.CooldownUntil = r.limits, r.until
 	if k.index >= 0 {
-		m.CooldownUntil = max(m.CooldownUntil, k.restsUntil)
+		r.until = max(r.until, k.restsUntil)
 	}
-	if w.OnlyLimited && !m.IsLimited() {
+	if w.OnlyLimited && k.probe == nil && r.until <= w.now && r.left > 0 {
 		return
 	}
+	m := k.inspect(w.now)
+	m.Changed = w.dom.lastChange(k)
+	m.Limits, m.CooldownUntil = limits(w.now, r.tightest), r.until
 	w.Keys = append(w.Keys, m)
 	w.bytes -= bytesOfKey + len(m.ID) + len(m.Group) + len(m.LastError) + len(m.Organization)
 	for _, c := range m.Forbidden {
@@ -90,8 +90,9 @@ func (w *walk) add(q QuotaState) {
 
 // reach is what a group's accounts leave to a key.
 type reach struct {
-	until  Time         // no account can be used before
-	limits []LimitState // of the account that has least room
+	until    Time      // no account can be used before
+	tightest []*bucket // of the account that has least room
+	left     float64   // there, of the tightest limit, 0 to 1
 }
 
 // reachOf goes through all accounts of a key's group, once for all keys that are not different.
@@ -99,12 +100,10 @@ func (w *walk) reachOf(k *key) reach {
 	if k.limited == nil && w.of == k.group {
 		return w.reach
 	}
-	r := reach{until: Never}
+	r := reach{until: Never, left: 1}
 	if len(k.group.accounts) == 0 {
 		r.until = 0
 	}
-	var tightest []*bucket
-	least := 2.0
 	for _, a := range k.group.accounts {
 		r.until = min(r.until, a.coolUntil())
 		charges := k.charges(a).buckets
@@ -113,11 +112,10 @@ func (w *walk) reachOf(k *key) reach {
 		for _, b := range charges {
 			part = min(part, float64(b.Remaining(w.now))/float64(b.Limit()))
 		}
-		if part < least {
-			tightest, least = charges, part
+		if r.tightest == nil || part < r.left {
+			r.tightest, r.left = charges, part
 		}
 	}
-	r.limits = limits(w.now, tightest)
 	if k.limited == nil {
 		w.of, w.reach = k.group, r
 	}

@@ -87,6 +87,26 @@ func TestLimitsUnderTheSameLabels(t *testing.T) {
 	}, got.limits)
 }
 
+// If the pool gets another configuration between two pages, it is read anew.
+func TestReadingBeginsAnewWhenACursorIsLost(t *testing.T) {
+	quota := func(group string) []pool.QuotaState {
+		return []pool.QuotaState{{Group: group, Limits: []pool.LimitState{{Limit: 1}}}}
+	}
+	reads := 0
+	got := newLimitCache(func(_ string, q pool.Query) (pool.Page, error) {
+		if q.From.Group == "" {
+			reads++
+			return pool.Page{Quotas: quota(fmt.Sprint("first of ", reads)), Next: pool.Cursor{Quotas: true, Group: "g"}}, nil
+		}
+		if reads == 1 {
+			return pool.Page{}, pool.ErrCursor
+		}
+		return pool.Page{Quotas: quota("last")}, nil
+	}).of("p")
+	require.Len(t, got.limits, 2)
+	assert.Equal(t, []string{"first of 2", "last"}, []string{got.limits[0].group, got.limits[1].group})
+}
+
 func TestWindow(t *testing.T) {
 	for d, want := range map[time.Duration]string{
 		0: "", time.Second: "1s", 10 * time.Second: "10s", time.Minute: "1m", 90 * time.Second: "1m30s", 10 * time.Minute: "10m",
