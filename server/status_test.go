@@ -75,7 +75,6 @@ var statusTests = []struct {
 	{covers: "ErrNotOwner", err: broker.ErrNotOwner, code: codes.Unavailable, reason: "NOT_OWNER", retry: time.Second},
 	{covers: "ErrStale", err: broker.ErrStale, code: codes.Internal, reason: "INTERNAL"},   // a store's, and the owner's to understand
 	{covers: "ErrFenced", err: broker.ErrFenced, code: codes.Internal, reason: "INTERNAL"}, // a store's, and the owner's to understand
-	{covers: "ErrStale", err: broker.ErrStale, code: codes.Internal, reason: "INTERNAL"},   // likewise
 	{covers: "ErrDraining", err: broker.ErrDraining, code: codes.Unavailable, reason: "DRAINING", retry: time.Second},
 	{err: context.DeadlineExceeded, code: codes.DeadlineExceeded, reason: "DEADLINE_EXCEEDED"},
 	{err: context.Canceled, code: codes.Canceled, reason: "CANCELED"},
