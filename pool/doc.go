@@ -76,6 +76,7 @@
 // # Map
 //
 //	config.go       what a domain is told             reconfigure.go  how that comes into force
+//	                                                  reconfigure_groups.go, _classes.go, _unknown.go
 //	domain.go       pools, choices, classes           class.go     what is freed wakes whom
 //	acquire.go      Ask, Acquire, the grant          release.go   ends of leases, what is due
 //	queue.go        Wait, Next, one pass             turn.go      virtual time

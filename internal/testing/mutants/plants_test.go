@@ -440,13 +440,13 @@ var plants = []plant{
 	},
 	{
 		name: "groups that go are forgotten", rule: "what was used of a group that comes back still counts",
-		file: "reconfigure.go", test: "TestAKeyThatGoesDrains", says: "expected: *pool.ExhaustedError",
+		file: "reconfigure_groups.go", test: "TestAKeyThatGoesDrains", says: "expected: *pool.ExhaustedError",
 		old: "had := slices.Concat(dom.groups, dom.retired)",
 		new: "had := slices.Clone(dom.groups)",
 	},
 	{
 		name: "a new limit starts unused", rule: "of a new limit nobody knows what is used",
-		file: "reconfigure.go", test: "TestOfANewLimitNothingIsLeft", says: "An error is expected but got nil",
+		file: "reconfigure_classes.go", test: "TestOfANewLimitNothingIsLeft", says: "An error is expected but got nil",
 		old: "\t\tc.exhaust(g, b)\n\t\tout = append(out, b)",
 		new: "\t\tout = append(out, b)",
 	},
@@ -458,13 +458,13 @@ var plants = []plant{
 	},
 	{
 		name: "a key brings nothing along", rule: "nobody knows what a key has used of its new group",
-		file: "reconfigure.go", test: "TestAKeyThatComesFromAnotherGroup", says: "expected: *pool.ExhaustedError",
+		file: "reconfigure_groups.go", test: "TestAKeyThatComesFromAnotherGroup", says: "expected: *pool.ExhaustedError",
 		old: "\t\tk.group, k.limited, k.shared = g, nil, nil\n\t\tc.moved[g] = true",
 		new: "\t\tk.group, k.limited, k.shared = g, nil, nil",
 	},
 	{
 		name: "models bring nothing along", rule: "nobody knows what a class's new models have used",
-		file: "reconfigure.go", test: "TestModelsThatGetAnotherClass", says: "expected: *pool.ExhaustedError",
+		file: "reconfigure_classes.go", test: "TestModelsThatGetAnotherClass", says: "expected: *pool.ExhaustedError",
 		old: "\t\t\t\tc.mixed[cl] = true\n",
 		new: "\t\t\t\t_ = cl\n",
 	},

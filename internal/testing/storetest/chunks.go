@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -83,8 +84,8 @@ func changes(t *testing.T, s broker.Store) {
 	version := uint64(0)
 	chunks := func(pairs ...string) map[string][]byte {
 		m := map[string][]byte{}
-		for i := 0; i < len(pairs); i += 2 {
-			m[pairs[i]] = []byte(pairs[i+1])
+		for pair := range slices.Chunk(pairs, 2) {
+			m[pair[0]] = []byte(pair[1])
 		}
 		return m
 	}

@@ -1,0 +1,161 @@
+package pool
+
+// Classes of another configuration, with their accounts and buckets.
+
+import "slices"
+
+// classes makes the classes what the configuration says. The models of a class that is not
+// declared any more have classes of their own again.
+func (c *reconfiguration) classes() {
+	dom := c.dom
+	before := dom.byModel
+	dom.byModel = map[string]*class{}
+	declared := map[*class]bool{}
+	joins := func(m string, cl *class) {
+		dom.byModel[m] = cl
+		from := []*class{before[m]}
+		if before[m] == nil { // it may have been among those that nobody declared
+			from = []*class{dom.classes[otherModels]}
+			if c.now < dom.unflat.Add(remembered) {
+				from = append(from, dom.classes[allModels])
+			}
+		}
+		for _, b := range from {
+			if b != nil && b != cl {
+				c.mixed[cl] = true
+			}
+		}
+	}
+	declare := func(cfg Class) {
+		cl := dom.classes[cfg.Name]
+		if cl == nil {
+			cl = &class{name: cfg.Name, index: len(dom.inOrder), strain: strained}
+			dom.classes[cfg.Name] = cl
+			dom.inOrder = append(dom.inOrder, cl)
+		}
+		declared[cl] = true
+		cl.limits, cl.models = cfg.Limits, cfg.Models
+		for _, m := range cfg.Models {
+			joins(m, cl)
+		}
+	}
+	were := map[*class][]string{}
+	for _, cl := range dom.inOrder {
+		were[cl] = cl.models
+	}
+	if c.cfg.Flat {
+		declare(Class{Name: allModels})
+	}
+	for _, cfg := range c.cfg.Classes {
+		declare(cfg)
+	}
+	for _, cl := range slices.Clone(dom.inOrder) {
+		if declared[cl] {
+			continue
+		}
+		cl.limits, cl.models = nil, nil
+	}
+	for _, cl := range slices.Clone(dom.inOrder) {
+		for _, m := range were[cl] {
+			switch own := dom.classes[m]; {
+			case dom.byModel[m] != nil:
+			case own == nil || !declared[own]:
+				declare(Class{Name: m, Models: []string{m}})
+			default: // a class has the name of a model that it did not declare
+				joins(m, own)
+			}
+		}
+	}
+	c.flat()
+}
+
+// flat takes into account that limits count all models together now, or do so no more.
+func (c *reconfiguration) flat() {
+	dom := c.dom
+	if c.was.Flat == c.cfg.Flat {
+		return
+	}
+	all := dom.classes[allModels]
+	if all == nil { // the first configuration
+		return
+	}
+	for _, cl := range dom.inOrder {
+		c.mixed[cl] = c.mixed[cl] || (cl == all) == c.cfg.Flat
+	}
+	dom.unflat = c.late
+}
+
+// partOfFlat takes into account what may have been used of a new class while limits
+// counted all models together.
+func (dom *Domain) partOfFlat(cl *class) {
+	if dom.classes[allModels] == nil || dom.cfg.Flat {
+		return
+	}
+	c := &reconfiguration{dom: dom, now: dom.unflat, late: dom.unflat}
+	for _, g := range dom.groups {
+		c.exhaustMixed(g.accounts[cl.index])
+	}
+	dom.settleOrphans(dom.now)
+}
+
+// accounts gives a group one account for each class, with the limits of both.
+func (c *reconfiguration) accounts(g *group) {
+	had := map[*class]*account{}
+	for _, a := range g.accounts {
+		had[a.class] = a
+	}
+	g.accounts = nil
+	for _, cl := range c.dom.inOrder {
+		a := had[cl]
+		if a == nil {
+			a = c.dom.newAccount(c.now, g, cl)
+			if c.back[g] { // its models may have been of any class when it was used
+				c.exhaustMixed(a)
+			}
+		} else {
+			c.account(a)
+		}
+		g.accounts = append(g.accounts, a)
+	}
+}
+
+func (c *reconfiguration) account(a *account) {
+	g := a.group
+	a.own = c.buckets(g, a, a.own, tightest(g.limits, a.class.limits), false)
+	a.ledger = &ledger{concat(a.own, g.shared)}
+	for _, k := range g.keys {
+		if k.limited == nil {
+			continue
+		}
+		own := k.limitsFor(a.class)
+		own.set(c.buckets(g, own, own.each, k.limits, c.freshKey[k]), k.shared, a)
+	}
+	a.slowStart.missing = nil
+	a.findMissing(c.cfg.Dialect)
+}
+
+// buckets makes the buckets of a list of limits of a unit, of those that there are. A limit that was
+// learned stays. Of a new limit nobody knows what is used, unless nothing was used at all;
+// the open leases that it concerns hold their slots in it.
+func (c *reconfiguration) buckets(g *group, u unit, had []*bucket, limits []Limit, fresh bool) (out []*bucket) {
+	if fresh {
+		return c.dom.newBuckets(c.now, u, limits...)
+	}
+	for _, l := range limits {
+		i := slices.IndexFunc(had, func(b *bucket) bool { return b.Is(l.Dimension, l.Name, l.Window) })
+		if i >= 0 {
+			had[i].Reconfigure(c.now, l, c.dom.terms(l.Dimension))
+			out = append(out, had[i])
+			continue
+		}
+		b := c.dom.newBuckets(c.now, u, l)[0]
+		c.exhaust(g, b)
+		out = append(out, b)
+	}
+	for _, b := range had {
+		if b.Ceiling() == 0 && !slices.Contains(out, b) {
+			out = append(out, b)
+		}
+	}
+	return out
+}

@@ -1,0 +1,186 @@
+package pool
+
+// Groups and keys of another configuration, and those that are gone.
+
+import (
+	"maps"
+	"slices"
+	"time"
+)
+
+// groups makes groups and keys what the configuration says.
+func (c *reconfiguration) groups() {
+	dom := c.dom
+	had := slices.Concat(dom.groups, dom.retired)
+	groups := map[string]*group{}
+	dom.named = groups
+	for _, g := range had {
+		groups[g.name] = g
+		g.keys, g.seats = nil, nil
+		for _, a := range g.accounts {
+			a.candidates = nil
+		}
+	}
+	keys := map[string]*key{}
+	for _, k := range dom.keys {
+		keys[k.id] = k
+	}
+	dom.groups, dom.keys, dom.predecessors.hashed = nil, nil, nil
+	for _, g := range c.cfg.Groups {
+		c.group(groups, g)
+	}
+	for _, k := range c.cfg.Keys {
+		limits := k.Limits
+		if k.Group == "" {
+			c.group(groups, Group{k.ID, limits})
+			limits = nil
+		}
+		c.key(groups[k.GroupName()], keys[k.ID], k, limits)
+		delete(keys, k.ID)
+		delete(dom.drained, k.ID)
+	}
+	for _, k := range keys { // they drain
+		if k.index >= 0 {
+			dom.resting.remove(k)
+		}
+		k.turn, k.gone = -1, true
+		for _, l := range k.limited {
+			l.gone = true
+		}
+		dom.drained[k.id], k.goneAt = k, c.now
+	}
+	dom.retired = slices.DeleteFunc(had, func(g *group) bool { return slices.Contains(dom.groups, g) })
+	for _, g := range dom.retired {
+		g.goneAt = min(g.goneAt, c.now)
+	}
+	for _, g := range dom.groups {
+		g.goneAt = Never
+	}
+}
+
+func (c *reconfiguration) group(groups map[string]*group, cfg Group) {
+	dom := c.dom
+	g := groups[cfg.Name]
+	c.back[g] = g != nil && slices.Contains(dom.retired, g)
+	if g == nil {
+		g = &group{name: cfg.Name}
+		groups[cfg.Name] = g
+		c.fresh[g] = true
+		if b := dom.before; b != nil && b.groups[cfg.Name] != nil { // a predecessor has used it
+			c.moved[g] = true
+		}
+	}
+	var shared []Limit
+	g.limits, shared = split(cfg.Limits)
+	g.shared = c.buckets(g, g, g.shared, shared, c.fresh[g])
+	g.shares = len(g.shared) > 0
+	dom.groups = append(dom.groups, g)
+}
+
+// key makes k, nil if it is new, what the configuration says.
+func (c *reconfiguration) key(g *group, k *key, cfg Key, limits []Limit) {
+	dom := c.dom
+	switch {
+	case k == nil:
+		k = &key{id: cfg.ID, group: g, index: -1}
+		switch was := dom.drained[k.id]; {
+		case was == nil:
+			c.freshKey[k] = true
+		case was.group == g:
+			k.limited, k.shared = was.limited, was.shared
+			for _, l := range k.limited {
+				l.key, l.gone = k, false
+			}
+		default: // its open leases are of the group that it is in
+			was.group = g
+			c.moved[g] = true
+		}
+	case k.group != g:
+		for _, l := range k.limited {
+			l.gone = true
+		}
+		k.group, k.limited, k.shared = g, nil, nil
+		c.moved[g] = true
+	}
+	k.weight = int64(max(cfg.Weight, 1))
+	var shared []Limit
+	k.limits, shared = split(limits)
+	k.shared = c.buckets(g, k, k.shared, shared, c.freshKey[k])
+	g.shares = g.shares || len(k.shared) > 0
+	switch {
+	case len(limits) == 0:
+		for _, l := range k.limited {
+			l.gone = true
+		}
+		k.limited = nil
+	case k.limited == nil:
+		k.limited = map[*class]*keyLimits{}
+	}
+	g.keys = append(g.keys, k)
+	k.seat = g.seat(cfg.Priority)
+	k.seat.all = append(k.seat.all, k)
+	if k.index < 0 { // it is not out of use
+		k.seat.add(k)
+	}
+	dom.keys = append(dom.keys, k)
+}
+
+// split separates the limits that count each class by itself from those that count all
+// models together.
+func split(limits []Limit) (each, shared []Limit) {
+	for _, l := range limits {
+		if l.Shared {
+			shared = append(shared, l)
+		} else {
+			each = append(each, l)
+		}
+	}
+	return each, shared
+}
+
+func (g *group) seat(priority int) *seat {
+	for _, s := range g.seats {
+		if s.priority == priority {
+			return s
+		}
+	}
+	s := &seat{priority: priority}
+	g.seats = append(g.seats, s)
+	return s
+}
+
+// remembered is how long a group or key that is gone is remembered at least: if it is put
+// back, limits that are new by then do not start unused.
+const remembered = 24 * time.Hour
+
+// dropRetired forgets the groups and keys that are not configured any more, once nothing
+// counts there.
+func (dom *Domain) dropRetired(now Time) {
+	counts := func(b *bucket) bool { return b.Used(now) > 0 || b.Held() > 0 }
+	dom.retired = slices.DeleteFunc(dom.retired, func(g *group) bool {
+		if now < g.goneAt.Add(remembered) || slices.ContainsFunc(g.accounts, func(a *account) bool { return a.open > 0 }) {
+			return false
+		}
+		for b := range g.buckets {
+			if counts(b) {
+				return false
+			}
+		}
+		g.gone, dom.changes.all = true, true
+		for _, a := range g.accounts {
+			a.gone = true
+		}
+		return true
+	})
+	maps.DeleteFunc(dom.drained, func(_ string, k *key) bool {
+		if now < k.goneAt.Add(remembered) || k.open > 0 || slices.ContainsFunc(k.shared, counts) {
+			return false
+		}
+		for _, l := range k.limited {
+			if slices.ContainsFunc(l.each, counts) {
+				return false
+			}
+		}
+		return true
+	})
+}

@@ -1,0 +1,126 @@
+package pool
+
+// What another configuration must take for used up, since nobody knows what is used of it, and
+// where open leases hold a slot after it.
+
+import (
+	"slices"
+
+	"github.com/keybroker/keybroker/internal/provider"
+)
+
+// takeSlots lets each open lease hold a slot in every limit that it would be charged to
+// now, if it does not yet: its key may be in another group, its model in another class. They
+// may be more than the limit; then nothing is leased until enough have ended.
+func (dom *Domain) takeSlots(now Time) {
+	keys := map[string]*key{}
+	for _, k := range dom.keys {
+		keys[k.id] = k
+	}
+	for l := dom.order.next; l != &dom.order; l = l.next {
+		n := l.reserved[provider.Concurrency]
+		if n == 0 {
+			continue
+		}
+		groups, k := []*group{l.account.group}, keys[l.key.id]
+		if k != nil && k.group != l.account.group {
+			groups = append(groups, k.group)
+		}
+		cl := dom.classNow(l.model)
+		for _, g := range groups {
+			if g.goneAt != Never {
+				continue
+			}
+			for _, a := range g.accounts {
+				if cl != nil && a.class != cl {
+					continue
+				}
+				charges := a.buckets
+				if k != nil && k.group == g {
+					charges = k.charges(a).buckets
+				}
+				for _, b := range charges {
+					if b.Slots() && len(l.buckets) < maxBuckets && !slices.Contains(l.buckets, b) {
+						l.ledger = &ledger{concat(l.buckets, []*bucket{b})}
+						l.holding.add(len(l.buckets) - 1)
+						b.Take(now, n)
+						g.crossed = g.crossed || a != l.account
+						l.account.group.crossed = g.crossed
+					}
+				}
+			}
+		}
+	}
+}
+
+// classNow is the class in which a model counts now, nil if that is not known.
+func (dom *Domain) classNow(model string) *class {
+	switch c := dom.byModel[model]; {
+	case dom.cfg.Flat:
+		return dom.classes[allModels]
+	case c != nil:
+		return c
+	case model == provider.NoModel:
+		return dom.classes[noModel]
+	case model == "":
+		return nil
+	case dom.classes[model] != nil:
+		return dom.classes[model]
+	}
+	return dom.classes[otherModels]
+}
+
+// exhaust takes a limit for used up: at once or, if amounts of it are held, until the last
+// of them is charged. What open leases hold is beside that. Slots are known by the open
+// leases.
+func (c *reconfiguration) exhaust(g *group, b *bucket) {
+	switch {
+	case b.Slots():
+	case b.Holds():
+		until, n := c.now.Add(b.HoldFor()), b.Limit()
+		for _, o := range g.orphans {
+			if o.bucket == b && !o.single {
+				n -= o.n
+				c.dom.orphans.update(o, max(int64(until), c.dom.orphans.items[o.index].key))
+			}
+		}
+		if n > 0 {
+			c.dom.holdOrphaned(g, b, n, until)
+		}
+	default:
+		b.Exhaust(c.late)
+	}
+}
+
+// exhaustUnknown takes the limits for used up of which nobody knows what is used.
+func (c *reconfiguration) exhaustUnknown() {
+	for _, g := range c.dom.groups {
+		if c.moved[g] {
+			for b := range g.buckets {
+				c.exhaust(g, b)
+			}
+		}
+		if c.fresh[g] {
+			continue
+		}
+		for _, a := range g.accounts {
+			if c.mixed[a.class] {
+				c.exhaustMixed(a)
+			}
+		}
+	}
+}
+
+// exhaustMixed takes the limits of an account for used up.
+func (c *reconfiguration) exhaustMixed(a *account) {
+	for _, b := range a.own {
+		c.exhaust(a.group, b)
+	}
+	for _, k := range a.group.keys {
+		if k.limited != nil {
+			for _, b := range k.limited[a.class].each {
+				c.exhaust(a.group, b)
+			}
+		}
+	}
+}
