@@ -4,7 +4,6 @@ package app_test
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -15,6 +14,7 @@ import (
 
 	"github.com/keybroker/keybroker/internal/broker"
 	"github.com/keybroker/keybroker/internal/provider"
+	"github.com/keybroker/keybroker/internal/record"
 	"github.com/keybroker/keybroker/internal/store/bolt"
 	"github.com/keybroker/keybroker/internal/testing/storetest"
 	"github.com/keybroker/keybroker/pool"
@@ -143,18 +143,24 @@ func BenchmarkDay(b *testing.B) {
 	dialect, _ := provider.Lookup("openai")
 	p, err := pool.New(pool.Config{Name: "p", Dialect: dialect, Flat: true, Keys: remembered(100).Keys, Pools: []pool.Rules{{Name: "p"}}})
 	require.NoError(b, err)
+	log, version, written := record.NewLog(epoch, nil), uint64(0), 0
 	for b.Loop() {
 		for second := range 86_400 {
 			now := pool.Time(second) * pool.Time(time.Second)
 			_, err := p.Acquire(now, pool.Ask{Holder: "h", Amounts: provider.Amounts{provider.Requests: 1}, TTL: time.Minute})
 			require.NoError(b, err)
 			state, _ := p.State(now, false)
-			record, err := json.Marshal(state)
+			var c broker.Change
+			c.Put, c.Drop = log.Change(state, time.Minute)
+			version, err = file.Save(b.Context(), "p", epoch, version, c)
 			require.NoError(b, err)
-			require.NoError(b, storetest.Put(b.Context(), file, "p", epoch, record))
+			log.Saved()
+			p.Saved()
+			written += c.Size()
 		}
 	}
 	info, err := os.Stat(path)
 	require.NoError(b, err)
+	b.ReportMetric(float64(written)/1e6/float64(b.N), "MB-written")
 	b.ReportMetric(float64(info.Size())/1e6, "MB-file")
 }
