@@ -296,7 +296,6 @@ func (dom *Domain) partOfFlat(cl *class) {
 	for _, g := range dom.groups {
 		c.exhaustMixed(g.accounts[cl.index])
 	}
-	dom.settleOrphans(dom.now)
 }
 
 // accounts gives a group one account for each class, with the limits of both.
@@ -435,6 +434,10 @@ func (c *change) exhaust(g *group, b *bucket) {
 	case b.Slots():
 	case b.Holds():
 		until, n := c.now.Add(b.HoldFor()), b.Limit()
+		if until <= c.dom.now { // all of it has been charged
+			b.Exhaust(until)
+			return
+		}
 		for _, o := range g.orphans {
 			if o.bucket == b && !o.single {
 				n -= o.n
@@ -506,6 +509,7 @@ func (c *change) pools() {
 		}
 		dom.pools = append(dom.pools, p)
 	}
+	dom.choices = slices.DeleteFunc(dom.choices, func(ch *choice) bool { return !slices.Contains(dom.pools, ch.pool) })
 	for _, cl := range dom.inOrder {
 		for _, p := range dom.pools {
 			dom.choose(p, cl)
