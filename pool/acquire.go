@@ -195,6 +195,10 @@ func (dom *Domain) grant(now Time, s *search, ask *Ask) *lease {
 		}
 	}
 	ch.queue.turns.charge(ask.Holder, ask.Instance, l.cost())
+	if q := &ch.queue; q.len > 0 {
+		dom.given = max(dom.given, q.given)
+		q.given += int64(l.cost() * virtual)
+	}
 	dom.leases[l.id] = l
 	l.prev, l.next = dom.order.prev, &dom.order
 	l.prev.next, l.next.prev = l, l

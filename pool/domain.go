@@ -42,6 +42,8 @@ type Domain struct {
 	random  *rand.Rand
 
 	choices []*choice // of all pools: by class, then by pool
+	lines   []*choice // scratch: those in which somebody waits
+	given   int64     // virtual time of the lines
 
 	lastID     LeaseID
 	lastWaiter int64

@@ -238,10 +238,10 @@ func (a *domainAccount) judge(moment pool.Time, late bool) {
 				}
 			}
 		case account == nil:
-		case a.stretches[x.epoch].limit.Amount == 0:
-			// Nobody counted. It is used up when it is configured, by what the provider has
-			// let through of the limit that it then is.
-			if first := a.configured(x.epoch); first >= epoch || !a.changed(first, epoch) {
+		case a.since(epoch) > x.epoch:
+			// It was granted before the limit was configured, which then was taken for used
+			// up: it counts as far as it fits the limit that was configured then.
+			if !a.changed(a.since(epoch), epoch) {
 				through(x.at, x.use.n)
 			}
 		case a.changed(x.epoch, epoch):
@@ -264,10 +264,10 @@ func (a *domainAccount) changed(granted, now int) bool {
 	return false
 }
 
-// configured is the first epoch from a given one on in which there is the limit.
-func (a *domainAccount) configured(epoch int) int {
-	for epoch < len(a.stretches) && a.stretches[epoch].limit.Amount == 0 {
-		epoch++
+// since is the epoch since which there has been the limit.
+func (a *domainAccount) since(epoch int) int {
+	for epoch > 0 && a.stretches[epoch-1].limit.Amount > 0 {
+		epoch--
 	}
 	return epoch
 }

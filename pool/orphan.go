@@ -1,5 +1,7 @@
 package pool
 
+import "slices"
+
 // orphan is what leases of a predecessor hold: slots, and amounts that are not known yet.
 // Nobody knows which of those leases have ended, so it stays until all of them have.
 type orphan struct {
@@ -22,18 +24,25 @@ func (dom *Domain) holdOrphaned(g *group, b *bucket, n int64, until Time) *orpha
 }
 
 // settleOrphans ends the orphaned holds whose time has come. What they held is charged,
-// for it may have been used at the last moment; a slot is free.
+// for it may have been used at the last moment; a slot is free. However late it is now, each
+// is charged as of its own time, so nobody looks at a bucket before all of them are.
 func (dom *Domain) settleOrphans(now Time) {
+	var freed []*group
 	for dom.orphans.len() > 0 {
 		o, until := dom.orphans.min()
 		if Time(until) > now {
-			return
+			break
 		}
 		dom.orphans.remove(o)
 		o.group.drop(o)
 		dom.touchGroup(o.group)
-		o.bucket.SettleOrphaned(Time(until), o.n) // however late it is now
-		for _, a := range o.group.accounts {
+		o.bucket.SettleOrphaned(Time(until), o.n)
+		if !slices.Contains(freed, o.group) {
+			freed = append(freed, o.group)
+		}
+	}
+	for _, g := range freed {
+		for _, a := range g.accounts {
 			dom.freed(now, a)
 		}
 	}

@@ -1,6 +1,9 @@
 package pool
 
 import (
+	"cmp"
+	"math"
+	"slices"
 	"time"
 
 	"github.com/keybroker/keybroker/internal/provider"
@@ -44,6 +47,8 @@ type queue struct {
 	wake         Time             // somebody may fit then
 	reservations []reservation    // of the first in line
 	had          []reservation    // in the pass before
+	given        int64            // virtual time among the lines of the domain
+	until        int64            // where its turn ends
 }
 
 // Wait puts an ask in line, after Acquire has found no room for it. The waiter comes out
@@ -90,12 +95,9 @@ func (dom *Domain) Next(now Time) (served []*Waiter, wake Time) {
 	wake = Never
 	for again := dom.waiting > 0; again; {
 		again, wake = false, Never
-		for _, ch := range dom.choices {
+		for _, ch := range dom.inTurn(now) {
 			q := &ch.queue
-			if q.len == 0 {
-				continue
-			}
-			if q.due || q.wake <= now {
+			if q.len > 0 && (q.due || q.wake <= now) {
 				n := len(dom.served)
 				dom.serve(now, ch)
 				again = again || len(dom.served) > n // a probe of one key may leave the next to the others
@@ -124,6 +126,36 @@ func (dom *Domain) Next(now Time) (served []*Waiter, wake Time) {
 	return served, wake
 }
 
+// turnOfLine is how much of a limit one line may be given while others wait as well: then it
+// is the next one's turn.
+const turnOfLine = virtual / 16
+
+// inTurn returns the lines in which somebody waits, those first that have been given the
+// least. Each may have its turn.
+func (dom *Domain) inTurn(now Time) []*choice {
+	lines := dom.lines[:0]
+	for _, ch := range dom.choices {
+		if ch.queue.len > 0 {
+			lines = append(lines, ch)
+		}
+	}
+	slices.SortStableFunc(lines, func(a, b *choice) int { return cmp.Compare(a.queue.given, b.queue.given) })
+	others := 0
+	for _, ch := range lines {
+		if q := &ch.queue; q.due || q.wake <= now {
+			others++
+		}
+	}
+	for _, ch := range lines {
+		ch.queue.until = math.MaxInt64
+		if others > 1 {
+			ch.queue.until = ch.queue.given + turnOfLine
+		}
+	}
+	dom.lines = lines
+	return lines
+}
+
 // serve goes along the line, and again if somebody was served behind the first: then
 // another may be the first.
 func (dom *Domain) serve(now Time, ch *choice) {
@@ -150,6 +182,10 @@ func (dom *Domain) pass(now Time, ch *choice) (again bool) {
 			if n, ok = s.run(ch); ok {
 				dom.serveWaiter(now, w, &s)
 				again = again || len(q.reservations) > 0
+				if q.given > q.until {
+					q.due, again = true, false
+					break
+				}
 			} else {
 				searches++
 				t.tries++
@@ -190,6 +226,7 @@ func (dom *Domain) enqueue(w *Waiter) {
 	q.turns.add(w)
 	if q.len == 0 {
 		q.least = w.Ask.Amounts
+		q.given, q.until = max(q.given, dom.given), math.MaxInt64 // level with the others
 	}
 	q.lower(&w.Ask.Amounts)
 	q.len++

@@ -97,6 +97,7 @@ func (c *reconfiguration) pools() {
 		}
 		dom.pools = append(dom.pools, p)
 	}
+	dom.choices = slices.DeleteFunc(dom.choices, func(ch *choice) bool { return !slices.Contains(dom.pools, ch.pool) })
 	for _, cl := range dom.inOrder {
 		for _, p := range dom.pools {
 			dom.choose(p, cl)

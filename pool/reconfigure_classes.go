@@ -95,7 +95,6 @@ func (dom *Domain) partOfFlat(cl *class) {
 	for _, g := range dom.groups {
 		c.exhaustMixed(g.accounts[cl.index])
 	}
-	dom.settleOrphans(dom.now)
 }
 
 // accounts gives a group one account for each class, with the limits of both.

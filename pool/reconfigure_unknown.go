@@ -78,6 +78,10 @@ func (c *reconfiguration) exhaust(g *group, b *bucket) {
 	case b.Slots():
 	case b.Holds():
 		until, n := c.now.Add(b.HoldFor()), b.Limit()
+		if until <= c.dom.now { // all of it has been charged
+			b.Exhaust(until)
+			return
+		}
 		for _, o := range g.orphans {
 			if o.bucket == b && !o.single {
 				n -= o.n

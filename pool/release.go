@@ -11,8 +11,8 @@ const maxDue = 1000
 // as the last one: here, and nowhere else.
 func (dom *Domain) tick(now Time) Time {
 	dom.now = max(dom.now, now)
-	dom.wakeKeys(dom.now)
 	dom.settleOrphans(dom.now)
+	dom.wakeKeys(dom.now)
 	if d := &dom.predecessors; d.leases != nil && dom.now >= max(d.until, d.end) {
 		d.leases = nil
 	}
