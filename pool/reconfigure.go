@@ -102,7 +102,10 @@ func (c *reconfiguration) pools() {
 		for _, p := range dom.pools {
 			dom.choose(p, cl)
 			q := &p.choices[cl].queue
-			q.reservations, q.had, q.due = nil, nil, q.len > 0
+			q.due = q.len > 0
+			q.reservations = slices.DeleteFunc(q.reservations, func(r reservation) bool {
+				return !slices.Contains(p.groups, r.account.group) || r.key != nil && !slices.Contains(p.keys, r.key)
+			})
 		}
 	}
 }

