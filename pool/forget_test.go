@@ -161,6 +161,20 @@ func TestAModelLeavesTheOthersWithTheirClass(t *testing.T) {
 	require.Equal(t, []string{"declared", "new"}, s.classes())
 }
 
+// The order in which classes are on record says nothing.
+func TestClassesComeBackBesideThatOfTheOthers(t *testing.T) {
+	record := kept(t, undeclared()).state(false)
+	record.Classes = append([]pool.ClassState{{Name: "(other models)"}}, record.Classes...)
+	record.Classes = append(record.Classes, pool.ClassState{Name: "made up"})
+	for _, name := range []string{"(other models)", "made up"} {
+		record.Accounts = append(record.Accounts, pool.AccountState{Group: "a", Class: name})
+	}
+	s := succeeds(t, undeclared(), record, after)
+	assert.Equal(t, []string{"declared", "made up", "(other models)"}, s.classes())
+	s.refused("h", model("made up"))
+	s.refused("h", model("new"))
+}
+
 // madeUp is 100 keys whose limits count each model by itself.
 func madeUp(t testing.TB, provider string, limits ...pool.Limit) setup {
 	cfg := setup{Dialect: dialect(t, provider), Strategy: "least_loaded", StartWithin: 2 * time.Second, Classes: []pool.Class{{Name: "declared"}}}

@@ -54,8 +54,12 @@ func (dom *Domain) Recover(now Time, s *State, r Recovery) {
 			x.models[m] = c.Name
 		}
 	}
-	for _, c := range s.Classes {
-		x.class(&c)
+	for _, others := range []bool{false, true} { // once there is a class for others, no other class is made
+		for _, c := range s.Classes {
+			if (c.Name == otherModels) == others {
+				x.class(&c)
+			}
+		}
 	}
 	for _, g := range dom.groups {
 		x.group(g)
