@@ -57,8 +57,8 @@ func (dom *Domain) admit(ask *Ask) (*choice, error) {
 		return nil, err
 	}
 	dom.expects(ch, ask)
-	if ch.exceeded(&ask.Amounts) {
-		return nil, ch.tooLarge(&ask.Amounts)
+	if ch.exceeded(ask) {
+		return nil, ch.tooLarge(ask)
 	}
 	if err := dom.overCaps(ch.pool, ask); err != nil {
 		return nil, err
@@ -122,7 +122,7 @@ func (dom *Domain) repeated(now Time, ask *Ask) *lease {
 // exhausted says why an ask has no room, and when to ask again.
 func (dom *Domain) exhausted(ch *choice, n *negative, ask *Ask) error {
 	if n.fit.never {
-		return ch.tooLarge(&ask.Amounts)
+		return ch.tooLarge(ask)
 	}
 	e := &ExhaustedError{RetryAt: n.fit.at, Dimension: provider.NumDimensions, NoUsableKey: !dom.alive(ch, ask)}
 	switch {

@@ -30,28 +30,49 @@ func (c *class) mixed() bool { return c.name == otherModels }
 // nobody for ever.
 func (ch *choice) raise(a *account) {
 	for _, k := range a.group.keys {
-		var most provider.Amounts
-		for d := range most {
-			most[d] = math.MaxInt64
-		}
-		for _, b := range k.charges(a).buckets {
-			if c := b.Ceiling(); c > 0 {
-				most[b.Dimension()] = min(most[b.Dimension()], c)
-			}
-		}
+		most := k.most(a)
 		ch.largest.Raise(&most)
 	}
 }
 
+// most is what a key lets through of one ask in an account.
+func (k *key) most(a *account) (most provider.Amounts) {
+	for d := range most {
+		most[d] = math.MaxInt64
+	}
+	for _, b := range k.charges(a).buckets {
+		if c := b.Ceiling(); c > 0 {
+			most[b.Dimension()] = min(most[b.Dimension()], c)
+		}
+	}
+	return most
+}
+
+// most is what some key lets through that an ask may have.
+func (ch *choice) most(p *Preference) *provider.Amounts {
+	if !p.demands() {
+		return &ch.largest
+	}
+	var largest provider.Amounts
+	for _, k := range ch.pool.keys {
+		if p.allows(k) {
+			most := k.most(k.group.accounts[ch.class.index])
+			largest.Raise(&most)
+		}
+	}
+	return &largest
+}
+
 // exceeded reports whether an ask is above what any key lets through in some dimension.
-func (ch *choice) exceeded(ask *provider.Amounts) bool { return !ch.largest.Covers(ask) }
+func (ch *choice) exceeded(ask *Ask) bool { return !ch.most(&ask.Preference).Covers(&ask.Amounts) }
 
 // tooLarge names a dimension in which the ask is over the largest limit; if it is over a
 // different one with each key, then any that has a limit.
-func (ch *choice) tooLarge(ask *provider.Amounts) error {
+func (ch *choice) tooLarge(ask *Ask) error {
 	e := &TooLargeError{}
-	for d, n := range ask {
-		limit := ch.largest[d]
+	most := ch.most(&ask.Preference)
+	for d, n := range ask.Amounts {
+		limit := most[d]
 		if n > limit || e.Limit == 0 && n > 0 && limit < math.MaxInt64 {
 			e.Dimension, e.Limit = provider.Dimension(d), limit
 		}

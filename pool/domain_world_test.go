@@ -45,6 +45,7 @@ type domainWorld struct {
 	dom     *pool.Domain
 	dialect *provider.Dialect
 	cfg     pool.Config
+	past    []pool.Config // before each change
 	epochs  []epoch
 	now     pool.Time
 	wake    pool.Time
@@ -170,6 +171,7 @@ func (w *domainWorld) tidy() {
 	has := func(name string) bool {
 		return slices.ContainsFunc(w.cfg.Groups, func(g pool.Group) bool { return g.Name == name })
 	}
+	w.cfg.Keys, w.cfg.Pools = slices.Clone(w.cfg.Keys), slices.Clone(w.cfg.Pools)
 	for i := range w.cfg.Keys {
 		if k := &w.cfg.Keys[i]; k.Group != "" && !has(k.Group) {
 			k.Group = ""
@@ -227,7 +229,7 @@ func nextReset(now pool.Time, window time.Duration) pool.Time {
 // edit changes the configuration in one thing.
 func (w *domainWorld) edit() {
 	t := w.T
-	switch rapid.IntRange(0, 15).Draw(t, "edit") {
+	switch rapid.IntRange(0, 18).Draw(t, "edit") {
 	case 0, 1:
 		if ls := w.someLimits(); ls != nil && len(*ls) > 0 {
 			*ls = slices.Clone(*ls)
@@ -303,6 +305,8 @@ func (w *domainWorld) edit() {
 		default:
 			w.cfg.Pools[i] = w.rules(name)
 		}
+	case 16, 17, 18: // all is put back as it was
+		w.cfg = w.past[rapid.IntRange(max(0, len(w.past)-3), len(w.past)-1).Draw(t, "back to")]
 	case 15:
 		w.cfg.Keys = slices.Clone(w.cfg.Keys)
 		for i := range w.cfg.Keys {
@@ -352,6 +356,7 @@ func (w *domainWorld) addLimit() {
 // reconfigure puts another configuration in force, and looks at whom that leaves without
 // a place.
 func (w *domainWorld) reconfigure() {
+	w.past = append(w.past, w.cfg)
 	for range rapid.IntRange(0, 3).Draw(w.T, "edits") {
 		w.edit()
 	}

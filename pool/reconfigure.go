@@ -134,8 +134,8 @@ func (dom *Domain) dropMisfits(waiters []*Waiter) (dropped []*Waiter) {
 		if err == nil {
 			err = ch.checkPreference(&w.Ask.Preference)
 		}
-		if err == nil && ch.exceeded(&w.Ask.Amounts) {
-			err = ch.tooLarge(&w.Ask.Amounts)
+		if err == nil && ch.exceeded(&w.Ask) {
+			err = ch.tooLarge(&w.Ask)
 		}
 		if err == nil && ch == w.choice {
 			continue

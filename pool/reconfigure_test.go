@@ -256,3 +256,23 @@ func TestTheSameLimitDelaysNobody(t *testing.T) {
 	s.becomes(cfg)
 	s.lease("h", input(60))
 }
+
+// Who demands a group is bound by its limits alone.
+func TestTooLargeForWhatIsDemanded(t *testing.T) {
+	groups := func(small int64) setup {
+		return setup{
+			Groups: []pool.Group{{Name: "small", Limits: limits(plenty, small, plenty)}, {Name: "large", Limits: limits(plenty, 100, plenty)}},
+			Keys:   []pool.Key{{ID: "a", Group: "small"}, {ID: "b", Group: "large"}}, Flat: true,
+		}
+	}
+	demand := func(a *pool.Ask) { a.Group = "small" }
+	s := begin(t, groups(50))
+	s.lease("h", input(50), demand)
+	waiting := s.waits("h", input(50), demand)
+	assert.Equal(t, []*pool.Waiter{waiting}, s.becomes(groups(10)))
+	_, acquired := s.Acquire(s.now, ask("h", input(50), demand))
+	_, waited := s.Wait(s.now, ask("h", input(50), demand))
+	for _, err := range []error{waiting.Err, acquired, waited} {
+		assert.Equal(t, &pool.TooLargeError{Dimension: provider.InputTokens, Limit: 10}, err)
+	}
+}
