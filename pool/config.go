@@ -27,7 +27,7 @@ type Config struct {
 // groups.
 type Rules struct {
 	Name     string
-	Models   []string // that it serves; all if empty
+	Models   []string // that it serves; all if empty. A Flat domain does not ask for the model
 	Groups   []string // that it draws on, by name; all if empty
 	Strategy string   // as NewSelector takes it
 	Single   bool     // no pooling: only the first usable key is leased

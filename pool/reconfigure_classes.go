@@ -133,9 +133,9 @@ func (c *reconfiguration) account(a *account) {
 	a.findMissing(c.cfg.Dialect)
 }
 
-// buckets makes the buckets of a list of limits of a unit, of those that there are. A limit that was
-// learned stays. Of a new limit nobody knows what is used, unless nothing was used at all;
-// the open leases that it concerns hold their slots in it.
+// buckets returns the buckets of a list of limits. Those that there were already are kept, also
+// those of limits that were learned. Unless nothing was used at all (fresh), a new one is taken
+// for used up, since nobody knows what is used of it. u is what the buckets are recorded with.
 func (c *reconfiguration) buckets(g *group, u unit, had []*bucket, limits []Limit, fresh bool) (out []*bucket) {
 	if fresh {
 		return c.dom.newBuckets(c.now, u, limits...)
