@@ -344,14 +344,14 @@ func TestConnectionsGrowOld(t *testing.T) {
 			switch after := time.Since(began); {
 			case after < earliest:
 				assert.EqualValues(t, 1, alice.dials.Load(), after)
-			case after > latest:
+			case after > latest+10*time.Second:
 				assert.EqualValues(t, 2, alice.dials.Load(), after)
 			}
 			time.Sleep(10 * time.Second)
 		}
 		after := <-ended
 		assert.GreaterOrEqual(t, after, earliest+grace)
-		assert.LessOrEqual(t, after, latest+grace)
+		assert.LessOrEqual(t, after, latest+grace+10*time.Second, "it may have connected some seconds later")
 	})
 }
 
