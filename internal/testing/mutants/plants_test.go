@@ -106,7 +106,7 @@ var plants = []plant{
 		name: "expiry frees the unreported", rule: "what a lease never reported stays charged",
 		file: "lease.go", test: neverRefuses,
 		old: "\tfreed = l.chargeHeld(now, true)\n",
-		new: "\tfor i, b := range l.charged {\n\t\tif l.holding.has(i) && !b.Slots() {\n\t\t\tl.holding.drop(i)\n\t\t\tb.HoldOrphaned(-l.left(b.Dimension()))\n\t\t}\n\t}\n",
+		new: "\tfor i, b := range l.buckets {\n\t\tif l.holding.has(i) && !b.Slots() {\n\t\t\tl.holding.drop(i)\n\t\t\tb.HoldOrphaned(-l.left(b.Dimension()))\n\t\t}\n\t}\n",
 	},
 	{
 		name: "slot free before the end", rule: "a slot is taken until the lease ends",
@@ -439,8 +439,8 @@ var plants = []plant{
 		new: "if false {",
 	},
 	{
-		name: "groups that go are forgotten", rule: "what was used of a group that comes back still counts",
-		file: "reconfigure_groups.go", test: "TestAKeyThatGoesDrains", says: "expected: *pool.ExhaustedError",
+		name: "a group that comes back is another", rule: "a group that comes back has used what it had used, neither less nor more",
+		file: "reconfigure_groups.go", test: "TestAKeyThatGoesDrains", says: "no requests left",
 		old: "had := slices.Concat(dom.groups, dom.retired)",
 		new: "had := slices.Clone(dom.groups)",
 	},
