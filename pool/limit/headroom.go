@@ -15,10 +15,11 @@ type headroom struct {
 	at     Time // the moment as of which amount holds
 }
 
-// left returns what is kept unused at a moment.
+// left returns what is kept unused at a moment. Each step takes the same, so that it does
+// not matter how often one looks.
 func (h *headroom) left(now Time, limit int64) int64 {
 	if steps := int64(now.Sub(h.at) / headroomWear); h.amount > 0 && steps > 0 {
-		h.amount = max(0, h.amount-MulDiv(steps, limit, headroomStep)-1)
+		h.amount = max(0, h.amount-MulDiv(steps, limit/headroomStep+1, 1))
 		h.at = h.at.Add(time.Duration(steps) * headroomWear)
 	}
 	return h.amount
