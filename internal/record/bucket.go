@@ -5,6 +5,8 @@ import (
 	"github.com/keybroker/keybroker/pool"
 )
 
+// How a cooldown, and what is known of one limit, are written and read again.
+
 func (w *writer) rest(s *pool.RestState) {
 	if s == nil {
 		w.flags(false)
