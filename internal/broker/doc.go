@@ -4,15 +4,15 @@
 //
 // # Nouns
 //
-//   - A Broker has one owner for each pool, and finds the owner that a call is for.
-//   - An owner has the right to grant the keys of its pool, from its claim until a
-//     successor claims the pool. Its epoch numbers that claim.
-//   - The engine (pool.Pool) decides who gets which key. It neither locks nor waits.
+//   - A Broker has one owner for each domain, and finds the owner that a call is for.
+//   - An owner has the right to grant the keys of its domain, from its claim until a
+//     successor claims the domain. Its epoch numbers that claim.
+//   - The engine (pool.Domain) decides who gets which key. It neither locks nor waits.
 //   - A call is an Acquire that cannot be answered at once. It stands in the queue, or
 //     it is held because its lease is not durable.
 //   - A lease is durable when a successor would know what it was charged: because the
 //     record says so, or because the record allows for it in advance.
-//   - The record is what the store keeps of a pool: limits, usage, cooldowns. It holds
+//   - The record is what the store keeps of a domain: limits, usage, cooldowns. It holds
 //     no leases, since a lease id says itself what a successor must know of the lease. A save
 //     writes what has changed; package internal/record says in which form.
 //   - The ownership lease is the time during which an owner may grant. It ends permit
