@@ -41,8 +41,8 @@
 // the queue who can now be served, sets the timer, releases the lock, and delivers the
 // engine's events. One timer for each owner does the same when time alone brings room.
 //
-// Each owner has one goroutine, upkeep. While it runs, nothing else calls the store for that
-// pool. It saves the record when something has changed or a call is held, and it renews the
+// Each owner has one goroutine, upkeep. While it runs, nothing else calls the store for its
+// domain. It saves the record when something has changed or a call is held, and it renews the
 // ownership lease while somebody asks for leases. It does not hold the lock while it calls
 // the store. New starts it after the claim, the recovery and a first save; Stop ends it and
 // saves the last record.
@@ -57,7 +57,7 @@
 //
 // # Where to find what
 //
-//	broker.go       the pools, start and stop
+//	broker.go       the domains and their pools, start and stop
 //	acquire.go      Acquire: route, fallbacks, request ids, the answer
 //	report.go       Report, Release, TakeBack
 //	owner.go        the owner: claim, recovery, lock, clock, timer, end
