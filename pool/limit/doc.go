@@ -28,4 +28,5 @@
 //	history.go    how much was charged since a moment, for header.go
 //	mark.go       how far grants may run ahead of what is saved, and the most that was held
 //	snapshot.go   what a successor needs to go on
+//	time.go       moments, and products that do not overflow
 package limit
