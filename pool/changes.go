@@ -116,21 +116,27 @@ func (dom *Domain) units(f func(unit)) {
 	for _, c := range dom.inOrder {
 		f(c)
 	}
-	for _, g := range slices.Concat(dom.groups, dom.retired) {
+	for _, g := range dom.everyGroup() {
 		f(g)
 		for _, a := range g.accounts {
 			f(a)
 		}
-		for _, k := range g.keys {
-			f(k)
-			for _, c := range dom.inOrder {
-				if l := k.limited[c]; l != nil {
-					f(l)
-				}
+	}
+	for _, k := range dom.everyKey() {
+		f(k)
+		for _, c := range dom.inOrder {
+			if l := k.limited[c]; l != nil {
+				f(l)
 			}
 		}
 	}
 }
+
+// everyKey lists the keys, also those that drain.
+func (dom *Domain) everyKey() []*key { return slices.Concat(dom.keys, dom.drained) }
+
+// everyGroup lists the quota groups, also those that drain.
+func (dom *Domain) everyGroup() []*group { return slices.Concat(dom.groups, dom.retired) }
 
 func (c *class) recorded(func(*bucket)) {}
 
@@ -157,11 +163,13 @@ func (g *group) buckets(yield func(*bucket) bool) {
 	visit(g)
 	for _, k := range g.keys {
 		visit(k)
-		for _, l := range k.limited {
-			visit(l)
-		}
 	}
 	for _, a := range g.accounts {
 		visit(a)
+		for _, k := range g.keys {
+			if l := k.limited[a.class]; l != nil {
+				visit(l)
+			}
+		}
 	}
 }

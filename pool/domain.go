@@ -21,25 +21,29 @@ const (
 	maxAccounts = 100_000
 	otherModels = "(other models)"
 	allModels   = "(all models)"
+	formerlyAll = "(all models, formerly)" // limits counted all models together, and do so no more
 	noModel     = "(no model)"
 )
 
 // Domain holds quota groups with their keys, and the pools that draw on them. Its methods
 // must not be called at the same time.
 type Domain struct {
-	cfg     Config
-	delta   time.Duration // the longest StartWithin of a pool
-	single  bool          // some pool leases one key only
-	now     Time
-	pools   []*pool // in the order of the configuration
-	groups  []*group
-	retired []*group // not configured any more, but something may still count there
-	keys    []*key
-	drained map[string]*key   // by id: not configured any more, but something may still count there
-	classes map[string]*class // by name
-	inOrder []*class
-	byModel map[string]*class
-	random  *rand.Rand
+	cfg   Config
+	delta time.Duration // the longest StartWithin of a pool
+	// Requests of leases that were granted before late may take longer: wasDelta.
+	late     Time
+	wasDelta time.Duration
+	single   bool // some pool leases one key only
+	now      Time
+	pools    []*pool // in the order of the configuration
+	groups   []*group
+	retired  []*group // not configured any more, but something may still count there
+	keys     []*key
+	drained  []*key            // not configured any more, but something may still count there
+	classes  map[string]*class // by name
+	inOrder  []*class
+	byModel  map[string]*class
+	random   *rand.Rand
 
 	choices []*choice // of all pools: by class, then by pool
 	lines   []*choice // scratch: those in which somebody waits
@@ -68,11 +72,10 @@ type Domain struct {
 	orphans    heap[*orphan]
 	before     *recovery // with which we began; nil if there was nothing to recover
 	known      []stated  // scratch of learn
-	changed    bool      // it has been configured more than once
-	unflat     Time      // when limits ceased to count all models together, if they did
+	configured Time      // when another configuration came into force, 0 if none did
+	unflat     Time      // when Flat last changed; below 0 if it never did
 
 	predecessors predecessors
-	named        map[string]*group // also those that are retired
 }
 
 // New makes a domain of which nothing is used. It is an error if there is no dialect or no
@@ -84,11 +87,10 @@ func New(cfg Config) (*Domain, error) {
 		random:   rand.New(rand.NewPCG(cfg.Seed, 0)), // #nosec G404 -- chooses among keys, and is to be repeatable
 		leases:   map[LeaseID]*lease{},
 		holders:  map[holderKey]*holder{},
-		drained:  map[string]*key{},
 		requests: map[requestKey]*lease{},
 		warnings: map[Event]*Warning{},
 	}
-	dom.order.prev, dom.order.next = &dom.order, &dom.order
+	dom.order.prev, dom.order.next, dom.unflat = &dom.order, &dom.order, -Time(remembered)
 	if err := cfg.check(); err != nil {
 		return nil, err
 	}
@@ -198,8 +200,8 @@ func (dom *Domain) addClass(cfg Class) *class {
 		g.accounts = append(g.accounts, dom.newAccount(dom.now, g, c))
 	}
 	dom.partOfFlat(c)
-	if dom.changed {
-		dom.takeSlots(dom.now)
+	if dom.configured > 0 {
+		dom.takeHolds(dom.now)
 	}
 	for _, p := range dom.pools {
 		dom.choose(p, c)

@@ -39,7 +39,7 @@ func (dom *Domain) forgetUnused() {
 
 // declared reports whether the configuration names a class or one of its models.
 func (dom *Domain) declared(c *class) bool {
-	if c.name == allModels || slices.ContainsFunc(dom.cfg.Classes, func(d Class) bool { return d.Name == c.name }) {
+	if c.name == allModels && dom.cfg.Flat || slices.ContainsFunc(dom.cfg.Classes, func(d Class) bool { return d.Name == c.name }) {
 		return true
 	}
 	for _, p := range dom.pools {
@@ -61,14 +61,14 @@ func (dom *Domain) unused(now Time, c *class) bool {
 			return false
 		}
 	}
-	for _, g := range slices.Concat(dom.groups, dom.retired) {
+	for _, g := range dom.everyGroup() {
 		if a := g.account(c); a != nil && (a.cooldown.active(now) || !allUnused(now, c.usedAt, a.own)) {
 			return false
 		}
-		for _, k := range g.keys {
-			if r := k.barred[c]; r != nil && r.active(now) || k.limited[c] != nil && !k.limited[c].unused(now, c.usedAt) {
-				return false
-			}
+	}
+	for _, k := range dom.everyKey() {
+		if r := k.barred[c]; r != nil && r.active(now) || k.limited[c] != nil && !k.limited[c].unused(now, c.usedAt) {
+			return false
 		}
 	}
 	return true
@@ -113,17 +113,17 @@ func (dom *Domain) forgetClass(c *class) {
 	for _, later := range dom.inOrder[c.index:] {
 		later.index--
 	}
-	for _, g := range slices.Concat(dom.groups, dom.retired) {
+	for _, g := range dom.everyGroup() {
 		g.accounts = slices.DeleteFunc(g.accounts, func(a *account) bool {
 			a.gone = a.gone || a.class == c
 			return a.class == c
 		})
-		for _, k := range g.keys {
-			delete(k.barred, c)
-			if l := k.limited[c]; l != nil {
-				l.gone = true
-				delete(k.limited, c)
-			}
+	}
+	for _, k := range dom.everyKey() {
+		delete(k.barred, c)
+		if l := k.limited[c]; l != nil {
+			l.gone = true
+			delete(k.limited, c)
 		}
 	}
 	for _, p := range dom.pools {

@@ -132,10 +132,14 @@ func (dom *Domain) firstStated(now Time, from *lease, w *provider.Window) *bucke
 // it. It returns whether anybody may have room that had none.
 func (dom *Domain) reconcile(now Time, l *lease, known []stated) (freed bool) {
 	a, holder := l.account, l.by.holder.name
+	delta := dom.delta
+	if l.granted < dom.late { // requests from before may still be on their way
+		delta = dom.wasDelta
+	}
 	for _, k := range known {
 		b, w := k.bucket, k.window
 		foreign := b.Foreign()
-		freed = b.Reconcile(now, w, l.granted, dom.delta, !a.class.mixed()) || freed
+		freed = b.Reconcile(now, w, l.granted, delta, !a.class.mixed()) || freed
 		if w.Remaining >= 0 && min(w.Remaining, b.Limit())-max(0, b.Limit()-b.Used(now)) <= b.Limit()/8 { // what we hold is none of the header's business
 			b.unseen.settle(l)
 		}

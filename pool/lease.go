@@ -55,6 +55,7 @@ type lease struct {
 	durable    bool           // as in Grant
 	lapsed     bool           // its time has run out; it is kept for late reports
 	last       bool           // it is not renewed any more
+	scattered  bool           // it holds amounts in other groups than its own, too
 	given      int32          // how many calls were answered with it
 	index      int32          // in the domain's heap of leases
 	holding    places         // the buckets of the ledger that hold an amount of it
@@ -167,6 +168,15 @@ func (l *lease) reservedFor(d int, requests int64) int64 {
 
 // left is what of the reservation has not been reported as used.
 func (l *lease) left(d provider.Dimension) int64 { return max(0, l.reserved[d]-l.used[d]) }
+
+// mayUse is what a limit that holds amounts must hold for the lease: a slot stays taken until
+// the end.
+func (l *lease) mayUse(b *bucket) int64 {
+	if b.Slots() {
+		return l.reserved[b.Dimension()]
+	}
+	return l.left(b.Dimension())
+}
 
 // nextEvent is when the lease needs attention: a hold becomes a charge, or the lease
 // ends.

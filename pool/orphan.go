@@ -63,10 +63,7 @@ func (g *group) drop(o *orphan) {
 // most: its slot stays taken, and what it has not used yet stays held.
 func (dom *Domain) continues(now Time, l *predecessorLease) {
 	for _, b := range l.key.charges(l.account).buckets {
-		n := l.left(b.Dimension())
-		if b.Slots() {
-			n = l.reserved[b.Dimension()]
-		}
+		n := l.mayUse(b)
 		if !b.Holds() || n == 0 {
 			continue
 		}

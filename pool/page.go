@@ -1,7 +1,5 @@
 package pool
 
-import "slices"
-
 // A page is bounded in three ways, so that the owner's lock is held for some milliseconds at
 // most, and a message stays small, however many accounts there are.
 const (
@@ -62,7 +60,7 @@ func (dom *Domain) Page(now Time, name string, q Query) (Page, error) {
 	keys, groups := p.keys, p.groups
 	if q.Group != "" {
 		keys, groups = nil, nil
-		if g := dom.named[q.Group]; g != nil && p.draws(q.Group) && !slices.Contains(dom.retired, g) {
+		if g := p.byName[q.Group]; g != nil {
 			keys, groups = g.keys, []*group{g}
 		}
 	}

@@ -36,7 +36,7 @@ type reconfiguration struct {
 	fresh    map[*group]bool // groups of which nothing was used
 	freshKey map[*key]bool   // keys of which nothing was used
 	moved    map[*group]bool // nobody knows what is used of them: they have got a key of another group
-	back     map[*group]bool // groups that were not configured before, but once were
+	back     map[*group]bool // groups that were not configured just before, but once were
 	mixed    map[*class]bool // nobody knows what is used of them: models of theirs were in another class
 }
 
@@ -55,6 +55,10 @@ func (dom *Domain) configure(now Time, cfg Config) {
 		dom.single = dom.single || r.Single
 	}
 	c.late = now.Add(max(0, delta-dom.delta))
+	if now >= dom.late {
+		dom.wasDelta = 0
+	}
+	dom.late, dom.wasDelta = max(dom.late, c.late), max(dom.wasDelta, delta)
 	c.groups()
 	c.classes()
 	for _, g := range dom.groups {
@@ -63,8 +67,8 @@ func (dom *Domain) configure(now Time, cfg Config) {
 	c.pools()
 	if !first {
 		c.exhaustUnknown()
-		dom.changed = true
-		dom.takeSlots(now)
+		dom.configured = max(now, 1)
+		dom.takeHolds(now)
 	}
 	for _, p := range dom.pools {
 		for _, m := range p.Models { // so that their limits are there to be seen

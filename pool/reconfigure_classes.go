@@ -13,17 +13,15 @@ func (c *reconfiguration) classes() {
 	declared := map[*class]bool{}
 	joins := func(m string, cl *class) {
 		dom.byModel[m] = cl
-		from := []*class{before[m]}
-		if before[m] == nil { // it may have been among those that nobody declared
-			from = []*class{dom.classes[otherModels]}
+		from := before[m]
+		if from == nil { // it may have been among those that nobody declared
+			from = dom.classes[otherModels]
 			if c.now < dom.unflat.Add(remembered) {
-				from = append(from, dom.classes[allModels])
-			}
-		}
-		for _, b := range from {
-			if b != nil && b != cl {
 				c.mixed[cl] = true
 			}
+		}
+		if from != nil && from != cl {
+			c.mixed[cl] = true
 		}
 	}
 	declare := func(cfg Class) {
@@ -44,12 +42,15 @@ func (c *reconfiguration) classes() {
 		were[cl] = cl.models
 	}
 	if c.cfg.Flat {
+		if all := dom.classes[formerlyAll]; all != nil {
+			dom.rename(all, allModels)
+		}
 		declare(Class{Name: allModels})
 	}
 	for _, cfg := range c.cfg.Classes {
 		declare(cfg)
 	}
-	for _, cl := range slices.Clone(dom.inOrder) {
+	for _, cl := range dom.inOrder {
 		if declared[cl] {
 			continue
 		}
@@ -83,12 +84,23 @@ func (c *reconfiguration) flat() {
 		c.mixed[cl] = c.mixed[cl] || (cl == all) == c.cfg.Flat
 	}
 	dom.unflat = c.late
+	if c.cfg.Flat {
+		return
+	}
+	all.usedAt = c.now
+	dom.rename(all, formerlyAll)
+}
+
+func (dom *Domain) rename(c *class, name string) {
+	delete(dom.classes, c.name)
+	c.name = name
+	dom.classes[name] = c
 }
 
 // partOfFlat takes into account what may have been used of a new class while limits
 // counted all models together.
 func (dom *Domain) partOfFlat(cl *class) {
-	if dom.classes[allModels] == nil || dom.cfg.Flat {
+	if dom.unflat < 0 || dom.cfg.Flat {
 		return
 	}
 	c := &reconfiguration{dom: dom, now: dom.unflat, late: dom.unflat}
@@ -138,7 +150,11 @@ func (c *reconfiguration) account(a *account) {
 // for used up, since nobody knows what is used of it. u is what the buckets are recorded with.
 func (c *reconfiguration) buckets(g *group, u unit, had []*bucket, limits []Limit, fresh bool) (out []*bucket) {
 	if fresh {
-		return c.dom.newBuckets(c.now, u, limits...)
+		out = c.dom.newBuckets(c.now, u, limits...)
+		if before := c.dom.before; before != nil && before.lost {
+			before.forget(g, out)
+		}
+		return out
 	}
 	for _, l := range limits {
 		i := slices.IndexFunc(had, func(b *bucket) bool { return b.Is(l.Dimension, l.Name, l.Window) })
@@ -153,6 +169,9 @@ func (c *reconfiguration) buckets(g *group, u unit, had []*bucket, limits []Limi
 	}
 	for _, b := range had {
 		if b.Ceiling() == 0 && !slices.Contains(out, b) {
+			t := c.dom.terms(b.Dimension())
+			t.Learned = true
+			b.Reconfigure(c.now, Limit{Dimension: b.Dimension(), Window: b.Window(), Amount: b.Limit(), Kind: b.Kind()}, t)
 			out = append(out, b)
 		}
 	}

@@ -3,7 +3,6 @@ package pool
 // Groups and keys of another configuration, and those that are gone.
 
 import (
-	"maps"
 	"slices"
 	"time"
 )
@@ -11,19 +10,21 @@ import (
 // groups makes groups and keys what the configuration says.
 func (c *reconfiguration) groups() {
 	dom := c.dom
-	had := slices.Concat(dom.groups, dom.retired)
+	hadGroups, hadKeys := dom.everyGroup(), dom.everyKey()
 	groups := map[string]*group{}
-	dom.named = groups
-	for _, g := range had {
+	for _, g := range hadGroups {
 		groups[g.name] = g
+		c.back[g] = g.goneAt < Never
+		g.goneAt = min(g.goneAt, c.now)
 		g.keys, g.seats = nil, nil
 		for _, a := range g.accounts {
 			a.candidates = nil
 		}
 	}
 	keys := map[string]*key{}
-	for _, k := range dom.keys {
+	for _, k := range hadKeys {
 		keys[k.id] = k
+		k.goneAt = min(k.goneAt, c.now)
 	}
 	dom.groups, dom.keys, dom.predecessors.hashed = nil, nil, nil
 	for _, g := range c.cfg.Groups {
@@ -36,40 +37,26 @@ func (c *reconfiguration) groups() {
 			limits = nil
 		}
 		c.key(groups[k.GroupName()], keys[k.ID], k, limits)
-		delete(keys, k.ID)
-		delete(dom.drained, k.ID)
 	}
-	for _, k := range keys { // they drain
+	dom.drained = slices.DeleteFunc(hadKeys, func(k *key) bool { return k.goneAt == Never })
+	for _, k := range dom.drained {
 		if k.index >= 0 {
 			dom.resting.remove(k)
 		}
-		k.turn, k.gone = -1, true
-		for _, l := range k.limited {
-			l.gone = true
-		}
-		dom.drained[k.id], k.goneAt = k, c.now
+		k.turn = -1
 	}
-	dom.retired = slices.DeleteFunc(had, func(g *group) bool { return slices.Contains(dom.groups, g) })
-	for _, g := range dom.retired {
-		g.goneAt = min(g.goneAt, c.now)
-	}
-	for _, g := range dom.groups {
-		g.goneAt = Never
-	}
+	dom.retired = slices.DeleteFunc(hadGroups, func(g *group) bool { return g.goneAt == Never })
 }
 
 func (c *reconfiguration) group(groups map[string]*group, cfg Group) {
 	dom := c.dom
 	g := groups[cfg.Name]
-	c.back[g] = g != nil && slices.Contains(dom.retired, g)
 	if g == nil {
 		g = &group{name: cfg.Name}
 		groups[cfg.Name] = g
 		c.fresh[g] = true
-		if b := dom.before; b != nil && b.groups[cfg.Name] != nil { // a predecessor has used it
-			c.moved[g] = true
-		}
 	}
+	g.goneAt = Never
 	var shared []Limit
 	g.limits, shared = split(cfg.Limits)
 	g.shared = c.buckets(g, g, g.shared, shared, c.fresh[g])
@@ -83,18 +70,7 @@ func (c *reconfiguration) key(g *group, k *key, cfg Key, limits []Limit) {
 	switch {
 	case k == nil:
 		k = &key{id: cfg.ID, group: g, index: -1}
-		switch was := dom.drained[k.id]; {
-		case was == nil:
-			c.freshKey[k] = true
-		case was.group == g:
-			k.limited, k.shared = was.limited, was.shared
-			for _, l := range k.limited {
-				l.key, l.gone = k, false
-			}
-		default: // its open leases are of the group that it is in
-			was.group = g
-			c.moved[g] = true
-		}
+		c.freshKey[k] = true
 	case k.group != g:
 		for _, l := range k.limited {
 			l.gone = true
@@ -102,6 +78,10 @@ func (c *reconfiguration) key(g *group, k *key, cfg Key, limits []Limit) {
 		k.group, k.limited, k.shared = g, nil, nil
 		c.moved[g] = true
 	}
+	if k.turn < 0 && k.index < 0 && k.restsUntil > c.now { // it is back, and was out of use when it went
+		dom.resting.push(k, int64(k.restsUntil))
+	}
+	k.goneAt = Never
 	k.weight = int64(max(cfg.Weight, 1))
 	var shared []Limit
 	k.limits, shared = split(limits)
@@ -172,7 +152,7 @@ func (dom *Domain) dropRetired(now Time) {
 		}
 		return true
 	})
-	maps.DeleteFunc(dom.drained, func(_ string, k *key) bool {
+	dom.drained = slices.DeleteFunc(dom.drained, func(k *key) bool {
 		if now < k.goneAt.Add(remembered) || k.open > 0 || slices.ContainsFunc(k.shared, counts) {
 			return false
 		}
@@ -180,6 +160,10 @@ func (dom *Domain) dropRetired(now Time) {
 			if slices.ContainsFunc(l.each, counts) {
 				return false
 			}
+		}
+		k.gone, dom.changes.all = true, true
+		for _, l := range k.limited {
+			l.gone = true
 		}
 		return true
 	})

@@ -9,19 +9,16 @@ import (
 	"github.com/keybroker/keybroker/internal/provider"
 )
 
-// takeSlots lets each open lease hold a slot in every limit that it would be charged to
-// now, if it does not yet: its key may be in another group, its model in another class. They
-// may be more than the limit; then nothing is leased until enough have ended.
-func (dom *Domain) takeSlots(now Time) {
+// takeHolds lets each open lease of before hold what it may still use in every limit that it
+// would be charged to now, if it does not yet: its key may be in another group, its model in
+// another class. That may be more than the limit; then nothing is leased until enough have
+// ended.
+func (dom *Domain) takeHolds(now Time) {
 	keys := map[string]*key{}
 	for _, k := range dom.keys {
 		keys[k.id] = k
 	}
-	for l := dom.order.next; l != &dom.order; l = l.next {
-		n := l.reserved[provider.Concurrency]
-		if n == 0 {
-			continue
-		}
+	for l := dom.order.next; l != &dom.order && l.granted <= dom.configured; l = l.next {
 		groups, k := []*group{l.account.group}, keys[l.key.id]
 		if k != nil && k.group != l.account.group {
 			groups = append(groups, k.group)
@@ -40,16 +37,22 @@ func (dom *Domain) takeSlots(now Time) {
 					charges = k.charges(a).buckets
 				}
 				for _, b := range charges {
-					if b.Slots() && len(l.buckets) < maxBuckets && !slices.Contains(l.buckets, b) {
+					if a == l.account && b.Ceiling() == 0 { // what it began with includes the lease
+						continue
+					}
+					n := l.mayUse(b)
+					if n > 0 && b.Holds() && len(l.buckets) < maxBuckets && !slices.Contains(l.buckets, b) {
 						l.ledger = &ledger{concat(l.buckets, []*bucket{b})}
 						l.holding.add(len(l.buckets) - 1)
 						b.Take(now, n)
 						g.crossed = g.crossed || a != l.account
 						l.account.group.crossed = g.crossed
+						l.scattered = l.scattered || g != l.account.group
 					}
 				}
 			}
 		}
+		dom.due.update(l, int64(l.nextEvent()))
 	}
 }
 
@@ -72,12 +75,14 @@ func (dom *Domain) classNow(model string) *class {
 
 // exhaust takes a limit for used up: at once or, if amounts of it are held, until the last
 // of them is charged. What open leases hold is beside that. Slots are known by the open
-// leases.
+// leases, but for those of a predecessor.
 func (c *reconfiguration) exhaust(g *group, b *bucket) {
 	switch {
-	case b.Slots():
 	case b.Holds():
 		until, n := c.now.Add(b.HoldFor()), b.Limit()
+		if b.Slots() {
+			until = c.dom.predecessors.until
+		}
 		if until <= c.dom.now { // all of it has been charged
 			b.Exhaust(until)
 			return

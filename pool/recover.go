@@ -1,6 +1,7 @@
 package pool
 
 import (
+	"cmp"
 	"slices"
 	"time"
 
@@ -31,7 +32,7 @@ func (dom *Domain) Recover(now Time, s *State, r Recovery) {
 	x := &recovery{
 		dom: dom, now: now, until: now.Add(r.Overlap), ttl: r.TTL, wall: r.Wall, stopped: s.Stopped,
 		groups: map[string]*GroupState{}, keys: map[string]*KeyState{}, classes: map[string]bool{}, models: map[string]string{}, strange: map[*group]bool{},
-		accounts: map[inClass]*AccountState{}, own: map[inClass]*OwnState{},
+		accounts: map[inClass]*AccountState{}, own: map[inClass]*OwnState{}, keysOf: map[*group][]*key{},
 	}
 	if s.Stopped { // nobody grants any more
 		x.until, dom.predecessors.until = now, now.Add(r.TTL)
@@ -61,11 +62,74 @@ func (dom *Domain) Recover(now Time, s *State, r Recovery) {
 			}
 		}
 	}
-	for _, g := range dom.groups {
+	x.drain(s)
+	for _, k := range dom.everyKey() {
+		x.keysOf[k.group] = append(x.keysOf[k.group], k)
+	}
+	for _, g := range dom.everyGroup() {
 		x.group(g)
 	}
-	x.accounts, x.own = nil, nil // what is created later is not in them
+	x.accounts, x.own, x.keysOf = nil, nil, nil // what is created later is not in them
 	dom.before = x
+}
+
+// drain makes the groups and keys that are recorded and not configured. Something may still
+// count there if they are put back.
+func (x *recovery) drain(s *State) {
+	dom := x.dom
+	groups := map[string]*group{}
+	for _, g := range dom.groups {
+		groups[g.name] = g
+	}
+	for i := range s.Groups {
+		if g := &s.Groups[i]; groups[g.Name] == nil {
+			groups[g.Name] = x.retired(g)
+		}
+	}
+	for i := range s.Keys {
+		k := &s.Keys[i]
+		g := groups[cmp.Or(k.Group, k.ID)]
+		if g == nil || slices.ContainsFunc(dom.keys, func(o *key) bool { return o.id == k.ID }) {
+			continue
+		}
+		drained := &key{id: k.ID, group: g, index: -1, turn: -1, goneAt: x.now, limited: map[*class]*keyLimits{}}
+		drained.shared = x.recorded(drained, k.Shared)
+		dom.drained = append(dom.drained, drained)
+		for _, a := range g.accounts {
+			if own := x.own[inClass{k.ID, a.class.name}]; own != nil {
+				l := drained.limitsFor(a.class)
+				l.set(x.recorded(l, own.Buckets), drained.shared, a)
+			}
+		}
+	}
+}
+
+// retired makes a group that is recorded and not configured.
+func (x *recovery) retired(s *GroupState) *group {
+	g := &group{name: s.Name, goneAt: x.now}
+	g.shared = x.recorded(g, s.Shared)
+	for _, c := range x.dom.inOrder {
+		a := x.dom.newAccount(x.now, g, c)
+		if s := x.accounts[inClass{g.name, c.name}]; s != nil {
+			a.own = x.recorded(a, s.Buckets)
+			a.ledger = &ledger{concat(a.own, g.shared)}
+		}
+		g.accounts = append(g.accounts, a)
+	}
+	x.dom.retired = append(x.dom.retired, g)
+	return g
+}
+
+// recorded makes the buckets of configured limits that are only on record.
+func (x *recovery) recorded(u unit, states []BucketState) []*bucket {
+	var limits []Limit
+	for _, s := range states {
+		if s.Learned {
+			continue
+		}
+		limits = append(limits, Limit{Dimension: s.Dimension, Name: s.Name, Window: s.Window, Kind: s.Kind, Amount: max(s.Limit, 1)})
+	}
+	return x.dom.newBuckets(x.now, u, limits...)
 }
 
 // RecoverLost begins as if everything that may have been granted had been granted: for an
@@ -98,6 +162,7 @@ type recovery struct {
 	classes  map[string]bool
 	models   map[string]string // to their class
 	strange  map[*group]bool   // groups with keys that were in another group
+	keysOf   map[*group][]*key
 }
 
 // inClass names what a group or a key has for a class.
@@ -111,6 +176,11 @@ func (x *recovery) class(s *ClassState) {
 		c = x.dom.addClass(Class{Name: otherModels})
 	case s.Name == noModel:
 		c = x.dom.addClass(Class{Name: noModel})
+	case s.Name == allModels: // they are counted by themselves now
+		return
+	case s.Name == formerlyAll:
+		c = x.dom.addClass(Class{Name: formerlyAll})
+		x.dom.unflat = x.until
 	default:
 		for _, p := range x.dom.pools {
 			if c == nil {
@@ -141,7 +211,9 @@ func (x *recovery) key(k *key, s *KeyState) {
 		if k.accuser != "" {
 			until = min(until, x.now.Add(secondOpinion))
 		}
-		x.dom.suspend(k, until)
+		if k.restsUntil = until; k.goneAt == Never {
+			x.dom.suspend(k, until)
+		}
 	}
 	for name, r := range s.Barred {
 		if c := x.dom.classes[name]; c != nil {
@@ -149,14 +221,15 @@ func (x *recovery) key(k *key, s *KeyState) {
 		}
 	}
 	x.buckets(k.group, k.shared, s.Shared)
-	for c, l := range k.limited {
-		if x.moved(c) {
+	for _, c := range x.dom.inOrder {
+		l := k.limited[c]
+		switch own := x.own[inClass{k.id, c.name}]; {
+		case l == nil:
+		case x.moved(c):
 			x.forget(k.group, l.each)
-		} else {
-			var own OwnState
-			if s := x.own[inClass{k.id, c.name}]; s != nil {
-				own = *s
-			}
+		case own == nil:
+			x.buckets(k.group, l.each, nil)
+		default:
 			x.buckets(k.group, l.each, own.Buckets)
 		}
 	}
@@ -165,7 +238,7 @@ func (x *recovery) key(k *key, s *KeyState) {
 // group restores a group. If one of its keys was in another group, nobody knows what that
 // key has used of this one.
 func (x *recovery) group(g *group) {
-	for _, k := range g.keys {
+	for _, k := range x.keysOf[g] {
 		if s := x.keys[k.id]; s != nil {
 			if s.Group != g.name && (s.Group != "" || s.ID != g.name) {
 				x.strange[g] = true
@@ -227,7 +300,7 @@ func (x *recovery) moved(c *class) bool {
 		return true
 	case x.classes[allModels] != (c.name == allModels) && len(x.classes) > 0:
 		return true
-	case x.classes[otherModels] && !x.classes[c.name]:
+	case (x.classes[otherModels] || x.dom.unflat >= 0) && !x.classes[c.name]:
 		return true
 	}
 	for _, m := range c.models {
@@ -243,10 +316,10 @@ func (x *recovery) moved(c *class) bool {
 }
 
 // created takes an account for used up that is created after the recovery, if its models
-// may have been used in another class.
+// may have been used in another class, or in this one, which nobody served then.
 func (x *recovery) created(a *account) {
 	g := a.group
-	if !x.lost && (x.groups[g.name] == nil && !x.strange[g] || !x.moved(a.class)) {
+	if !x.lost && (x.groups[g.name] == nil && !x.strange[g] || !x.classes[a.class.name] && !x.moved(a.class)) {
 		return
 	}
 	x.forget(g, a.own)

@@ -128,11 +128,19 @@ func (dom *Domain) end(now Time, l *lease, freed bool) {
 		delete(dom.requests, *l.request)
 	}
 	if freed {
-		dom.freed(now, a)
-		if k.group != a.group { // the key has moved, and with it the slots that it lends
-			for _, a := range k.group.accounts {
-				dom.freed(now, a)
-			}
+		dom.freedBy(now, l)
+	}
+}
+
+// freedBy takes note that a lease has returned room.
+func (dom *Domain) freedBy(now Time, l *lease) {
+	dom.freed(now, l.account)
+	if !l.scattered {
+		return
+	}
+	for _, g := range dom.groups {
+		for _, a := range g.accounts {
+			a.freed(now)
 		}
 	}
 }

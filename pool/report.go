@@ -94,11 +94,10 @@ func (dom *Domain) settle(now Time, r *report) (freed bool) {
 // conclude ends the lease or renews it. It returns when the lease ends.
 func (dom *Domain) conclude(now Time, r *report, freed bool) (expires Time) {
 	l := r.lease
-	a := l.account
 	switch {
 	case l.lapsed:
-		if freed || r.final && a.slowStart.active() { // a good answer widens the window
-			dom.freed(now, a)
+		if freed || r.final && l.account.slowStart.active() { // a good answer widens the window
+			dom.freedBy(now, l)
 		}
 		if r.final {
 			dom.forget(l)
@@ -116,7 +115,7 @@ func (dom *Domain) conclude(now Time, r *report, freed bool) (expires Time) {
 	}
 	dom.due.update(l, int64(l.nextEvent()))
 	if freed {
-		dom.freed(now, a)
+		dom.freedBy(now, l)
 	}
 	return l.expires
 }

@@ -140,9 +140,9 @@ func (b *Bucket) count(now Time, l Limit, resetAge time.Duration) {
 	}
 }
 
-// Reconfigure puts another configured limit in force, on the same thing. What is used stays
-// used, and a limit that is lower than the configured one, because the provider says so,
-// stays so. Of the terms, Holds must be the same.
+// Reconfigure puts another configured limit in force, on the same thing, or other terms for a
+// learned one. What is used stays used, and a limit that is lower than the configured one,
+// because the provider says so, stays so. Of the terms, Holds must be the same.
 func (b *Bucket) Reconfigure(now Time, l Limit, t Terms) {
 	limit := min(b.limit, l.Amount)
 	if b.limit == b.ceiling { // the provider has not lowered it
@@ -161,6 +161,9 @@ func (b *Bucket) Reconfigure(now Time, l Limit, t Terms) {
 		b.loosenedAt = now // no refund can tell where its charge is now
 	}
 	b.ceiling, b.clamps = l.Amount, t.Clamps
+	if t.Learned {
+		b.ceiling = 0
+	}
 	b.SetLimit(now, limit)
 }
 

@@ -453,7 +453,7 @@ var plants = []plant{
 	{
 		name: "open leases do not count in new slots", rule: "open leases hold their slots in a limit that is new",
 		file: "reconfigure.go", test: "TestOpenLeasesCountAgainstNewSlots", says: "expected: *pool.ExhaustedError",
-		old: "\t\tdom.takeSlots(now)\n",
+		old: "\t\tdom.takeHolds(now)\n",
 		new: "",
 	},
 	{
