@@ -29,6 +29,8 @@ type exchange struct {
 	// has one now. It may take another if that was of no use.
 	seeking, reached, connected atomic.Bool
 
+	unauthorized bool // The lease did not allow the request, so the base never got it.
+
 	class provider.Class // of the answer
 
 	// refusal hears when the broker has been told of an answer that another key may
@@ -53,6 +55,7 @@ func (x *exchange) send(base http.RoundTripper, r *http.Request, body []byte, re
 	out := r.Clone(x.traced(late))
 	setBody(out, body, rest)
 	if err := x.lease.Authorize(out); err != nil {
+		x.unauthorized = true
 		closeBody(rest)
 		x.lease.unsent(nil)
 		x.cancel(nil)
@@ -158,7 +161,9 @@ func (x *exchange) tooLate() {
 }
 
 // sent reports whether the request may have been sent.
-func (x *exchange) sent() bool { return x.reached.Load() || !x.seeking.Load() }
+func (x *exchange) sent() bool {
+	return !x.unauthorized && (x.reached.Load() || !x.seeking.Load())
+}
 
 // failed reports a request that got no answer: perhaps it was sent.
 func (x *exchange) failed(err error) error {

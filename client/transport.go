@@ -64,8 +64,8 @@ const tellTime = time.Second
 
 // RoundTrip leases, sends and reports. Where no key has room in time, it answers
 // in the provider's stead with a 429 that says when to try again. Its errors are
-// those of Acquire but ErrExhausted, ErrLate, and those of the base. A request with a
-// body that is written while the answer is read is not for it.
+// ErrLate, those of the base, and those of Acquire except ErrExhausted. A request with
+// a body that is written while the answer is read is not for it.
 func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	if r.URL == nil || t.Client == nil {
 		closeBody(r.Body)
@@ -101,9 +101,12 @@ func (t *Transport) try(r *http.Request, body []byte, rest io.ReadCloser, ask *R
 	var refused *exchange   // whose it is
 	for attempt := 1; ; attempt++ {
 		resp, x, err := t.attempt(r, body, rest, ask, attempt, refused)
+		late := errors.Is(err, ErrLate) && !x.sent() && last == nil && rest == nil // another lease may be in time
 		switch {
-		case errors.Is(err, ErrLate) && !x.reached.Load() && x.seeking.Load() && rest == nil:
+		case late && !x.unauthorized:
 			attempt-- // it stood in line for a connection, as it may
+			continue
+		case late && attempt < attempts:
 			continue
 		case err != nil && last != nil && (x == nil || !x.reached.Load()) && r.Context().Err() == nil:
 			return last, nil
