@@ -14,15 +14,15 @@ GOSEC_VERSION          := v2.28.0
 GRPCURL_VERSION        := v1.9.4
 GHZ_VERSION            := v0.93.0
 
-BIN := $(CURDIR)/bin
-export PATH := $(BIN):$(PATH)
-# A tool's file carries its version, so that a new pin is a new file.
+# Each version of a tool has a folder of its own, and those of the pinned versions come
+# first in PATH: what a recipe calls is the version it asks for, also after going back to
+# an older pin.
+TOOLS := $(CURDIR)/bin/tools
 define tool # name, package, version
-bin/$(1)-$(3):
-	@mkdir -p bin
+export PATH := $(TOOLS)/$(1)-$(3):$$(PATH)
+bin/tools/$(1)-$(3)/$(1):
 	@echo "building $(1) $(3)"
-	@GOBIN=$(BIN) GOFLAGS=-mod=mod go install $(2)@$(3)
-	@cp bin/$(1) $$@
+	@GOBIN=$(TOOLS)/$(1)-$(3) GOFLAGS=-mod=mod go install $(2)@$(3)
 endef
 $(eval $(call tool,buf,github.com/bufbuild/buf/cmd/buf,$(BUF_VERSION)))
 $(eval $(call tool,protoc-gen-go,google.golang.org/protobuf/cmd/protoc-gen-go,$(PROTOC_GEN_GO_VERSION)))
@@ -31,9 +31,13 @@ $(eval $(call tool,staticcheck,honnef.co/go/tools/cmd/staticcheck,$(STATICCHECK_
 $(eval $(call tool,gosec,github.com/securego/gosec/v2/cmd/gosec,$(GOSEC_VERSION)))
 $(eval $(call tool,grpcurl,github.com/fullstorydev/grpcurl/cmd/grpcurl,$(GRPCURL_VERSION)))
 $(eval $(call tool,ghz,github.com/bojand/ghz/cmd/ghz,$(GHZ_VERSION)))
-BUF        := bin/buf-$(BUF_VERSION) bin/protoc-gen-go-$(PROTOC_GEN_GO_VERSION) bin/protoc-gen-go-grpc-$(PROTOC_GEN_GRPC_VERSION)
-STATICCHECK := bin/staticcheck-$(STATICCHECK_VERSION)
-GOSEC       := bin/gosec-$(GOSEC_VERSION)
+BUF := bin/tools/buf-$(BUF_VERSION)/buf \
+	bin/tools/protoc-gen-go-$(PROTOC_GEN_GO_VERSION)/protoc-gen-go \
+	bin/tools/protoc-gen-go-grpc-$(PROTOC_GEN_GRPC_VERSION)/protoc-gen-go-grpc
+STATICCHECK := bin/tools/staticcheck-$(STATICCHECK_VERSION)/staticcheck
+GOSEC       := bin/tools/gosec-$(GOSEC_VERSION)/gosec
+GRPCURL     := bin/tools/grpcurl-$(GRPCURL_VERSION)/grpcurl
+GHZ         := bin/tools/ghz-$(GHZ_VERSION)/ghz
 # What gosec is not asked for; single lines say why by themselves (#nosec).
 #   G115  integers converted to another size: those of the arithmetic are of known sign, and
 #         tested against another implementation; the others are counts and lengths that
@@ -141,4 +145,5 @@ ci: ## what must be green for a change to land
 	bash .ci/run
 
 .PHONY: tour-tools
-tour-tools: bin/grpcurl-$(GRPCURL_VERSION) bin/ghz-$(GHZ_VERSION) ## grpcurl and ghz, as bin/grpcurl and bin/ghz
+tour-tools: $(GRPCURL) $(GHZ) ## grpcurl and ghz, as bin/grpcurl and bin/ghz
+	@cp $^ bin
