@@ -70,10 +70,11 @@ func file(t *testing.T, text string) string {
 	return path
 }
 
-// onProvider is a configuration with one slot that listens where it is told.
+// onProvider is a configuration with one slot that listens where it is told. It has no file
+// for its state, since a disk that is slow for a few seconds changes the exit code.
 func onProvider(listen string) string {
-	return "server: {plaintext: true, listen: '" + listen + "', drain_timeout: 5s}\naudit: {path: audit.jsonl}\n" +
-		"providers: [{name: p, type: anthropic, flat_limits: true, keys: [{id: k, key: sk-cnry7f3a-file, rpm_limit: 1000, max_concurrency: 1}]}]\n"
+	return "server: {plaintext: true, listen: '" + listen + "', drain_timeout: 5s}\nstore: {type: memory}\naudit: {path: audit.jsonl}\n" +
+		"providers: [{name: p, type: anthropic, flat_limits: true, lease: {max_wait: 10m}, keys: [{id: k, key: sk-cnry7f3a-file, rpm_limit: 1000, max_concurrency: 1}]}]\n"
 }
 
 // The log's line about the start names the pools that are served.
