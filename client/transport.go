@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/keybroker/keybroker/internal/failover"
 	"github.com/keybroker/keybroker/internal/provider"
 )
 
@@ -57,10 +58,6 @@ func newBase() http.RoundTripper {
 	t.MaxIdleConnsPerHost = 100                // all requests go to few hosts
 	return t
 }
-
-// tellTime is how long another key may take, and the word to the broker before it:
-// there is an answer at hand, if not a good one.
-const tellTime = time.Second
 
 // RoundTrip leases, sends and reports. Where no key has room in time, it answers
 // in the provider's stead with a 429 that says when to try again. Its errors are
@@ -134,7 +131,7 @@ func (t *Transport) try(r *http.Request, body []byte, rest io.ReadCloser, ask *R
 func (t *Transport) attempt(r *http.Request, body []byte, rest io.ReadCloser, ask *Request, attempt int, refused *exchange) (*http.Response, *exchange, error) {
 	ctx := r.Context()
 	if refused != nil {
-		soon, cancel := context.WithTimeout(ctx, tellTime)
+		soon, cancel := context.WithTimeout(ctx, failover.Time)
 		defer cancel()
 		ctx = soon
 		refused.told(ctx) // or the broker may give another key of the same limit
