@@ -61,22 +61,27 @@ demo: ## broker, sandbox and a fleet of 24 services for 20 s
 build: ## the program, as bin/keybroker
 	go build -o bin/keybroker ./cmd/keybroker
 
+# The timeouts of tests end those that hang. No test is judged by them.
+
 .PHONY: test
 test: ## every package, with the race detector; vet is in lint
-	go test -race -vet=off ./...
+	go test -race -vet=off -timeout 1h ./...
+
+# The packages whose tests are more, or have more cases, with the tag long or by KILLS.
+LONG = $(sort $(dir $(shell grep -rlE --include='*_test.go' '^//go:build long|internal/testing/long"|Getenv\("KILLS"\)' pool server client cmd internal)))
 
 .PHONY: test-long
-test-long: ## the same and what takes long: mutants, kills, a siege, all scenarios, more cases
-	KILLS=$${KILLS:-60} SIEGE=$${SIEGE:-1000} go test -race -vet=off -tags long -timeout 1h ./...
+test-long: ## what takes long: mutants, kills, a siege, all scenarios, more cases
+	KILLS=$${KILLS:-60} SIEGE=$${SIEGE:-1000} go test -race -vet=off -tags long -timeout 10h $(addprefix ./,$(LONG))
 	$(MAKE) soak SOAK=$${SOAK:-100000}
 
 .PHONY: test-sdks
 test-sdks: ## official SDKs and a Node client against the broker
-	cd sdktest && go test -race ./...
+	cd sdktest && go test -race -timeout 1h ./...
 
 .PHONY: mutants
 mutants: ## plant bugs in the engine and see each one caught
-	go test -count=1 -tags long -timeout 1h -v ./internal/testing/mutants
+	go test -count=1 -tags long -timeout 10h -v ./internal/testing/mutants
 
 .PHONY: bench
 bench: ## speed, beside a bare grpc-go echo and Redis, to docs/benchmarks.md
@@ -105,11 +110,11 @@ soak: ## the property that judges the engine, SOAK times (default 1000000)
 
 .PHONY: siege
 siege: ## honest clients while a broker is attacked, with SIEGE (default 10000) connections
-	SIEGE=$${SIEGE:-10000} go test -count=1 -tags long -timeout 1h -v ./internal/testing/siege
+	SIEGE=$${SIEGE:-10000} go test -count=1 -tags long -timeout 10h -v ./internal/testing/siege
 
 .PHONY: kill
 kill: ## a real broker, killed 200 times (or KILLS)
-	KILLS=$${KILLS:-200} go test -race -count=1 -timeout 1h -run '^TestKill$$' -v ./internal/testing/killtest
+	KILLS=$${KILLS:-200} go test -race -count=1 -timeout 10h -run '^TestKill$$' -v ./internal/testing/killtest
 
 .PHONY: generate
 generate: $(BUF) ## gen/ from proto/
@@ -135,8 +140,10 @@ breaking: $(BUF) ## fail if proto/ breaks those who use it (AGAINST=.git#tag=v1.
 .PHONY: lint
 lint: $(STATICCHECK) $(GOSEC) ## format, vet, staticcheck and gosec
 	@out=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$out" || { echo "not formatted:"; echo "$$out"; exit 1; }
-	go vet -tags long ./...
-	staticcheck -tags long ./...
+	go vet ./...
+	go vet -tags long,failpoints ./...
+	staticcheck ./...
+	staticcheck -tags long,failpoints ./...
 	gosec -quiet -exclude-generated -exclude=$(GOSEC_WITHOUT) ./...
 	@go mod tidy -diff
 

@@ -1,3 +1,5 @@
+//go:build long
+
 // The planted bugs: each breaks one rule of the engine that keeps it from
 // granting what the provider does not allow, or from keeping back what it does.
 package mutants_test
