@@ -14,15 +14,15 @@ GOSEC_VERSION          := v2.28.0
 GRPCURL_VERSION        := v1.9.4
 GHZ_VERSION            := v0.93.0
 
-BIN := $(CURDIR)/bin
-export PATH := $(BIN):$(PATH)
-# A tool's file carries its version, so that a new pin is a new file.
+# Each version of a tool has a folder of its own, and those of the pinned versions come
+# first in PATH: what a recipe calls is the version it asks for, also after going back to
+# an older pin.
+TOOLS := $(CURDIR)/bin/tools
 define tool # name, package, version
-bin/$(1)-$(3):
-	@mkdir -p bin
+export PATH := $(TOOLS)/$(1)-$(3):$$(PATH)
+bin/tools/$(1)-$(3)/$(1):
 	@echo "building $(1) $(3)"
-	@GOBIN=$(BIN) GOFLAGS=-mod=mod go install $(2)@$(3)
-	@cp bin/$(1) $$@
+	@GOBIN=$(TOOLS)/$(1)-$(3) GOFLAGS=-mod=mod go install $(2)@$(3)
 endef
 $(eval $(call tool,buf,github.com/bufbuild/buf/cmd/buf,$(BUF_VERSION)))
 $(eval $(call tool,protoc-gen-go,google.golang.org/protobuf/cmd/protoc-gen-go,$(PROTOC_GEN_GO_VERSION)))
@@ -31,9 +31,13 @@ $(eval $(call tool,staticcheck,honnef.co/go/tools/cmd/staticcheck,$(STATICCHECK_
 $(eval $(call tool,gosec,github.com/securego/gosec/v2/cmd/gosec,$(GOSEC_VERSION)))
 $(eval $(call tool,grpcurl,github.com/fullstorydev/grpcurl/cmd/grpcurl,$(GRPCURL_VERSION)))
 $(eval $(call tool,ghz,github.com/bojand/ghz/cmd/ghz,$(GHZ_VERSION)))
-BUF        := bin/buf-$(BUF_VERSION) bin/protoc-gen-go-$(PROTOC_GEN_GO_VERSION) bin/protoc-gen-go-grpc-$(PROTOC_GEN_GRPC_VERSION)
-STATICCHECK := bin/staticcheck-$(STATICCHECK_VERSION)
-GOSEC       := bin/gosec-$(GOSEC_VERSION)
+BUF := bin/tools/buf-$(BUF_VERSION)/buf \
+	bin/tools/protoc-gen-go-$(PROTOC_GEN_GO_VERSION)/protoc-gen-go \
+	bin/tools/protoc-gen-go-grpc-$(PROTOC_GEN_GRPC_VERSION)/protoc-gen-go-grpc
+STATICCHECK := bin/tools/staticcheck-$(STATICCHECK_VERSION)/staticcheck
+GOSEC       := bin/tools/gosec-$(GOSEC_VERSION)/gosec
+GRPCURL     := bin/tools/grpcurl-$(GRPCURL_VERSION)/grpcurl
+GHZ         := bin/tools/ghz-$(GHZ_VERSION)/ghz
 # What gosec is not asked for; single lines say why by themselves (#nosec).
 #   G115  integers converted to another size: those of the arithmetic are of known sign, and
 #         tested against another implementation; the others are counts and lengths that
@@ -57,22 +61,27 @@ demo: ## broker, sandbox and a fleet of 24 services for 20 s
 build: ## the program, as bin/keybroker
 	go build -o bin/keybroker ./cmd/keybroker
 
+# The timeouts of tests end those that hang. No test is judged by them.
+
 .PHONY: test
 test: ## every package, with the race detector; vet is in lint
-	go test -race -vet=off ./...
+	go test -race -vet=off -timeout 1h ./...
+
+# The packages whose tests are more, or have more cases, with the tag long or by KILLS.
+LONG = $(sort $(dir $(shell grep -rlE --include='*_test.go' '^//go:build long|internal/testing/long"|Getenv\("KILLS"\)' pool server client cmd internal)))
 
 .PHONY: test-long
-test-long: ## the same and what takes long: mutants, kills, a siege, all scenarios, more cases
-	KILLS=$${KILLS:-60} SIEGE=$${SIEGE:-1000} go test -race -vet=off -tags long -timeout 1h ./...
+test-long: ## what takes long: mutants, kills, a siege, all scenarios, more cases
+	KILLS=$${KILLS:-60} SIEGE=$${SIEGE:-1000} go test -race -vet=off -tags long -timeout 10h $(addprefix ./,$(LONG))
 	$(MAKE) soak SOAK=$${SOAK:-100000}
 
 .PHONY: test-sdks
 test-sdks: ## official SDKs and a Node client against the broker
-	cd sdktest && go test -race ./...
+	cd sdktest && go test -race -timeout 1h ./...
 
 .PHONY: mutants
 mutants: ## plant bugs in the engine and see each one caught
-	go test -count=1 -tags long -timeout 1h -v ./internal/testing/mutants
+	go test -count=1 -tags long -timeout 10h -v ./internal/testing/mutants
 
 .PHONY: bench
 bench: ## speed, beside a bare grpc-go echo and Redis, to docs/benchmarks.md
@@ -101,11 +110,11 @@ soak: ## the property that judges the engine, SOAK times (default 1000000)
 
 .PHONY: siege
 siege: ## honest clients while a broker is attacked, with SIEGE (default 10000) connections
-	SIEGE=$${SIEGE:-10000} go test -count=1 -tags long -timeout 1h -v ./internal/testing/siege
+	SIEGE=$${SIEGE:-10000} go test -count=1 -tags long -timeout 10h -v ./internal/testing/siege
 
 .PHONY: kill
 kill: ## a real broker, killed 200 times (or KILLS)
-	KILLS=$${KILLS:-200} go test -race -count=1 -timeout 1h -run '^TestKill$$' -v ./internal/testing/killtest
+	KILLS=$${KILLS:-200} go test -race -count=1 -timeout 10h -run '^TestKill$$' -v ./internal/testing/killtest
 
 .PHONY: generate
 generate: $(BUF) ## gen/ from proto/
@@ -131,8 +140,10 @@ breaking: $(BUF) ## fail if proto/ breaks those who use it (AGAINST=.git#tag=v1.
 .PHONY: lint
 lint: $(STATICCHECK) $(GOSEC) ## format, vet, staticcheck and gosec
 	@out=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$out" || { echo "not formatted:"; echo "$$out"; exit 1; }
-	go vet -tags long ./...
-	staticcheck -tags long ./...
+	go vet ./...
+	go vet -tags long,failpoints ./...
+	staticcheck ./...
+	staticcheck -tags long,failpoints ./...
 	gosec -quiet -exclude-generated -exclude=$(GOSEC_WITHOUT) ./...
 	@go mod tidy -diff
 
@@ -141,4 +152,5 @@ ci: ## what must be green for a change to land
 	bash .ci/run
 
 .PHONY: tour-tools
-tour-tools: bin/grpcurl-$(GRPCURL_VERSION) bin/ghz-$(GHZ_VERSION) ## grpcurl and ghz, as bin/grpcurl and bin/ghz
+tour-tools: $(GRPCURL) $(GHZ) ## grpcurl and ghz, as bin/grpcurl and bin/ghz
+	@cp $^ bin

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/keybroker/keybroker/internal/failover"
 	"github.com/keybroker/keybroker/internal/provider"
 )
 
@@ -30,7 +31,7 @@ func (t *Transport) advise(r *http.Request, resp *http.Response, x *exchange, as
 	case x.class == provider.RequestTooLarge:
 		sayWhen(r.Context(), resp.Header, never)
 	case x.refusal != nil:
-		ctx, cancel := context.WithTimeout(r.Context(), tellTime)
+		ctx, cancel := context.WithTimeout(r.Context(), failover.Time)
 		defer cancel()
 		x.told(ctx) // or the broker may give the same key again
 		ask.MaxWait = NoWait

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"testing/synctest"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -44,42 +45,46 @@ func TestSDKRetries(t *testing.T) {
 		"too large":  {refuse(413, "", ""), []header{{"false", "", ""}}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := begin(t, two)
-			w.answers(c.refuse)
-			b := newBase(t)
-			tr := w.client().Transport("two")
-			tr.Base, tr.SDKRetries = b, true
-			for i, want := range c.say {
-				resp, err := tr.RoundTrip(request(t, w.url+chat, strings.NewReader(ask)))
-				require.NoError(t, err)
-				bodyOf(t, resp)
-				got := header{resp.Header.Get("X-Should-Retry"), resp.Header.Get("Retry-After-Ms"), resp.Header.Get("Retry-After")}
-				if want.seconds == "+" {
-					assert.NotContains(t, []string{"", "0"}, got.millis)
-					assert.NotContains(t, []string{"", "0"}, got.seconds)
-					got.millis, got.seconds = "+", "+"
+			synctest.Test(t, func(t *testing.T) {
+				w := bubble(t, two)
+				w.answers(c.refuse)
+				b := w.counting()
+				tr := w.client().Transport("two")
+				tr.Base, tr.SDKRetries = b, true
+				for i, want := range c.say {
+					resp, err := tr.RoundTrip(request(t, w.url+chat, strings.NewReader(ask)))
+					require.NoError(t, err)
+					bodyOf(t, resp)
+					got := header{resp.Header.Get("X-Should-Retry"), resp.Header.Get("Retry-After-Ms"), resp.Header.Get("Retry-After")}
+					if want.seconds == "+" {
+						assert.NotContains(t, []string{"", "0"}, got.millis)
+						assert.NotContains(t, []string{"", "0"}, got.seconds)
+						got.millis, got.seconds = "+", "+"
+					}
+					assert.Equal(t, want, got, "refusal %d", i+1)
+					assert.EqualValues(t, i+1, b.sent.Load(), "each is sent once")
 				}
-				assert.Equal(t, want, got, "refusal %d", i+1)
-				assert.EqualValues(t, i+1, b.sent.Load(), "each is sent once")
-			}
-			w.settled()
+				w.settled()
+			})
 		})
 	}
 }
 
 // What advise replaces is kept.
 func TestSDKRetriesKeepWhatTheProviderSaid(t *testing.T) {
-	w := begin(t, many)
-	w.answers(func(rw http.ResponseWriter, _ *http.Request) {
-		rw.Header().Set("Retry-After", "121180")
-		rw.WriteHeader(429)
+	synctest.Test(t, func(t *testing.T) {
+		w := bubble(t, many)
+		w.answers(func(rw http.ResponseWriter, _ *http.Request) {
+			rw.Header().Set("Retry-After", "121180")
+			rw.WriteHeader(429)
+		})
+		tr := w.client().Transport("many")
+		tr.Base, tr.SDKRetries = &w.base, true
+		resp, err := tr.RoundTrip(request(t, w.url+chat, strings.NewReader(ask)))
+		require.NoError(t, err)
+		bodyOf(t, resp)
+		assert.Equal(t, "0", resp.Header.Get("Retry-After"))
+		assert.Equal(t, "121180", resp.Header.Get("X-Broker-Orig-Retry-After"))
+		w.settled()
 	})
-	tr := w.client().Transport("many")
-	tr.SDKRetries = true
-	resp, err := tr.RoundTrip(request(t, w.url+chat, strings.NewReader(ask)))
-	require.NoError(t, err)
-	bodyOf(t, resp)
-	assert.Equal(t, "0", resp.Header.Get("Retry-After"))
-	assert.Equal(t, "121180", resp.Header.Get("X-Broker-Orig-Retry-After"))
-	w.settled()
 }

@@ -44,12 +44,12 @@ type Client struct {
 	end    context.CancelFunc
 	slots  chan struct{} // for reports on their way
 
-	mu      sync.Mutex
-	closed  bool                // nothing new is begun
-	grants  map[*grant]struct{} // that may be given out, or are to be reported later
-	lines   map[lineName]*line
-	closing sync.Once
-	pending sync.WaitGroup // grants that are to be reported, and asks
+	mu       sync.Mutex
+	closed   bool                // nothing new is begun
+	grants   map[*grant]struct{} // that may be given out, or are to be reported later
+	batchers map[batchName]*batcher
+	closing  sync.Once
+	pending  sync.WaitGroup // grants that are to be reported, and asks
 }
 
 const (
@@ -59,9 +59,9 @@ const (
 	reportTimeout = 10 * time.Second
 	// maxReports is how many reports may be on their way at one time.
 	maxReports = 256
-	// maxLines is for how many pools and models a client remembers how requests
+	// maxBatchers is for how many pools and models a client remembers how requests
 	// came. Callers may name any model.
-	maxLines = 10_000
+	maxBatchers = 10_000
 )
 
 // New makes a client of the broker at target: "host:port" (or "host", for port
@@ -80,7 +80,7 @@ func New(target string, opts ...Option) (*Client, error) {
 	}
 	c := &Client{
 		options: o, conn: conn, broker: keybrokerv1.NewKeyBrokerServiceClient(conn), base: newBase(),
-		slots: make(chan struct{}, maxReports), grants: map[*grant]struct{}{}, lines: map[lineName]*line{},
+		slots: make(chan struct{}, maxReports), grants: map[*grant]struct{}{}, batchers: map[batchName]*batcher{},
 	}
 	c.ending, c.end = context.WithCancel(context.Background())
 	c.asking, c.stop = context.WithCancel(c.ending)
@@ -209,7 +209,7 @@ func (c *Client) acquire(ctx context.Context, r *Request) (*Lease, error) {
 	if r.TTL != 0 || len(r.Exclude) > 0 {
 		return c.one(ctx, r)
 	}
-	return c.line(r).acquire(ctx, r)
+	return c.batcher(r).acquire(ctx, r)
 }
 
 // one leases for a single request.

@@ -29,6 +29,8 @@ type exchange struct {
 	// has one now. It may take another if that was of no use.
 	seeking, reached, connected atomic.Bool
 
+	unauthorized bool // The lease did not allow the request, so the base never got it.
+
 	class provider.Class // of the answer
 
 	// refusal hears when the broker has been told of an answer that another key may
@@ -53,6 +55,7 @@ func (x *exchange) send(base http.RoundTripper, r *http.Request, body []byte, re
 	out := r.Clone(x.traced(late))
 	setBody(out, body, rest)
 	if err := x.lease.Authorize(out); err != nil {
+		x.unauthorized = true
 		closeBody(rest)
 		x.lease.unsent(nil)
 		x.cancel(nil)
@@ -71,7 +74,7 @@ func (x *exchange) send(base http.RoundTripper, r *http.Request, body []byte, re
 	resp, err := base.RoundTrip(out)
 	back = true
 	took := time.Since(x.began)
-	var last *news // nothing is to come after it
+	var last *pendingReport // nothing is to come after it
 	switch {
 	case err != nil:
 		resp, err = nil, x.failed(err)
@@ -158,7 +161,9 @@ func (x *exchange) tooLate() {
 }
 
 // sent reports whether the request may have been sent.
-func (x *exchange) sent() bool { return x.reached.Load() || !x.seeking.Load() }
+func (x *exchange) sent() bool {
+	return !x.unauthorized && (x.reached.Load() || !x.seeking.Load())
+}
 
 // failed reports a request that got no answer: perhaps it was sent.
 func (x *exchange) failed(err error) error {
@@ -168,7 +173,7 @@ func (x *exchange) failed(err error) error {
 	x.stop()
 	x.cancel(nil)
 	if x.sent() {
-		x.lease.note(&news{}, Usage{}, true)
+		x.lease.note(&pendingReport{}, Usage{}, true)
 	} else {
 		x.lease.unsent(nil)
 	}
@@ -198,17 +203,17 @@ func (x *exchange) told(ctx context.Context) {
 
 // refused reads the beginning of an error's body, which it puts back, and gives what
 // is to be reported.
-func (x *exchange) refused(resp *http.Response) *news {
+func (x *exchange) refused(resp *http.Response) *pendingReport {
 	x.stop()
 	body := newErrorBody(resp.Body, func() { x.cancel(nil) })
-	n := newNews(resp.StatusCode, resp.Header, body.beginning())
-	s := x.lease.signal(n)
+	p := newPendingReport(resp.StatusCode, resp.Header, body.beginning())
+	s := x.lease.signal(p)
 	if x.class = s.Class; worthAnother(s) {
 		x.refusal = make(chan error, 1)
-		n.done = x.refusal
+		p.done = x.refusal
 	}
 	resp.Body = body
-	return n
+	return p
 }
 
 // worthAnother reports whether another key may be answered differently: not if
@@ -231,19 +236,19 @@ const partEvery = 10 * time.Second
 
 // watch reports the headers of an answer at once and its use as it is read. If
 // nothing can be read here, it gives what is to be reported.
-func (x *exchange) watch(resp *http.Response) (last *news) {
+func (x *exchange) watch(resp *http.Response) (last *pendingReport) {
 	if resp.Body == nil {
 		resp.Body = http.NoBody
 	}
-	n := newNews(resp.StatusCode, resp.Header, nil)
+	p := newPendingReport(resp.StatusCode, resp.Header, nil)
 	if resp.Body == http.NoBody || resp.StatusCode == http.StatusSwitchingProtocols {
 		x.stop()
 		if resp.Body == http.NoBody { // else the connection is the caller's from now on
 			x.cancel(nil)
 		}
-		return n
+		return p
 	}
-	x.lease.note(n, Usage{}, false)
+	x.lease.note(p, Usage{}, false)
 	x.mu.Lock()
 	x.status, x.ReadCloser, x.read = resp.StatusCode, resp.Body, time.Now()
 	x.mu.Unlock()
@@ -295,7 +300,7 @@ func (x *exchange) part() {
 	if x.ended {
 		return
 	}
-	x.lease.note(&news{status: x.status}, usage(x.body.Usage()), false)
+	x.lease.note(&pendingReport{status: x.status}, usage(x.body.Usage()), false)
 	x.timer.Reset(partEvery)
 }
 
@@ -306,21 +311,21 @@ func (x *exchange) end(complete bool) {
 		return
 	}
 	x.mu.Lock()
-	n, used := newNews(x.status, nil, x.body.Error()), usage(x.body.Usage())
+	p, used := newPendingReport(x.status, nil, x.body.Error()), usage(x.body.Usage())
 	complete = complete || x.body.Ended()
-	if !complete || len(n.errorBody) > 0 {
+	if !complete || len(p.errorBody) > 0 {
 		used.OutputTokens = nil
 	}
 	x.mu.Unlock()
-	x.finish(n, used, complete)
+	x.finish(p, used, complete)
 }
 
 // finish makes the last report.
-func (x *exchange) finish(n *news, used Usage, complete bool) {
-	x.lease.note(n, used, true)
+func (x *exchange) finish(p *pendingReport, used Usage, complete bool) {
+	x.lease.note(p, used, true)
 	if x.hooks.Finished != nil {
 		x.hooks.Finished(context.WithoutCancel(x.ctx), Finished{
-			Labels: x.labels, Status: n.status, Usage: used, Complete: complete, Took: time.Since(x.began),
+			Labels: x.labels, Status: p.status, Usage: used, Complete: complete, Took: time.Since(x.began),
 		})
 	}
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	keybrokerv1 "github.com/keybroker/keybroker/gen/keybroker/v1"
+	"github.com/keybroker/keybroker/internal/failover"
 )
 
 type roundTrip func(*http.Request) (*http.Response, error)
@@ -147,6 +148,49 @@ func TestWaitForAConnection(t *testing.T) {
 	})
 }
 
+// A lease that comes too late to be used is given back, and another one is asked for. Each
+// takes one of the attempts, so that a broker that is always late does not hold a request
+// for ever.
+func TestLeaseThatComesTooLate(t *testing.T) {
+	for name, c := range map[string]struct{ attempts, late, asks int }{
+		"once":              {0, 1, 2},
+		"the last attempt":  {2, 1, 2},
+		"always":            {0, 99, 3},
+		"no second attempt": {1, 1, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			play(t, func(t *testing.T, s *scene) {
+				s.acquires(func(context.Context, *keybrokerv1.AcquireKeyRequest) (*keybrokerv1.AcquireKeyResponse, error) {
+					l := lease(1)
+					if len(s.asked()) <= c.late {
+						time.Sleep(l.GetStartWithin().AsDuration())
+					}
+					return l, nil
+				})
+				sent := 0
+				tr := s.Transport("p")
+				tr.Attempts = c.attempts
+				tr.Base = roundTrip(func(*http.Request) (*http.Response, error) {
+					sent++
+					return response(200, http.NoBody), nil
+				})
+				_, err := tr.RoundTrip(post(t.Context()))
+				late := c.asks
+				if c.late < c.asks {
+					late = c.late
+					require.NoError(t, err)
+				} else {
+					require.ErrorIs(t, err, ErrLate)
+				}
+				time.Sleep(time.Second)
+				assert.Len(t, s.asked(), c.asks)
+				assert.Len(t, s.released(), late, "what was not used comes back")
+				assert.Equal(t, c.asks-late, sent)
+			})
+		})
+	}
+}
+
 // A second attempt that may have been carried out is not hidden behind the
 // refusal of the first.
 func TestSecondAttemptFails(t *testing.T) {
@@ -186,7 +230,7 @@ func TestBrokerHangsAfterARefusal(t *testing.T) {
 				resp, err := tr.RoundTrip(post(t.Context()))
 				require.NoError(t, err)
 				assert.Equal(t, 429, resp.StatusCode)
-				assert.LessOrEqual(t, time.Since(start), tellTime)
+				assert.LessOrEqual(t, time.Since(start), failover.Time)
 				require.NoError(t, resp.Body.Close())
 			})
 		})

@@ -19,7 +19,7 @@ import (
 // are shared out here. What is known of them is added up, so that a report that
 // is lost or repeated changes nothing.
 //
-// Locks are taken in the order line, grant, client.
+// Locks are taken in the order batcher, grant, client.
 type grant struct {
 	client  *Client
 	resp    *keybrokerv1.AcquireKeyResponse
@@ -38,53 +38,53 @@ type grant struct {
 	expires time.Time // without a report
 	closed  bool      // gives out no more
 
-	news      []news      // to be reported, in order
-	toldLast  bool        // the broker knows that no more will be sent
-	toldEnd   bool        // and that nothing is to come
-	reporting bool        // somebody reports, or timer will
-	timer     *time.Timer // of the next report; nil if that is on its way
-	gone      bool        // the broker is told nothing more
-	why       error       // nil if it never knew
+	pending   []pendingReport // in order
+	toldLast  bool            // the broker knows that no more will be sent
+	toldEnd   bool            // and that nothing is to come
+	reporting bool            // somebody reports, or timer will
+	timer     *time.Timer     // of the next report; nil if that is on its way
+	gone      bool            // the broker is told nothing more
+	why       error           // nil if it never knew
 }
 
 // shared reports whether it is for several requests.
 func (g *grant) shared() bool { return g.resp.GetRequests() > 1 }
 
-// news is what a report tells beside the counts.
-type news struct {
+// pendingReport is what a report will tell beside the counts.
+type pendingReport struct {
 	status    int
 	header    map[string]string
 	errorBody []byte
-	rests     bool       // something must not be used for a while, as others are to hear
+	coolsDown bool       // the answer makes something cool down, as others are to hear
 	done      chan error // hears when it has been sent; nil if nobody waits
 }
 
 // mostErrorBody is how much of an error's body is sent.
 const mostErrorBody = 16 << 10
 
-// newNews keeps what a report may tell of an answer. The answer is its reader's,
+// newPendingReport copies what a report may tell of an answer. The answer is its reader's,
 // who may change it.
-func newNews(status int, header http.Header, errorBody []byte) *news {
-	n := &news{status: status, errorBody: bytes.Clone(errorBody[:min(len(errorBody), mostErrorBody)])}
+func newPendingReport(status int, header http.Header, errorBody []byte) *pendingReport {
+	p := &pendingReport{status: status, errorBody: bytes.Clone(errorBody[:min(len(errorBody), mostErrorBody)])}
 	for name, values := range header {
 		if provider.Forward(name) {
-			if n.header == nil {
-				n.header = make(map[string]string, 8)
+			if p.header == nil {
+				p.header = make(map[string]string, 8)
 			}
-			n.header[name] = strings.ToValidUTF8(strings.Join(values, ", "), "?")
+			p.header[name] = strings.ToValidUTF8(strings.Join(values, ", "), "?")
 		}
 	}
-	return n
+	return p
 }
 
-func (n *news) refusal() bool { return n.status >= 400 || len(n.errorBody) > 0 }
+func (p *pendingReport) refusal() bool { return p.status >= 400 || len(p.errorBody) > 0 }
 
-// plain reports whether later news may take its place.
-func (n *news) plain() bool { return !n.rests && n.done == nil }
+// plain reports whether a later report may take its place.
+func (p *pendingReport) plain() bool { return !p.coolsDown && p.done == nil }
 
 const (
-	// batch is how long the news of a shared lease waits for more of it. What the
-	// others must hear at once does not wait.
+	// batch is how long a report on a shared lease waits, so that it tells of more. What
+	// other clients must hear at once does not wait.
 	batch = 250 * time.Millisecond
 	// retryReport is how long after a failure a report is tried again.
 	retryReport = time.Second
@@ -146,15 +146,15 @@ func (g *grant) retire() {
 	}
 }
 
-// tell sees to it that the broker hears what is new, and the counts as they are
-// then. It is called under the lock.
-func (g *grant) tell(n *news) {
-	if n != nil && g.gone {
-		n.answer(g.why)
+// tell sees to it that the broker gets a report, and the counts as they are then. It is
+// called under the lock.
+func (g *grant) tell(p *pendingReport) {
+	if p != nil && g.gone {
+		p.answer(g.why)
 		return
 	}
-	if n != nil {
-		g.add(n)
+	if p != nil {
+		g.add(p)
 	}
 	switch {
 	case !g.untold():
@@ -171,31 +171,31 @@ func (g *grant) tell(n *news) {
 	}
 }
 
-// add puts news in line, in place of the last if that is merely older.
-func (g *grant) add(n *news) {
-	if i := len(g.news) - 1; i >= 0 && n.plain() && g.news[i].plain() {
-		if n.header == nil {
-			n.header = g.news[i].header
+// add appends a pending report, in place of the last one if both are plain.
+func (g *grant) add(p *pendingReport) {
+	if i := len(g.pending) - 1; i >= 0 && p.plain() && g.pending[i].plain() {
+		if p.header == nil {
+			p.header = g.pending[i].header
 		}
-		if n.status == 0 {
-			n.status, n.errorBody = g.news[i].status, g.news[i].errorBody
+		if p.status == 0 {
+			p.status, p.errorBody = g.pending[i].status, g.pending[i].errorBody
 		}
-		g.news[i] = *n
+		g.pending[i] = *p
 		return
 	}
-	g.news = append(g.news, *n)
+	g.pending = append(g.pending, *p)
 }
 
-func (n *news) answer(err error) {
-	if n.done != nil {
-		n.done <- err
-		n.done = nil
+func (p *pendingReport) answer(err error) {
+	if p.done != nil {
+		p.done <- err
+		p.done = nil
 	}
 }
 
 // untold reports whether there is anything to tell.
 func (g *grant) untold() bool {
-	return !g.gone && (len(g.news) > 0 || g.returns() || g.over())
+	return !g.gone && (len(g.pending) > 0 || g.returns() || g.over())
 }
 
 // returns reports whether there are requests to give back.
@@ -208,7 +208,7 @@ func (g *grant) over() bool { return g.closed && g.open == 0 && !g.toldEnd }
 
 // mayWait reports whether what is to be told may wait for more of it.
 func (g *grant) mayWait() bool {
-	return g.shared() && !g.returns() && !g.over() && !slices.ContainsFunc(g.news, func(n news) bool { return !n.plain() })
+	return g.shared() && !g.returns() && !g.over() && !slices.ContainsFunc(g.pending, func(p pendingReport) bool { return !p.plain() })
 }
 
 // after reports in a while. Close finds it meanwhile.
@@ -237,13 +237,13 @@ func (g *grant) drop(err error) {
 	g.stop()
 	g.gone, g.why = true, err
 	g.answer(err)
-	g.news = nil
+	g.pending = nil
 }
 
 // answer tells all who wait for a report.
 func (g *grant) answer(err error) {
-	for i := range g.news {
-		g.news[i].answer(err)
+	for i := range g.pending {
+		g.pending[i].answer(err)
 	}
 }
 
@@ -283,23 +283,23 @@ func (g *grant) again(err error) bool {
 		time.Now().Before(g.expires) && g.client.ending.Err() == nil
 }
 
-// reportOne sends the first news with the counts as they are. The lock is not held
-// meanwhile. If that fails, the news is in line as before.
+// reportOne sends the first pending report with the counts as they are. The lock is not
+// held meanwhile. If that fails, the report is the first one still.
 func (g *grant) reportOne() error {
-	var n news
-	some := len(g.news) > 0
+	var p pendingReport
+	some := len(g.pending) > 0
 	if some {
-		n, g.news = g.news[0], g.news[1:]
+		p, g.pending = g.pending[0], g.pending[1:]
 	}
-	m := g.message(&n)
+	m := g.message(&p)
 	unused := m.GetFinal() && g.sent == 0
 	g.mu.Unlock()
 	began := time.Now()
 	ttl, err := g.client.send(m, unused)
 	g.mu.Lock()
-	n.answer(err)
+	p.answer(err)
 	if err != nil && some {
-		g.news = append([]news{n}, g.news...)
+		g.pending = append([]pendingReport{p}, g.pending...)
 	}
 	if err != nil {
 		g.answer(err) // who waits need not wait until it is tried again
@@ -314,20 +314,20 @@ func (g *grant) reportOne() error {
 }
 
 // message is a report of the counts as they are.
-func (g *grant) message(n *news) *keybrokerv1.ReportUsageRequest {
+func (g *grant) message(p *pendingReport) *keybrokerv1.ReportUsageRequest {
 	m := &keybrokerv1.ReportUsageRequest{
-		LeaseId: g.resp.GetLeaseId(), StatusCode: int32(n.status), NoMoreRequests: g.shared() && g.closed,
-		Final:   g.closed && g.open == 0 && len(g.news) == 0,
-		Headers: n.header, ErrorBody: n.errorBody, Usage: &keybrokerv1.Usage{},
+		LeaseId: g.resp.GetLeaseId(), StatusCode: int32(p.status), NoMoreRequests: g.shared() && g.closed,
+		Final:   g.closed && g.open == 0 && len(g.pending) == 0,
+		Headers: p.header, ErrorBody: p.errorBody, Usage: &keybrokerv1.Usage{},
 	}
 	if g.shared() {
 		sent := g.sent
 		m.Usage.Requests = &sent
 	}
-	for i, p := range []**int64{&m.Usage.InputTokens, &m.Usage.CacheCreationInputTokens, &m.Usage.CacheReadInputTokens, &m.Usage.OutputTokens} {
+	for i, field := range []**int64{&m.Usage.InputTokens, &m.Usage.CacheCreationInputTokens, &m.Usage.CacheReadInputTokens, &m.Usage.OutputTokens} {
 		if g.stated[i] {
 			used := min(g.used[i], mostReported)
-			*p = &used
+			*field = &used
 		}
 	}
 	return m

@@ -1,6 +1,6 @@
 package client
 
-// Grants and lines before a broker that does as it is told, on virtual time.
+// Grants and batchers before a broker that does as it is told, on virtual time.
 
 import (
 	"context"
@@ -127,7 +127,7 @@ func (s *scene) lease(r Request) *Lease {
 	return l
 }
 
-// warm makes a line share, and gives back what it holds.
+// warm makes a batcher share, and gives back what it holds.
 func (s *scene) warm(r Request) {
 	s.Helper()
 	for range 20 {
@@ -136,12 +136,12 @@ func (s *scene) warm(r Request) {
 	require.True(s, s.shared(r) != nil, "it shares")
 }
 
-// shared is what a line shares out.
+// shared is what a batcher shares out.
 func (s *scene) shared(r Request) *grant {
-	l := s.line(&r)
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.now
+	b := s.batcher(&r)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.now
 }
 
 func (s *scene) asked() []*keybrokerv1.AcquireKeyRequest {
@@ -468,10 +468,10 @@ func TestNothingPilesUp(t *testing.T) {
 		}
 		time.Sleep(5 * time.Second)
 		assert.Empty(t, s.held())
-		for i := range maxLines + 100 {
-			s.line(&Request{Model: fmt.Sprint(i)})
+		for i := range maxBatchers + 100 {
+			s.batcher(&Request{Model: fmt.Sprint(i)})
 		}
-		assert.LessOrEqual(t, len(s.lines), maxLines)
+		assert.LessOrEqual(t, len(s.batchers), maxBatchers)
 	})
 }
 

@@ -8,9 +8,12 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
 
 	"github.com/keybroker/keybroker/client"
 	"github.com/keybroker/keybroker/internal/testing/canary"
@@ -51,8 +54,10 @@ func TestHooks(t *testing.T) {
 			assert.Positive(t, e.Took)
 		},
 	})
-	w := begin(t, many)
-	c := w.client(hooks)
+	slow := client.WithDialOptions(grpc.WithChainUnaryInterceptor(func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, next grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+		time.Sleep(time.Millisecond) // in a bubble nothing else takes time
+		return next(ctx, method, req, reply, cc, opts...)
+	}))
 	for name, s := range map[string]struct {
 		provider http.HandlerFunc
 		broken   bool
@@ -68,27 +73,35 @@ func TestHooks(t *testing.T) {
 		"no answer": {broken: true, want: []string{"acquired <nil>", "answered 1: 0 no_answer unexpected EOF"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			heard = nil
-			w.answers(s.provider)
-			tr := c.Transport("many")
-			tr.Attempts = 2
-			if s.broken {
-				tr.Base = failing{}
-			}
-			r := request(t, w.url+chat, strings.NewReader(ask))
-			if resp, err := tr.RoundTrip(r.WithContext(context.WithValue(r.Context(), mark{}, true))); err == nil {
-				bodyOf(t, resp)
-			}
-			mu.Lock()
-			defer mu.Unlock()
-			for i := range s.want {
-				s.want[i] += " of openai many"
-			}
-			assert.Equal(t, s.want, heard)
+			synctest.Test(t, func(t *testing.T) {
+				heard = nil
+				w := bubble(t, many)
+				w.answers(func(rw http.ResponseWriter, r *http.Request) {
+					time.Sleep(time.Millisecond)
+					s.provider(rw, r)
+				})
+				tr := w.client(hooks, slow).Transport("many")
+				tr.Base, tr.Attempts = &w.base, 2
+				if s.broken {
+					tr.Base = failing{}
+				}
+				r := request(t, w.url+chat, strings.NewReader(ask))
+				if resp, err := tr.RoundTrip(r.WithContext(context.WithValue(r.Context(), mark{}, true))); err == nil {
+					bodyOf(t, resp)
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				for i := range s.want {
+					s.want[i] += " of openai many"
+				}
+				assert.Equal(t, s.want, heard)
+			})
 		})
 	}
-	heard = nil
-	_, err := c.Acquire(context.WithValue(t.Context(), mark{}, true), client.Request{Pool: "none", Model: "gpt-4o"})
-	require.ErrorIs(t, err, client.ErrDenied)
-	assert.Equal(t, []string{fmt.Sprintf("acquired %v of  none", err)}, heard)
+	synctest.Test(t, func(t *testing.T) {
+		heard = nil
+		_, err := bubble(t, many).client(hooks, slow).Acquire(context.WithValue(t.Context(), mark{}, true), client.Request{Pool: "none", Model: "gpt-4o"})
+		require.ErrorIs(t, err, client.ErrDenied)
+		assert.Equal(t, []string{fmt.Sprintf("acquired %v of  none", err)}, heard)
+	})
 }

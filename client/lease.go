@@ -168,14 +168,14 @@ type Report struct {
 // after the context has ended, the client goes on trying as long as the lease
 // lives: there is no need to repeat a report.
 func (l *Lease) Report(ctx context.Context, r Report) error {
-	n := newNews(r.Status, r.Header, r.ErrorBody)
+	p := newPendingReport(r.Status, r.Header, r.ErrorBody)
 	if l.grant.shared() {
-		l.note(n, r.Usage, r.Final)
+		l.note(p, r.Usage, r.Final)
 		return nil
 	}
 	done := make(chan error, 1)
-	n.done = done
-	if !l.note(n, r.Usage, r.Final) {
+	p.done = done
+	if !l.note(p, r.Usage, r.Final) {
 		return nil
 	}
 	return heard(ctx, done)
@@ -192,20 +192,20 @@ func heard(ctx context.Context, done <-chan error) error {
 
 // note adds what is known of the request to its grant, and has it told. It reports
 // false if the lease has ended.
-func (l *Lease) note(n *news, u Usage, final bool) bool {
-	n.rests = n.refusal() && l.signal(n).Scope != provider.NoScope
+func (l *Lease) note(p *pendingReport, u Usage, final bool) bool {
+	p.coolsDown = p.refusal() && l.signal(p).Scope != provider.NoScope
 	g := l.grant
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if l.ended {
 		return false
 	}
-	for i, p := range [...]*int64{u.InputTokens, u.CacheCreationInputTokens, u.CacheReadInputTokens, u.OutputTokens} {
+	for i, known := range [...]*int64{u.InputTokens, u.CacheCreationInputTokens, u.CacheReadInputTokens, u.OutputTokens} {
 		switch {
-		case p != nil:
-			g.count(l, i, *p)
+		case known != nil:
+			g.count(l, i, *known)
 		case !final:
-		case i == outputTokens && provider.NoOutput(n.status):
+		case i == outputTokens && provider.NoOutput(p.status):
 			g.count(l, i, 0)
 		case g.shared(): // nobody knows: as much as was asked for
 			g.count(l, i, l.asked[i])
@@ -217,25 +217,25 @@ func (l *Lease) note(n *news, u Usage, final bool) bool {
 		l.ended = true
 		g.open--
 	}
-	if n.rests && !g.closed { // the others would fare no better
+	if p.coolsDown && !g.closed { // the others would fare no better
 		g.stop()
 	}
-	g.tell(n)
+	g.tell(p)
 	return true
 }
 
 // signal is what an answer means. A provider that this client does not know is
 // taken for an ordinary one.
-func (l *Lease) signal(n *news) provider.Signal {
+func (l *Lease) signal(p *pendingReport) provider.Signal {
 	d, ok := provider.Lookup(l.Provider())
 	if !ok {
 		d, _ = provider.Lookup("generic")
 	}
-	header := make(http.Header, len(n.header))
-	for name, value := range n.header {
+	header := make(http.Header, len(p.header))
+	for name, value := range p.header {
 		header.Set(name, value)
 	}
-	return d.Read(provider.Response{Status: n.status, Header: header, Body: n.errorBody})
+	return d.Read(provider.Response{Status: p.status, Header: header, Body: p.errorBody})
 }
 
 const outputTokens = 3 // in the order of Usage's fields
@@ -261,7 +261,7 @@ func (l *Lease) Release(ctx context.Context, unused bool) error {
 		return nil
 	}
 	done := make(chan error, 1)
-	if !l.unsent(&news{done: done}) {
+	if !l.unsent(&pendingReport{done: done}) {
 		return nil
 	}
 	return heard(ctx, done)
@@ -269,7 +269,7 @@ func (l *Lease) Release(ctx context.Context, unused bool) error {
 
 // unsent ends the lease of a request that was never sent. It reports false if it
 // has ended before.
-func (l *Lease) unsent(n *news) bool {
+func (l *Lease) unsent(p *pendingReport) bool {
 	g := l.grant
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -279,7 +279,7 @@ func (l *Lease) unsent(n *news) bool {
 	l.ended = true
 	g.sent--
 	g.open--
-	g.tell(n)
+	g.tell(p)
 	return true
 }
 

@@ -94,9 +94,9 @@ func WithDialOptions(opts ...grpc.DialOption) Option {
 	return func(o *options) { o.dial = append(o.dial, opts...) }
 }
 
-// serviceConfig: any broker takes any call; a call that reached none is repeated,
-// but not if most fail. Asks carry a request id and reports are cumulative, so
-// repeating either is harmless.
+// Any broker takes any call. A call that fails with UNAVAILABLE is tried up to four times,
+// unless most calls fail. Asks carry a request id and reports are cumulative, so a repetition
+// is harmless.
 const serviceConfig = `{
 	"loadBalancingConfig": [{"round_robin": {}}],
 	"healthCheckConfig": {"serviceName": "keybroker.v1.KeyBrokerService"},
@@ -110,8 +110,8 @@ const serviceConfig = `{
 	}]
 }`
 
-// reconnect is soon: a broker that was away is to be found again before what is
-// held runs out.
+// reconnect makes gRPC look for a lost broker about once a second, so that it is found before
+// held leases run out.
 var reconnect = grpc.ConnectParams{
 	Backoff:           backoff.Config{BaseDelay: 200 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second},
 	MinConnectTimeout: 5 * time.Second,
@@ -186,7 +186,8 @@ func listOf(hosts []string) (*manual.Resolver, error) {
 	return list, nil
 }
 
-// transport is TLS, unless the broker is on this machine or plaintext was asked for.
+// transport returns TLS, unless plaintext was asked for, or the broker is on this machine and
+// no TLS option was given.
 func (o *options) transport(local bool) (credentials.TransportCredentials, error) {
 	switch {
 	case o.files != nil:
@@ -215,8 +216,7 @@ func withPort(host string) string {
 	return net.JoinHostPort(strings.Trim(host, "[]"), defaultPort)
 }
 
-// check refuses what would make every call fail, and what gRPC would wait for
-// for ever.
+// check refuses options that exclude each other, and values with which every call would fail.
 func (o *options) check() error {
 	for option, value := range map[string]string{"WithToken": o.token, "WithHolder": o.holder} {
 		for _, c := range []byte(value) {

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/keybroker/keybroker/internal/failover"
 	"github.com/keybroker/keybroker/internal/provider"
 )
 
@@ -58,14 +59,10 @@ func newBase() http.RoundTripper {
 	return t
 }
 
-// tellTime is how long another key may take, and the word to the broker before it:
-// there is an answer at hand, if not a good one.
-const tellTime = time.Second
-
 // RoundTrip leases, sends and reports. Where no key has room in time, it answers
 // in the provider's stead with a 429 that says when to try again. Its errors are
-// those of Acquire but ErrExhausted, ErrLate, and those of the base. A request with a
-// body that is written while the answer is read is not for it.
+// ErrLate, those of the base, and those of Acquire except ErrExhausted. A request with
+// a body that is written while the answer is read is not for it.
 func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	if r.URL == nil || t.Client == nil {
 		closeBody(r.Body)
@@ -101,9 +98,12 @@ func (t *Transport) try(r *http.Request, body []byte, rest io.ReadCloser, ask *R
 	var refused *exchange   // whose it is
 	for attempt := 1; ; attempt++ {
 		resp, x, err := t.attempt(r, body, rest, ask, attempt, refused)
+		late := errors.Is(err, ErrLate) && !x.sent() && last == nil && rest == nil // another lease may be in time
 		switch {
-		case errors.Is(err, ErrLate) && !x.reached.Load() && x.seeking.Load() && rest == nil:
+		case late && !x.unauthorized:
 			attempt-- // it stood in line for a connection, as it may
+			continue
+		case late && attempt < attempts:
 			continue
 		case err != nil && last != nil && (x == nil || !x.reached.Load()) && r.Context().Err() == nil:
 			return last, nil
@@ -131,7 +131,7 @@ func (t *Transport) try(r *http.Request, body []byte, rest io.ReadCloser, ask *R
 func (t *Transport) attempt(r *http.Request, body []byte, rest io.ReadCloser, ask *Request, attempt int, refused *exchange) (*http.Response, *exchange, error) {
 	ctx := r.Context()
 	if refused != nil {
-		soon, cancel := context.WithTimeout(ctx, tellTime)
+		soon, cancel := context.WithTimeout(ctx, failover.Time)
 		defer cancel()
 		ctx = soon
 		refused.told(ctx) // or the broker may give another key of the same limit

@@ -67,11 +67,8 @@ type base struct {
 	open, sent atomic.Int64
 }
 
-func newBase(t testing.TB) *base {
-	b := &base{RoundTripper: http.DefaultTransport.(*http.Transport).Clone()}
-	t.Cleanup(b.RoundTripper.(*http.Transport).CloseIdleConnections)
-	return b
-}
+// counting is a base that reaches the provider in a bubble.
+func (w *world) counting() *base { return &base{RoundTripper: &w.base} }
 
 type counted struct {
 	io.ReadCloser
@@ -229,6 +226,7 @@ func TestBodiesAreClosed(t *testing.T) {
 type failing struct{}
 
 func (failing) RoundTrip(r *http.Request) (*http.Response, error) {
+	time.Sleep(time.Millisecond) // in a bubble nothing else takes time
 	if r.Body != nil {
 		_ = r.Body.Close()
 	}
@@ -308,7 +306,8 @@ func TestDemandOfAForm(t *testing.T) {
 func TestRedirectAway(t *testing.T) {
 	elsewhere := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		head, _ := httputil.DumpRequest(r, true)
-		assert.NotContains(t, string(head), "secret")
+		canary.Text("what another host is sent", string(head))
+		assert.NotContains(t, string(head), canary.Mark)
 		assert.NotContains(t, string(head), "stranger")
 		_, _ = io.WriteString(rw, "the archive")
 	}))
@@ -342,7 +341,8 @@ func TestKeyIsNotTraced(t *testing.T) {
 	require.NoError(t, err)
 	bodyOf(t, resp)
 	assert.Contains(t, traced, "Authorization: (leased)")
-	assert.NotContains(t, strings.Join(traced, "\n"), "secret")
+	canary.Text("what is traced", strings.Join(traced, "\n"))
+	assert.NotContains(t, strings.Join(traced, "\n"), canary.Mark)
 }
 
 // No credential but the leased one reaches the provider.
@@ -448,36 +448,38 @@ func TestFailover(t *testing.T) {
 		"wrong":           {status(400), 1, 0, false, 1, 400},
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := begin(t, many)
-			keys := map[string]bool{}
-			w.answers(func(rw http.ResponseWriter, r *http.Request) {
-				b, _ := io.ReadAll(r.Body)
-				assert.Contains(t, string(b), ask, "the whole body, each time")
-				keys[keyOf(r)] = true
-				if len(keys) <= c.refusals {
-					c.refuse(rw)
-					return
+			synctest.Test(t, func(t *testing.T) {
+				w := bubble(t, many)
+				keys := map[string]bool{}
+				w.answers(func(rw http.ResponseWriter, r *http.Request) {
+					b, _ := io.ReadAll(r.Body)
+					assert.Contains(t, string(b), ask, "the whole body, each time")
+					keys[keyOf(r)] = true
+					if len(keys) <= c.refusals {
+						c.refuse(rw)
+						return
+					}
+					_, _ = io.WriteString(rw, answer)
+				})
+				b := w.counting()
+				tr := w.client().Transport("many")
+				tr.Base, tr.Attempts, tr.PeekBytes = b, c.attempts, 1000
+				text := ask
+				if c.large {
+					text += strings.Repeat(" ", 2000)
 				}
-				_, _ = io.WriteString(rw, answer)
+				resp, err := tr.RoundTrip(request(t, w.url+chat, strings.NewReader(text)))
+				require.NoError(t, err)
+				assert.EqualValues(t, 1, b.open.Load(), "the bodies of the others are closed")
+				assert.Equal(t, c.status, resp.StatusCode)
+				if got := bodyOf(t, resp); c.status != 200 {
+					assert.Contains(t, got, "error")
+				}
+				assert.Zero(t, b.open.Load())
+				assert.Len(t, keys, c.keys)
+				assert.EqualValues(t, c.keys, b.sent.Load())
+				assert.Len(t, w.finals(), c.keys)
 			})
-			b := newBase(t)
-			tr := w.client().Transport("many")
-			tr.Base, tr.Attempts, tr.PeekBytes = b, c.attempts, 1000
-			text := ask
-			if c.large {
-				text += strings.Repeat(" ", 2000)
-			}
-			resp, err := tr.RoundTrip(request(t, w.url+chat, strings.NewReader(text)))
-			require.NoError(t, err)
-			assert.EqualValues(t, 1, b.open.Load(), "the bodies of the others are closed")
-			assert.Equal(t, c.status, resp.StatusCode)
-			if got := bodyOf(t, resp); c.status != 200 {
-				assert.Contains(t, got, "error")
-			}
-			assert.Zero(t, b.open.Load())
-			assert.Len(t, keys, c.keys)
-			assert.EqualValues(t, c.keys, b.sent.Load())
-			assert.Len(t, w.finals(), c.keys)
 		})
 	}
 }
@@ -485,17 +487,19 @@ func TestFailover(t *testing.T) {
 // What another key cannot better is still an answer: the refusal, not the trouble
 // that came after it.
 func TestRefusalRatherThanNothing(t *testing.T) {
-	w := begin(t, many)
-	w.answers(func(rw http.ResponseWriter, _ *http.Request) { rw.WriteHeader(401) })
-	tr := w.client().Transport("many")
-	b := newBase(t)
-	tr.Base = once{b}
-	resp, err := tr.RoundTrip(request(t, w.url+chat, strings.NewReader(ask)))
-	require.NoError(t, err)
-	assert.Equal(t, 401, resp.StatusCode)
-	bodyOf(t, resp)
-	assert.Zero(t, b.open.Load())
-	w.settled()
+	synctest.Test(t, func(t *testing.T) {
+		w := bubble(t, many)
+		w.answers(func(rw http.ResponseWriter, _ *http.Request) { rw.WriteHeader(401) })
+		tr := w.client().Transport("many")
+		b := w.counting()
+		tr.Base = once{b}
+		resp, err := tr.RoundTrip(request(t, w.url+chat, strings.NewReader(ask)))
+		require.NoError(t, err)
+		assert.Equal(t, 401, resp.StatusCode)
+		bodyOf(t, resp)
+		assert.Zero(t, b.open.Load())
+		w.settled()
+	})
 }
 
 // once is a base that fails from the second time on.
@@ -593,33 +597,38 @@ func TestOwnRefusals(t *testing.T) {
 // An error's body is passed on whole, though only its beginning is reported; and
 // what fails on the way fails for the caller.
 func TestErrorBodies(t *testing.T) {
-	w := begin(t, many)
-	large := `{"error": {"message": "` + strings.Repeat("x", 200<<10) + `"}}`
-	cut := false
-	w.answers(func(rw http.ResponseWriter, _ *http.Request) {
-		rw.Header().Set("Content-Length", fmt.Sprint(len(large)))
-		rw.WriteHeader(500)
-		if cut {
-			_, _ = io.WriteString(rw, large[:100])
-			return
-		}
-		_, _ = io.WriteString(rw, large)
+	synctest.Test(t, func(t *testing.T) {
+		w := bubble(t, many)
+		large := `{"error": {"message": "` + strings.Repeat("x", 200<<10) + `"}}`
+		cut := false
+		w.answers(func(rw http.ResponseWriter, _ *http.Request) {
+			rw.Header().Set("Content-Length", fmt.Sprint(len(large)))
+			rw.WriteHeader(500)
+			if cut {
+				_, _ = io.WriteString(rw, large[:100])
+				return
+			}
+			_, _ = io.WriteString(rw, large)
+		})
+		tr := w.client().Transport("many")
+		tr.Base = &w.base
+		h := &http.Client{Transport: tr}
+		resp, err := h.Post(w.url+chat, "application/json", strings.NewReader(ask))
+		require.NoError(t, err)
+		assert.Equal(t, large, bodyOf(t, resp))
+		w.settled() // so that its report is the first
+		cut = true
+		resp, err = h.Post(w.url+chat, "application/json", strings.NewReader(ask))
+		require.NoError(t, err)
+		got, err := io.ReadAll(resp.Body)
+		require.ErrorIs(t, err, io.ErrUnexpectedEOF)
+		assert.Equal(t, large[:100], string(got))
+		require.NoError(t, resp.Body.Close())
+		final := w.finals()
+		require.Len(t, final, 2)
+		assert.Equal(t, 16<<10, len(final[0].GetErrorBody()))
+		assert.Equal(t, 100, len(final[1].GetErrorBody()))
 	})
-	h := w.client().HTTP("many")
-	resp, err := h.Post(w.url+chat, "application/json", strings.NewReader(ask))
-	require.NoError(t, err)
-	assert.Equal(t, large, bodyOf(t, resp))
-	cut = true
-	resp, err = h.Post(w.url+chat, "application/json", strings.NewReader(ask))
-	require.NoError(t, err)
-	got, err := io.ReadAll(resp.Body)
-	require.ErrorIs(t, err, io.ErrUnexpectedEOF)
-	assert.Equal(t, large[:100], string(got))
-	require.NoError(t, resp.Body.Close())
-	final := w.finals()
-	require.Len(t, final, 2)
-	assert.Len(t, final[0].GetErrorBody(), 16<<10)
-	assert.Len(t, final[1].GetErrorBody(), 100)
 }
 
 // What was used is read from the answer as it passes, and its end is told once.

@@ -21,7 +21,7 @@ const (
 )
 
 var eventNames = [...]string{
-	"key_suspect", "key_quarantined", "key_back", "resting",
+	"key_suspect", "key_quarantined", "key_back", "cooling_down",
 	"shared_organization", "split_organization", "all_rate_limited",
 }
 

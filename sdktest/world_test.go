@@ -33,6 +33,7 @@ import (
 	keybrokerv1 "github.com/keybroker/keybroker/gen/keybroker/v1"
 	"github.com/keybroker/keybroker/internal/app"
 	"github.com/keybroker/keybroker/internal/config"
+	"github.com/keybroker/keybroker/internal/failover"
 	"github.com/keybroker/keybroker/internal/sandbox"
 	"github.com/keybroker/keybroker/internal/testing/canary"
 	"github.com/keybroker/keybroker/internal/testing/wiretap"
@@ -52,6 +53,7 @@ const (
 
 func TestMain(m *testing.M) {
 	os.Exit(canary.Main(m, func() {
+		failover.Time = patience
 		log.SetOutput(canary.Writer("the log of package log"))
 		w := canary.Writer("gRPC's own log")
 		grpclog.SetLoggerV2(grpclog.NewLoggerV2WithVerbosity(w, w, w, 99))

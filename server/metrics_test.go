@@ -93,7 +93,7 @@ func TestMetricsAreForInspectors(t *testing.T) {
 			}
 		})
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	w.server.Stop(ctx)
 	assert.NoError(t, <-ended)

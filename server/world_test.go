@@ -134,7 +134,7 @@ func beginWith(t *testing.T, o server.Options, pools ...broker.DomainConfig) *wo
 		scrape := httptest.NewRecorder()
 		counts.Write(scrape, httptest.NewRequest(http.MethodGet, "/metrics", nil), func(string) bool { return true })
 		canary.Text("metrics", scrape.Body.String())
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		w.server.Stop(ctx)
 		serving.Wait()

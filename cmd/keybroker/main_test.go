@@ -19,6 +19,8 @@ import (
 	"gopkg.in/yaml.v3"
 
 	"github.com/keybroker/keybroker/internal/access"
+	"github.com/keybroker/keybroker/internal/app"
+	"github.com/keybroker/keybroker/internal/config"
 	"github.com/keybroker/keybroker/internal/testing/canary"
 )
 
@@ -68,10 +70,23 @@ func file(t *testing.T, text string) string {
 	return path
 }
 
-// onProvider is a configuration with one slot that listens where it is told.
+// onProvider is a configuration with one slot that listens where it is told. It has no file
+// for its state, since a disk that is slow for a few seconds changes the exit code.
 func onProvider(listen string) string {
-	return "server: {plaintext: true, listen: '" + listen + "', drain_timeout: 5s}\naudit: {path: audit.jsonl}\n" +
-		"providers: [{name: p, type: anthropic, flat_limits: true, keys: [{id: k, key: sk-cnry7f3a-file, rpm_limit: 1000, max_concurrency: 1}]}]\n"
+	return "server: {plaintext: true, listen: '" + listen + "', drain_timeout: 5s}\nstore: {type: memory}\naudit: {path: audit.jsonl}\n" +
+		"providers: [{name: p, type: anthropic, flat_limits: true, lease: {max_wait: 10m}, keys: [{id: k, key: sk-cnry7f3a-file, rpm_limit: 1000, max_concurrency: 1}]}]\n"
+}
+
+// The log's line about the start names the pools that are served.
+func TestPoolNames(t *testing.T) {
+	for want, text := range map[string]string{
+		"a, b": "{name: a, type: anthropic, keys: [{key: sk-cnry7f3a-names}], pools: [{name: b}]}, {name: c, type: anthropic, enabled: false, pools: [{name: d}]}",
+		"":     "{name: a, type: anthropic, enabled: false}",
+	} {
+		cfg, err := config.Parse("c.yaml", []byte("server: {plaintext: true}\nproviders: ["+text+"]"), app.ConfigOptions())
+		require.NoError(t, err)
+		assert.Equal(t, want, poolNames(cfg))
+	}
 }
 
 func TestCommandLine(t *testing.T) {

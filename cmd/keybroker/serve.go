@@ -123,11 +123,14 @@ func refuseLeaks(getenv func(string) (string, bool)) error {
 	return nil
 }
 
-// poolNames lists the pools, or as many as one likes to read.
+// poolNames lists the pools that are served, or as many as one likes to read.
 func poolNames(cfg *config.Config) string {
 	const most = 10
 	var names []string
 	for _, p := range cfg.Providers {
+		if !p.IsEnabled() {
+			continue
+		}
 		names = append(names, p.Name)
 		for _, further := range p.Pools {
 			names = append(names, further.Name)

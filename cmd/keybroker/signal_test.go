@@ -174,7 +174,7 @@ func TestSIGTERMSendsWaitersAwayAndExitsCleanly(t *testing.T) {
 	waiting := make(chan error, 20)
 	for range cap(waiting) {
 		go func() {
-			_, err := keys.AcquireKey(t.Context(), &keybrokerv1.AcquireKeyRequest{Pool: "p", MaxWait: durationpb.New(30 * time.Second)})
+			_, err := keys.AcquireKey(t.Context(), &keybrokerv1.AcquireKeyRequest{Pool: "p", MaxWait: durationpb.New(10 * time.Minute)})
 			waiting <- err
 		}()
 	}

@@ -114,7 +114,7 @@ providers:
 	var serving sync.WaitGroup
 	serving.Go(func() { _ = srv.Serve(listener) })
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		srv.Stop(ctx)
 		serving.Wait()

@@ -132,7 +132,7 @@ func (s *site) load() *config.Config {
 		words := strings.Fields(r)
 		fmt.Fprintf(&b, "  - {identities: [%q], pools: [%q], verbs: [%s]}\n", words[0], words[1], words[2])
 	}
-	fmt.Fprintf(&b, "providers:\n- name: p\n  type: anthropic\n  flat_limits: true\n  %s\n  keys:\n  - {id: %s, key_file: key.txt, max_concurrency: %d%s}\n%s",
+	fmt.Fprintf(&b, "providers:\n- name: p\n  type: anthropic\n  flat_limits: true\n  lease: {max_wait: 10m}\n  %s\n  keys:\n  - {id: %s, key_file: key.txt, max_concurrency: %d%s}\n%s",
 		s.file.off, cmp.Or(s.file.key, "k"), s.file.limit, s.file.extra, s.file.more)
 	s.write("keybroker.yaml", b.String())
 	cfg, err := config.Load(s.path("keybroker.yaml"), plaintext())
@@ -304,7 +304,7 @@ func TestWaiterWhoLosesItsRightGetsNothing(t *testing.T) {
 	}
 	until(0)
 	go func() {
-		_, err := service.AcquireKey(service.ctx(), &keybrokerv1.AcquireKeyRequest{Pool: "p", MaxWait: durationpb.New(30 * time.Second)})
+		_, err := service.AcquireKey(service.ctx(), &keybrokerv1.AcquireKeyRequest{Pool: "p", MaxWait: durationpb.New(10 * time.Minute)})
 		waiting <- err
 	}()
 	until(1)

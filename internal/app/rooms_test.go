@@ -45,6 +45,7 @@ var rules = []rule{
 	{pkg: "pool/limit", never: []string{"pool"}},
 	{pkg: "internal/broker", only: []string{"pool", "internal/provider", "internal/failpoint", "internal/record"}},
 	{pkg: "internal/record", only: []string{"pool", "internal/provider"}},
+	{pkg: "internal/failover", only: closed},
 	{pkg: "internal/failpoint", only: closed},
 	{pkg: "internal/testing/storetest", never: []string{"cmd", "server", "client", "gen", "internal/app"}},
 	{pkg: "internal/store", never: []string{"cmd", "server", "client", "gen", "internal/app"}},

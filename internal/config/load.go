@@ -56,7 +56,7 @@ func Parse(name string, data []byte, opts Options) (*Config, error) {
 	if err := doc.err(); err != nil {
 		return nil, err
 	}
-	p := &parser{opts: opts, dir: filepath.Dir(name), credentials: map[credential]*object{}, further: map[string]int{}}
+	p := &parser{opts: opts, dir: filepath.Dir(name), credentials: map[credential]*object{}, further: map[string]*object{}}
 	c := p.config(newObject(doc, nil, "", root))
 	if err := doc.err(); err != nil {
 		return nil, err

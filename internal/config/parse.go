@@ -3,7 +3,9 @@ package config
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/keybroker/keybroker/internal/secret"
@@ -17,7 +19,7 @@ type parser struct {
 	dir         string                       // Where relative key files are.
 	credentials map[credential]*object       // Where each was seen first.
 	later       []func(pools map[string]int) // Checks that need the names of all pools, which come with their lines.
-	further     map[string]int               // Pools beside the providers' own, with their lines.
+	further     map[string]*object           // Pools beside the providers' own, by name.
 }
 
 // credential is one account's key. The same text may well be the dummy key of two local servers.
@@ -67,11 +69,13 @@ func (p *parser) config(top *object) *Config {
 		c.Providers = append(c.Providers, provider)
 		return provider.Name
 	})
-	for name, line := range p.further {
+	for _, name := range slices.Sorted(maps.Keys(p.further)) {
+		at := p.further[name]
 		if first, twice := names[name]; twice {
-			top.failAt(line, "name %s is used twice; it is on line %d already", quote(name), first)
+			at.fail("name", "name %s is used twice; it is on line %d already", quote(name), first)
+		} else {
+			names[name] = at.line("name")
 		}
-		names[name] = line
 	}
 	for _, check := range p.later {
 		check(names)
@@ -174,10 +178,10 @@ func (p *parser) pools(o *object, nodes []*yaml.Node, c *ProviderConfig) {
 		if len(models) == 0 {
 			pool.Models = c.Models
 		}
-		if first, twice := p.further[pool.Name]; twice {
-			at.fail("name", "name %s is used twice; it is on line %d already", quote(pool.Name), first)
-		} else {
-			p.further[pool.Name] = at.line("name")
+		if first := p.further[pool.Name]; first != nil {
+			at.fail("name", "name %s is used twice; it is on line %d already", quote(pool.Name), first.line("name"))
+		} else if pool.Name != "" { // each says of its own name that it is missing
+			p.further[pool.Name] = at
 		}
 		p.later = append(p.later, func(known map[string]int) { at.checkFallback(pool.Name, fallback, known) })
 		c.Pools = append(c.Pools, pool)

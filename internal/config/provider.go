@@ -30,8 +30,8 @@ func (p ProviderConfig) GetEffectiveStrategy(globalDefault string) string {
 // whether there is more than one key.
 func (p ProviderConfig) IsPoolingEnabled() bool { return p.Pooling.IsEnabled(len(p.Keys)) }
 
-// IsEnabled reports whether all of a pool's keys are used, which are so many: the explicit setting, or else whether there is more
-// than one.
+// IsEnabled reports whether all keys are used, and not the first usable one alone: the setting, or else whether there is more than
+// one key.
 func (p PoolingConfig) IsEnabled(keys int) bool {
 	if p.Enabled != nil {
 		return *p.Enabled

@@ -158,7 +158,7 @@ func (p *parser) rule(o *object, s *ServerConfig, tokens map[string]int) RuleCon
 			if err := access.CheckPool(pool.text); err != nil {
 				o.failAt(pool.line, "pool %s %v", quote(pool.text), err)
 			} else if !known && !strings.Contains(pool.text, "*") {
-				o.failAt(pool.line, "pool %s is none of this file; name one of them, or use a pattern with *", quote(pool.text))
+				o.failAt(pool.line, "pool %s is not in this file; name one of them, or use a pattern with *", quote(pool.text))
 			}
 		}
 	})

@@ -15,7 +15,10 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/types/known/durationpb"
 
+	keybrokerv1 "github.com/keybroker/keybroker/gen/keybroker/v1"
 	"github.com/keybroker/keybroker/internal/app"
 	"github.com/keybroker/keybroker/internal/config"
 	"github.com/keybroker/keybroker/internal/demo"
@@ -54,10 +57,13 @@ func TestFleetIsNeverToldToSlowDown(t *testing.T) {
 	t.Cleanup(func() { stop(); running.Wait() })
 
 	enough, end := context.WithCancel(t.Context())
-	defer end()
+	t.Cleanup(end)
 	running.Go(func() {
-		<-progress.written
-		for admitted(fleet.Sandbox) < 300 {
+		select {
+		case <-progress.written:
+		case <-enough.Done():
+		}
+		for enough.Err() == nil && admitted(fleet.Sandbox) < 300 {
 			time.Sleep(time.Millisecond)
 		}
 		end()
@@ -89,6 +95,57 @@ func TestFleetIsNeverToldToSlowDown(t *testing.T) {
 	for _, want := range []string{"anthropic", "openai", "anthropic-research", "fairness", "binding limit"} {
 		assert.Contains(t, text.String(), want)
 	}
+}
+
+// lateBroker grants leases whose time to start is over, and takes them back.
+type lateBroker struct {
+	keybrokerv1.UnimplementedKeyBrokerServiceServer
+	released chan *keybrokerv1.ReleaseKeyRequest
+}
+
+func (*lateBroker) AcquireKey(context.Context, *keybrokerv1.AcquireKeyRequest) (*keybrokerv1.AcquireKeyResponse, error) {
+	return &keybrokerv1.AcquireKeyResponse{
+		LeaseId: "late", ApiKey: canary.Key("demo-late"), BaseUrl: "http://127.0.0.1:0", AuthHeader: "authorization", StartWithin: durationpb.New(0),
+	}, nil
+}
+
+func (b *lateBroker) ReleaseKey(ctx context.Context, r *keybrokerv1.ReleaseKeyRequest) (*keybrokerv1.ReleaseKeyResponse, error) {
+	select {
+	case b.released <- r:
+	case <-ctx.Done():
+	}
+	return &keybrokerv1.ReleaseKeyResponse{}, nil
+}
+
+func TestServiceGivesBackWhatComesTooLate(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	broker := &lateBroker{released: make(chan *keybrokerv1.ReleaseKeyRequest)}
+	server := grpc.NewServer()
+	keybrokerv1.RegisterKeyBrokerServiceServer(server, broker)
+	var serving sync.WaitGroup
+	serving.Go(func() { assert.NoError(t, server.Serve(l)) })
+	t.Cleanup(func() { server.Stop(); serving.Wait() })
+
+	fleet := demo.Fleet{
+		Broker: l.Addr().String(), Sandbox: sandbox.New(nil, sandbox.Options{}),
+		Services: 1, Workers: 1, Duration: time.Hour, Progress: &bytes.Buffer{},
+	}
+	ctx, end := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() {
+		_, err := fleet.Run(ctx) // it fails if a request is sent: nobody listens there
+		done <- err
+	}()
+	select {
+	case r := <-broker.released:
+		assert.Equal(t, "late", r.GetLeaseId())
+		assert.True(t, r.GetUnused())
+	case err := <-done:
+		done <- err
+	}
+	end()
+	require.NoError(t, <-done)
 }
 
 // lines keeps what is written, and tells of the first.

@@ -73,6 +73,10 @@ func (s *service) call(ctx context.Context) error {
 		return err
 	}
 	s.tally.waited(time.Since(asked))
+	if time.Since(asked) >= lease.GetStartWithin().AsDuration() { // too late to send: others may have the room
+		_, err = s.broker.ReleaseKey(ctx, &keybrokerv1.ReleaseKeyRequest{LeaseId: lease.GetLeaseId(), Unused: true})
+		return err
+	}
 	report, err := s.send(ctx, lease)
 	if err != nil {
 		return err

@@ -3,10 +3,12 @@
 package failpoint
 
 import (
+	"fmt"
 	"os"
 	"strconv"
 	"strings"
 	"sync/atomic"
+	"time"
 )
 
 var (
@@ -37,4 +39,9 @@ func At(place string) {
 		_ = self.Kill()
 	}
 	select {} // the signal is on its way
+}
+
+// Note prints that something has happened, of what, and when by the wall clock.
+func Note(event, of string) {
+	fmt.Fprintf(os.Stderr, "failpoint: %s %s %s\n", event, of, time.Now().UTC().Format(time.RFC3339Nano))
 }

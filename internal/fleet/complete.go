@@ -72,7 +72,8 @@ func (s *Scenario) completeGroups(p *problems) map[string]int {
 	return keys
 }
 
-// check sets Count to 0 if there are too many keys, so that nobody counts them.
+// check adds what is wrong with a group. If it has too many keys, it sets Count to 0, so that
+// completeGroups does not loop over them.
 func (g *Group) check(p *problems) {
 	l := g.Limits
 	if l == (Limits{}) {

@@ -8,7 +8,7 @@ import (
 // Class is what a response says about the key, its limits and the provider.
 type Class uint8
 
-// The classes. What rests because of one is the Scope's business.
+// The classes. The Scope says what cools down because of one.
 const (
 	OK                 Class = iota // the key works
 	RateLimited                     // too much in too short a time
@@ -30,12 +30,12 @@ var classNames = [...]string{
 // String gives a stable name, such as "rate_limited".
 func (c Class) String() string { return name(classNames[:], c) }
 
-// Scope is what a refusal is about, and so what rests because of it.
+// Scope is what a refusal is about, and so what cools down.
 type Scope uint8
 
 // The scopes.
 const (
-	NoScope       Scope = iota // nothing rests
+	NoScope       Scope = iota // nothing cools down
 	KeyScope                   // the key, for all models
 	KeyModelScope              // the key, for one class of models
 	GroupScope                 // the key's quota group, for all models

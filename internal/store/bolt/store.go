@@ -165,6 +165,7 @@ func (s *Store) Save(ctx context.Context, name string, epoch, version uint64, ch
 	next, err := s.call(ctx, r)
 	if err == nil {
 		failpoint.At("after-save")
+		failpoint.Note("saved", name)
 	}
 	return next, err
 }

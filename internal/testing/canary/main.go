@@ -153,7 +153,7 @@ func runInside(stdout, stderr io.Writer, all *detector) (int, error) {
 	cmd.Env = append(os.Environ(), insideEnv+"="+handsOver)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr, cmd.ExtraFiles = os.Stdin, stdout, stderr, []*os.File{w}
 	cmd.SysProcAttr = diesWithParent()
-	cmd.WaitDelay = 5 * time.Second // for what processes print that outlive it
+	cmd.WaitDelay = time.Minute // for what processes print that outlive it
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGQUIT, syscall.SIGHUP)
 	defer signal.Stop(signals)

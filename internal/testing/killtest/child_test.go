@@ -9,11 +9,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
@@ -57,11 +59,20 @@ type child struct {
 	client  keybrokerv1.KeyBrokerServiceClient
 	conn    *grpc.ClientConn
 	spawned time.Time
-	died    time.Time // read it after exited
 }
 
-// start runs the broker, until it listens or ends.
+// start runs the broker, until it listens or ends. One that ends since the disk did not
+// save its first records in time is started again.
 func start(t *testing.T, config, address, failpoint string, args ...string) *child {
+	for begun := time.Now(); ; {
+		c := startOnce(t, config, address, failpoint, args...)
+		if c.client != nil || !c.slow() || time.Since(begun) > patience {
+			return c
+		}
+	}
+}
+
+func startOnce(t *testing.T, config, address, failpoint string, args ...string) *child {
 	c := &child{
 		cmd: exec.Command(binary, append([]string{"serve", "--config", config, "--log-level", "debug"}, args...)...),
 		log: &transcript{listens: make(chan struct{})}, exited: make(chan struct{}), spawned: time.Now(),
@@ -74,7 +85,6 @@ func start(t *testing.T, config, address, failpoint string, args ...string) *chi
 	require.NoError(t, c.cmd.Start())
 	go func() {
 		_ = c.cmd.Wait() // how it ended is in ProcessState
-		c.died = time.Now()
 		close(c.exited)
 	}()
 	t.Cleanup(func() { c.end(syscall.SIGKILL) })
@@ -103,6 +113,65 @@ func (c *child) end(s syscall.Signal) {
 	if c.conn != nil {
 		_ = c.conn.Close()
 	}
+}
+
+// stop ends a child in order. It reports whether the last state was saved, which a slow disk
+// may prevent: the broker waits for two seconds, twice.
+func (c *child) stop(t *testing.T) (saved bool) {
+	c.end(syscall.SIGTERM)
+	if c.cmd.ProcessState.Success() {
+		return true
+	}
+	assert.Equal(t, 1, c.cmd.ProcessState.ExitCode(), c.log)
+	assert.Contains(t, c.log.String(), "the last state was not saved")
+	return false
+}
+
+// slow reports whether a child has ended since a store call took longer than it waits.
+func (c *child) slow() bool {
+	return !c.killed() && strings.Contains(c.log.String(), context.DeadlineExceeded.Error())
+}
+
+// complaints are the lines of a child's log that should not be there. That its store does
+// not answer is none of them, since a disk may be slow.
+func (c *child) complaints() (lines []string) {
+	for line := range strings.Lines(c.log.String()) {
+		failed := strings.Contains(line, "level=ERROR") && !strings.Contains(line, "the store does not answer")
+		if failed || strings.Contains(line, "DATA RACE") || strings.Contains(line, "panic") {
+			lines = append(lines, line)
+		}
+	}
+	return lines
+}
+
+// saves are the moments at which a child had finished a save, by pool.
+type saves map[string][]moment
+
+// saves reads them from the log.
+func (c *child) saves(begun time.Time) saves {
+	all := saves{}
+	for line := range strings.Lines(c.log.String()) {
+		var pool, at string
+		if _, err := fmt.Sscanf(line, "failpoint: saved %s %s", &pool, &at); err != nil {
+			continue
+		}
+		if t, err := time.Parse(time.RFC3339Nano, at); err == nil {
+			all[pool] = append(all[pool], t.Sub(begun))
+		}
+	}
+	return all
+}
+
+// has reports whether what a pool knew at a moment has been saved: the first save that was
+// finished after it may have begun before, the second has not.
+func (s saves) has(pool string, at moment) bool {
+	after := 0
+	for _, finished := range s[pool] {
+		if finished > at {
+			after++
+		}
+	}
+	return after >= 2
 }
 
 // over reports whether it has ended.

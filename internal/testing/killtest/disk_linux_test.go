@@ -36,7 +36,7 @@ func TestFullDisk(t *testing.T) {
 	b := serving(t, config, address)
 	c.take(b, daily, 100)
 	b.fill(t, true)
-	n, err := c.burst(b, daily)
+	n, err := c.untilRefused(b, daily)
 	assert.Equal(t, codes.Unavailable, status.Code(err), err)
 	assert.ErrorContains(t, err, "the store cannot be reached")
 	assert.LessOrEqual(t, n, 10, "what was written ahead, and what was being")
@@ -46,7 +46,7 @@ func TestFullDisk(t *testing.T) {
 	b.fill(t, false)
 	c.take(b, daily, 100)
 	b.fill(t, true)
-	_, err = c.burst(b, daily)
+	_, err = c.untilRefused(b, daily)
 	assert.Equal(t, codes.Unavailable, status.Code(err), err)
 	b.end(syscall.SIGKILL)
 

@@ -23,8 +23,8 @@ func (r *round) probe() time.Duration {
 	return time.Since(r.child.spawned)
 }
 
-// oldLeases settles leases of before with a child that has just come up. The first
-// word on each is taken, the second changes nothing, and forged ones are not known.
+// oldLeases settles leases of predecessors with a child that has just come up. The first
+// report on each is taken, the second changes nothing, and forged leases are not known.
 func (r *round) oldLeases(old []*lease) {
 	for i, x := range old {
 		call := r.settle(x)

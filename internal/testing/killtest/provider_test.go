@@ -63,7 +63,7 @@ func (v *verdict) badf(format string, args ...any) {
 }
 
 // judge counts a list against a limit.
-func (l *limit) judge(all []*lease, died map[int]moment) verdict {
+func (l *limit) judge(all []*lease, killed map[int]saves) verdict {
 	var mine []*lease
 	for _, x := range all {
 		if x.Pool == l.pool && x.Key == l.key {
@@ -74,9 +74,9 @@ func (l *limit) judge(all []*lease, died map[int]moment) verdict {
 	case l.window == 0:
 		return l.judgeCalls(mine)
 	case !l.refills:
-		return l.judgeSum(mine, died)
+		return l.judgeSum(mine, killed)
 	}
-	return l.judgeRefilling(mine, died)
+	return l.judgeRefilling(mine, killed)
 }
 
 // judgeCalls counts calls that are open at one time.
@@ -99,7 +99,7 @@ func (l *limit) judgeCalls(mine []*lease) (v verdict) {
 }
 
 // judgeSum counts a window in which nothing comes back, on the books too.
-func (l *limit) judgeSum(mine []*lease, died map[int]moment) (v verdict) {
+func (l *limit) judgeSum(mine []*lease, killed map[int]saves) (v verdict) {
 	booked := int64(0)
 	for _, x := range mine {
 		booked += l.booked(x)
@@ -110,7 +110,7 @@ func (l *limit) judgeSum(mine []*lease, died map[int]moment) (v verdict) {
 	if booked > l.amount || v.most > l.amount {
 		v.badf("%v: %d used and %d on the books, of %d", l, v.most, booked, l.amount)
 	}
-	l.judgeDebt(mine, died, &v)
+	l.judgeDebt(mine, killed, &v)
 	return v
 }
 
@@ -118,7 +118,7 @@ func (l *limit) judgeSum(mine []*lease, died map[int]moment) (v verdict) {
 // which on early: then as much as possible comes together.
 const cuts = 200
 
-func (l *limit) judgeRefilling(mine []*lease, died map[int]moment) (v verdict) {
+func (l *limit) judgeRefilling(mine []*lease, killed map[int]saves) (v verdict) {
 	end := moment(0)
 	for _, x := range mine {
 		end = max(end, x.Ended)
@@ -141,7 +141,7 @@ func (l *limit) judgeRefilling(mine []*lease, died map[int]moment) (v verdict) {
 			v.badf("%v: %d on the books, of %d and %d", l, booked, l.amount, refilled)
 		}
 	}
-	l.judgeDebt(mine, died, &v)
+	l.judgeDebt(mine, killed, &v)
 	return v
 }
 
@@ -170,18 +170,15 @@ func (l *limit) arrivals(mine []*lease, cut moment, asTheyWere bool) (events []e
 	return events
 }
 
-// settles is how long the broker may take to write a debt down. One that a killed
-// process had no time for is lost: its client was told what it might use.
-const settles = 2500 * time.Millisecond
-
 // judgeDebt counts what was used beyond reservations too. It may exceed the limit;
-// but what was granted after that must have waited for it.
-func (l *limit) judgeDebt(mine []*lease, died map[int]moment, v *verdict) {
+// but what was granted after that must have waited for it. A debt that a killed process
+// had not saved is lost: its client was told what it might use.
+func (l *limit) judgeDebt(mine []*lease, killed map[int]saves, v *verdict) {
 	var debts []*lease
 	events := []event{}
 	for _, x := range mine {
 		if n := l.over(x); n > 0 && x.Over.Acked > 0 {
-			if at, killed := died[x.Over.Child]; killed && at < x.Over.Acked+settles {
+			if s, lost := killed[x.Over.Child]; lost && !s.has(x.Pool, x.Over.Acked) {
 				continue
 			}
 			debts = append(debts, x)
@@ -216,34 +213,37 @@ func TestProvider(t *testing.T) {
 	sixty := limit{"p", "k", "requests", "rpm_limit", 60, time.Minute, true}
 	once := limit{"p", "k", "input", "tpd_limit", 60, day, false}
 	calls := limit{"p", "k", "calls", "max_concurrency", 60, 0, false}
+	spite := at(0, 30)
+	spite[0].UsedIn, spite[0].Over = 40, debt{Sent: 1, Acked: 2, Child: 1}
+	spite = append(spite, at(time.Second, 1)...)
 	for _, c := range []struct {
-		name string
-		l    limit
-		all  []*lease
-		good bool
+		name   string
+		l      limit
+		all    []*lease
+		killed map[int]saves
+		good   bool
 	}{
-		{"as many as fit", sixty, at(0, 60), true},
-		{"one too many", sixty, at(0, 61), false},
-		{"refilled", sixty, append(at(0, 60), at(10*time.Second+startWithin, 10)...), true},
-		{"not refilled", sixty, append(at(0, 60), at(10*time.Second+startWithin, 11)...), false},
-		{"late and early together", sixty, append(append(at(0, 57), at(3*time.Second, 3)...), at(3*time.Second+startWithin, 4)...), false},
-		{"all of a day", once, at(0, 60), true},
-		{"more than a day", once, append(at(0, 60), at(time.Hour, 1)...), false},
-		{"calls", calls, append(at(0, 60), at(time.Second, 60)...), true},
-		{"too many calls", calls, append(at(0, 60), at(time.Second-1, 1)...), false},
-		{"in spite of a debt", once, func() []*lease {
-			all := at(0, 30)
-			all[0].UsedIn, all[0].Over = 40, debt{Sent: 1, Acked: 2, Child: 1}
-			return append(all, at(time.Second, 1)...)
-		}(), false},
+		{"as many as fit", sixty, at(0, 60), nil, true},
+		{"one too many", sixty, at(0, 61), nil, false},
+		{"refilled", sixty, append(at(0, 60), at(10*time.Second+startWithin, 10)...), nil, true},
+		{"not refilled", sixty, append(at(0, 60), at(10*time.Second+startWithin, 11)...), nil, false},
+		{"late and early together", sixty, append(append(at(0, 57), at(3*time.Second, 3)...), at(3*time.Second+startWithin, 4)...), nil, false},
+		{"all of a day", once, at(0, 60), nil, true},
+		{"more than a day", once, append(at(0, 60), at(time.Hour, 1)...), nil, false},
+		{"calls", calls, append(at(0, 60), at(time.Second, 60)...), nil, true},
+		{"too many calls", calls, append(at(0, 60), at(time.Second-1, 1)...), nil, false},
+		{"in spite of a debt", once, spite, nil, false},
+		{"in spite of a debt that was saved", once, spite, map[int]saves{1: {"p": {1, 3, 4}}}, false},
+		{"in spite of a debt that was perhaps saved", once, spite, map[int]saves{1: {"p": {1, 3}, "q": {3, 4}}}, true},
+		{"in spite of a debt of a process that lives", once, spite, map[int]saves{2: {}}, false},
 		{"given back by an old lease", once, func() []*lease {
 			all := at(0, 61)
 			all[0].Used = false
 			return all
-		}(), false},
+		}(), nil, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			v := c.l.judge(c.all, nil)
+			v := c.l.judge(c.all, c.killed)
 			assert.Equal(t, c.good, len(v.bad) == 0, v.bad)
 		})
 	}

@@ -44,7 +44,7 @@ func (r *round) onTheWay(child int) int64 {
 // String sums a round up.
 func (r *round) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "round %d: %d kills, %d leases, %d words on old ones, %d came too late to be used\n",
+	fmt.Fprintf(&b, "round %d: %d kills, %d leases, %d reports on leases of predecessors, %d came too late to be used\n",
 		r.number, len(r.killed), len(r.fleet.list.leases), r.old, r.fleet.late.Load())
 	for i, v := range r.verdicts {
 		fmt.Fprintf(&b, "  %-24v at most %d of %d in use\n", &limits[i], v.most, limits[i].amount)
@@ -90,7 +90,7 @@ func (s *tally) String() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var b strings.Builder
-	fmt.Fprintf(&b, "%d rounds, %d kills, %d leases, %d words on old ones\n", s.rounds, s.kills, s.leases, s.old)
+	fmt.Fprintf(&b, "%d rounds, %d kills, %d leases, %d reports on leases of predecessors\n", s.rounds, s.kills, s.leases, s.old)
 	for k, n := range s.at {
 		fmt.Fprintf(&b, "  %4d × %s\n", n, k)
 	}

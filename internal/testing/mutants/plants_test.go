@@ -1,3 +1,5 @@
+//go:build long
+
 // The planted bugs: each breaks one rule of the engine that keeps it from
 // granting what the provider does not allow, or from keeping back what it does.
 package mutants_test
@@ -151,31 +153,31 @@ var plants = []plant{
 		new: "",
 	},
 	{
-		name: "claim on the account only", rule: "a claim covers the limits of a single key",
+		name: "reservation on the account only", rule: "a reservation covers the limits of a single key",
 		file: "seat.go", test: "TestClaimCoversTheLimitsOfASingleKey", says: "as if it were alone",
 		old: " || of.keyReserved(k, c)",
 		new: "",
 	},
 	{
-		name: "poll takes the claim", rule: "who does not wait gets only what delays nobody",
+		name: "poll takes the reservation", rule: "who does not wait gets only what delays nobody",
 		file: "acquire.go", test: "TestPollDoesNotTakeTheClaim", says: "not served by",
 		old: "\tn, ok := s.run(ch)\n\tif !ok {",
 		new: "\ts.reservations = nil\n\tn, ok := s.run(ch)\n\tif !ok {",
 	},
 	{
-		name: "claims kept by nobody", rule: "a claim ends with whoever has it",
+		name: "reservations kept by nobody", rule: "a reservation ends with whoever has it",
 		file: "queue.go", test: "TestNobodyKeepsAClaim", says: "all keys exhausted",
 		old: "q.had = w.choice.endReservations()",
 		new: "",
 	},
 	{
-		name: "claims remembered", rule: "what is known because of claims is known as long as they last",
+		name: "reservations remembered", rule: "what is known because of reservations is known as long as they last",
 		file: "tier.go", test: "TestNobodyKeepsAClaim", says: "all keys exhausted",
 		old: "t.negative[i] = negative{}",
 		new: "",
 	},
 	{
-		name: "a claim on everything", rule: "a holder has one claim, however many it has in line",
+		name: "a reservation on everything", rule: "a holder has one reservation, however many it has in line",
 		file: "reservation.go", test: "TestOneHolderHasOneClaim", says: "two in each of the others",
 		old: "if before < Never || o.until <= now.Add(longBefore) {\n\t\t\t\treturn\n\t\t\t}\n\t\t\tbefore = o.until.Add(-longBefore)",
 		new: "_ = o",
@@ -199,7 +201,7 @@ var plants = []plant{
 		new: "\tts.now = max(ts.now, ts.moveBack(t, part))\n\tts.passed(min(part, given))",
 	},
 	{
-		name: "old words settle doubts", rule: "only what was granted since doubts a word, or confirms it",
+		name: "old answers settle disputes", rule: "only an answer to a newer lease settles a dispute",
 		file: "dispute.go", test: "TestOldWordsSettleNothing", says: "all keys exhausted",
 		old: "d.contradicted = true",
 		new: "d.since = now.Add(-secondOpinion)",
@@ -415,7 +417,7 @@ var plants = []plant{
 		new: " {",
 	},
 	{
-		name: "release of a predecessor's lease comes back", rule: "no report on an old lease adds capacity or frees a slot",
+		name: "release of a predecessor's lease comes back", rule: "no report on a predecessor's lease adds capacity or frees a slot",
 		file: "predecessor.go", test: "TestNothingOldComesBack", says: "nothing comes back",
 		old: "\tl.ended = final\n",
 		new: "\tl.ended = final\n\tfor _, b := range l.key.charges(l.account).buckets {\n\t\tb.Refund(now, 0, 1)\n\t}\n",
@@ -427,7 +429,7 @@ var plants = []plant{
 		new: "l.reserved[d]",
 	},
 	{
-		name: "wall clock trusted", rule: "the clock on the wall opens no more than a try",
+		name: "wall clock trusted", rule: "the wall clock allows one probe and no more",
 		file: "limit/fixed_window.go", test: "TestAWallClockOpensNothing", says: "only to try",
 		old: "\tin := o.ends.Sub(wall)\n",
 		new: "\tin := o.ends.Sub(wall)\n\tif in <= 0 {\n\t\tw.refund(now, o.at, o.n)\n\t}\n",
@@ -529,7 +531,7 @@ var plants = []plant{
 		new: "if err != nil {",
 	},
 	{
-		name: "grants on after a failed renewal", rule: "an owner grants until two seconds after its last word that was answered",
+		name: "grants on after a failed renewal", rule: "an owner grants until two seconds after the send time of its last acknowledged store call",
 		pkg: "internal/broker", file: "ownership.go", test: "TestNothingIsGrantedWithoutTheOwnershipLease", says: "the store cannot be reached",
 		old: "case now >= l.ownership.until:",
 		new: "case false:",

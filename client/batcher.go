@@ -11,12 +11,12 @@ import (
 	keybrokerv1 "github.com/keybroker/keybroker/gen/keybroker/v1"
 )
 
-// line is the requests for one pool and model. While they come thick and fast it
-// leases many at once, sized to how they came lately, and shares them out; else
-// each is leased by itself, and waits for nobody.
-type line struct {
+// batcher leases for the requests for one pool and model. While many come it leases for
+// several at once, as many as came lately, and shares them out. Else each request is leased
+// by itself, and waits for nobody.
+type batcher struct {
 	client *Client
-	name   lineName
+	name   batchName
 
 	mu      sync.Mutex
 	rate    float64                         // requests a second, lately
@@ -33,7 +33,7 @@ type line struct {
 	spareAt time.Time
 }
 
-type lineName struct{ pool, model string }
+type batchName struct{ pool, model string }
 
 // fetch is an ask for many requests that is under way.
 type fetch struct {
@@ -42,7 +42,7 @@ type fetch struct {
 }
 
 const (
-	// memory is for how long a line remembers how requests came.
+	// memory is for how long a batcher remembers how requests came.
 	memory = time.Second
 	// fewest is the requests that are worth leasing together.
 	fewest = 4
@@ -67,42 +67,42 @@ const (
 	answerTime = 100 * time.Millisecond
 )
 
-func (c *Client) line(r *Request) *line {
-	name := lineName{r.Pool, r.Model}
+func (c *Client) batcher(r *Request) *batcher {
+	name := batchName{r.Pool, r.Model}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	l := c.lines[name]
-	if l == nil && len(c.lines) >= maxLines {
-		clear(c.lines) // what they hold goes back by itself
+	b := c.batchers[name]
+	if b == nil && len(c.batchers) >= maxBatchers {
+		clear(c.batchers) // what they hold goes back by itself
 	}
-	if l == nil {
-		l = &line{client: c, name: name, horizon: firstHorizon}
-		c.lines[name] = l
+	if b == nil {
+		b = &batcher{client: c, name: name, horizon: firstHorizon}
+		c.batchers[name] = b
 	}
-	return l
+	return b
 }
 
 // acquire shares out what there is, waits for what is on its way, or leases for
 // one request alone.
-func (l *line) acquire(ctx context.Context, r *Request) (*Lease, error) {
+func (b *batcher) acquire(ctx context.Context, r *Request) (*Lease, error) {
 	start := time.Now()
 	now := start
-	l.mu.Lock()
-	l.note(now, r)
+	b.mu.Lock()
+	b.note(now, r)
 	for joined := true; ; joined = false {
-		if lease := l.take(now, r); lease != nil {
-			l.mu.Unlock()
+		if lease := b.take(now, r); lease != nil {
+			b.mu.Unlock()
 			return lease, nil
 		}
-		if l.stranger(now, r) {
-			l.mu.Unlock()
-			return l.one(ctx, r)
+		if b.stranger(now, r) {
+			b.mu.Unlock()
+			return b.one(ctx, r)
 		}
-		f := l.next
+		f := b.next
 		if f == nil {
-			f, joined = l.fetch(), false
+			f, joined = b.fetch(), false
 		}
-		l.mu.Unlock()
+		b.mu.Unlock()
 		if !f.wait(ctx, patience(ctx, start, r)) {
 			if ctx.Err() != nil {
 				return nil, fmt.Errorf("keybroker: %w", ctx.Err())
@@ -111,13 +111,13 @@ func (l *line) acquire(ctx context.Context, r *Request) (*Lease, error) {
 			if r.MaxWait != 0 { // it has waited for so long
 				alone.MaxWait = NoWait
 			}
-			return l.one(ctx, &alone)
+			return b.one(ctx, &alone)
 		}
 		now = time.Now()
-		l.mu.Lock()
+		b.mu.Lock()
 		if f.err != nil && !joined { // an ask that began before this one may have met other times
-			l.mu.Unlock()
-			return l.failed(ctx, r, f.err)
+			b.mu.Unlock()
+			return b.failed(ctx, r, f.err)
 		}
 	}
 }
@@ -136,10 +136,10 @@ func patience(ctx context.Context, start time.Time, r *Request) time.Time {
 
 // stranger reports whether a request is to be leased by itself: there are too few
 // to share with, or it is unlike them.
-func (l *line) stranger(now time.Time, r *Request) bool {
-	return l.want() < fewest || now.Before(l.alone) ||
-		l.now != nil || // which has room for others
-		float64(r.InputTokens) > unlike*l.input || float64(r.MaxOutputTokens) > unlike*l.output
+func (b *batcher) stranger(now time.Time, r *Request) bool {
+	return b.want() < fewest || now.Before(b.alone) ||
+		b.now != nil || // which has room for others
+		float64(r.InputTokens) > unlike*b.input || float64(r.MaxOutputTokens) > unlike*b.output
 }
 
 // wait reports whether the answer came in time.
@@ -157,58 +157,58 @@ func (f *fetch) wait(ctx context.Context, until time.Time) bool {
 
 // failed is what becomes of a request when what it waited for was refused: if that
 // may be for what the others asked, it asks for itself.
-func (l *line) failed(ctx context.Context, r *Request, err error) (*Lease, error) {
+func (b *batcher) failed(ctx context.Context, r *Request, err error) (*Lease, error) {
 	if !errors.Is(err, ErrUnavailable) && !errors.Is(err, ErrExhausted) && !errors.Is(err, ErrClosed) {
-		return l.one(ctx, r)
+		return b.one(ctx, r)
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.without(time.Now(), r, err)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.without(time.Now(), r, err)
 }
 
 // one leases for a single request.
-func (l *line) one(ctx context.Context, r *Request) (*Lease, error) {
-	lease, err := l.client.one(ctx, r)
-	l.mu.Lock()
-	defer l.mu.Unlock()
+func (b *batcher) one(ctx context.Context, r *Request) (*Lease, error) {
+	lease, err := b.client.one(ctx, r)
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	if err != nil {
-		return l.without(time.Now(), r, err)
+		return b.without(time.Now(), r, err)
 	}
-	l.latest = lease.grant.resp
+	b.latest = lease.grant.resp
 	return lease, nil
 }
 
 // without gives the last key once more if no broker is in reach and that is
 // allowed, at a rate that is.
-func (l *line) without(now time.Time, r *Request, err error) (*Lease, error) {
-	rate := l.client.options.safeRate
-	if rate <= 0 || l.latest == nil || !errors.Is(err, ErrUnavailable) {
+func (b *batcher) without(now time.Time, r *Request, err error) (*Lease, error) {
+	rate := b.client.options.safeRate
+	if rate <= 0 || b.latest == nil || !errors.Is(err, ErrUnavailable) {
 		return nil, err
 	}
-	l.spare = min(l.spare+rate*now.Sub(l.spareAt).Seconds(), max(1, rate))
-	l.spareAt = now
-	if l.spare < 1 {
+	b.spare = min(b.spare+rate*now.Sub(b.spareAt).Seconds(), max(1, rate))
+	b.spareAt = now
+	if b.spare < 1 {
 		return nil, err
 	}
-	l.spare--
-	g := newGrant(l.client, l.latest, now)
+	b.spare--
+	g := newGrant(b.client, b.latest, now)
 	g.gone, g.left = true, 1 // the broker never knows
 	return g.share(r.InputTokens, r.MaxOutputTokens), nil
 }
 
 // note takes in how requests come: their rate, and what they ask for, both fading
 // with time.
-func (l *line) note(now time.Time, r *Request) {
+func (b *batcher) note(now time.Time, r *Request) {
 	const once = 1 / float64(memory/time.Second)
 	input, output := float64(min(r.InputTokens, most)), float64(min(r.MaxOutputTokens, most))
-	past := l.rate * fade(now.Sub(l.last))
-	l.rate, l.last = past+once, now
+	past := b.rate * fade(now.Sub(b.last))
+	b.rate, b.last = past+once, now
 	if past < once/10 { // the first in a while
-		l.input, l.output = input, output
+		b.input, b.output = input, output
 		return
 	}
-	approach(&l.input, input)
-	approach(&l.output, output)
+	approach(&b.input, input)
+	approach(&b.output, output)
 }
 
 // fade is how much of what was is still remembered after a time: nearly
@@ -226,20 +226,20 @@ func approach(mean *float64, value float64) {
 }
 
 // want is how many requests will come while a lease may be used.
-func (l *line) want() int {
-	return min(int(l.rate*l.horizon.Seconds()), 10_000)
+func (b *batcher) want() int {
+	return min(int(b.rate*b.horizon.Seconds()), 10_000)
 }
 
 // take shares out one request, and asks for more before there is none.
-func (l *line) take(now time.Time, r *Request) *Lease {
-	g := l.now
+func (b *batcher) take(now time.Time, r *Request) *Lease {
+	g := b.now
 	if g == nil {
 		return nil
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.closed || !now.Before(g.useBy) || l.spent(g, 0) {
-		l.now = nil
+	if g.closed || !now.Before(g.useBy) || b.spent(g, 0) {
+		b.now = nil
 		g.retire()
 		return nil
 	}
@@ -247,67 +247,67 @@ func (l *line) take(now time.Time, r *Request) *Lease {
 		return nil
 	}
 	lease := g.share(r.InputTokens, r.MaxOutputTokens)
-	if l.next == nil && !now.Before(l.again) && l.spent(g, ahead) && l.want() >= fewest {
-		l.fetch()
+	if b.next == nil && !now.Before(b.again) && b.spent(g, ahead) && b.want() >= fewest {
+		b.fetch()
 	}
 	return lease
 }
 
 // spent reports whether no more than a part of a grant is left, by what requests
 // ask for lately.
-func (l *line) spent(g *grant, part float64) bool {
+func (b *batcher) spent(g *grant, part float64) bool {
 	n := max(1, part*float64(g.resp.GetRequests()))
-	return float64(g.left) < n || float64(g.input) < n*math.Floor(l.input) || float64(g.output) < n*math.Floor(l.output)
+	return float64(g.left) < n || float64(g.input) < n*math.Floor(b.input) || float64(g.output) < n*math.Floor(b.output)
 }
 
 // fetch asks the broker for what will be wanted, in the background.
-func (l *line) fetch() *fetch {
+func (b *batcher) fetch() *fetch {
 	f := &fetch{done: make(chan struct{})}
-	if !l.client.begin() {
+	if !b.client.begin() {
 		f.err = ErrClosed
 		close(f.done)
 		return f
 	}
-	l.next = f
-	want := l.want()
+	b.next = f
+	want := b.want()
 	r := &Request{
-		Pool: l.name.pool, Model: l.name.model,
-		InputTokens: int64(math.Ceil(l.input)), MaxOutputTokens: int64(math.Ceil(l.output)),
+		Pool: b.name.pool, Model: b.name.model,
+		InputTokens: int64(math.Ceil(b.input)), MaxOutputTokens: int64(math.Ceil(b.output)),
 	}
 	go func() {
-		defer l.client.pending.Done()
-		g, err := l.client.ask(context.Background(), r, want)
-		l.mu.Lock()
-		defer l.mu.Unlock()
+		defer b.client.pending.Done()
+		g, err := b.client.ask(context.Background(), r, want)
+		b.mu.Lock()
+		defer b.mu.Unlock()
 		defer close(f.done)
-		l.next, f.err = nil, err
+		b.next, f.err = nil, err
 		if err != nil {
-			l.again = time.Now().Add(aheadAgain)
+			b.again = time.Now().Add(aheadAgain)
 			return
 		}
-		l.replace(g, r, want)
+		b.replace(g, r, want)
 	}()
 	return f
 }
 
 // replace shares out a new grant from now on.
-func (l *line) replace(g *grant, r *Request, want int) {
+func (b *batcher) replace(g *grant, r *Request, want int) {
 	n := int64(g.left)
 	if n < int64(want) { // there is little, and others want it too
-		l.alone = time.Now().Add(aloneFor)
+		b.alone = time.Now().Add(aloneFor)
 	}
-	l.latest = g.resp
-	l.horizon = time.Duration((1 - safety) * float64(startTime(g.resp)))
-	if l.now != nil {
-		l.now.close()
+	b.latest = g.resp
+	b.horizon = time.Duration((1 - safety) * float64(startTime(g.resp)))
+	if b.now != nil {
+		b.now.close()
 	}
-	l.now = g
+	b.now = g
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.input, g.output = n*r.InputTokens, n*r.MaxOutputTokens
 	g.ends = time.AfterFunc(time.Until(g.useBy), g.close)
-	l.client.remember(g)
-	if l.client.asking.Err() != nil { // Close may have looked before
+	b.client.remember(g)
+	if b.client.asking.Err() != nil { // Close may have looked before
 		g.retire()
 	}
 }
