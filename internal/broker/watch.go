@@ -209,7 +209,7 @@ func (w *watch) look() (v View) {
 			if !w.leaves() {
 				s.Page = w.page(l, now, last)
 			}
-			s.Queues, s.Warnings = l.engine.Queues(now, name), l.engine.Warnings()
+			s.Queues, s.Warnings = l.engine.Queues(now, name), p.warnings(l)
 			done = true
 		})
 	}
