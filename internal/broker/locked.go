@@ -24,7 +24,7 @@ type locked struct {
 	saves     saves
 	trouble   trouble
 	recheck   chan struct{} // of capacity 1: upkeep is to look again what is due
-	heard     chan struct{} // closed, and replaced, when the store has answered
+	heard     chan struct{} // see wakeConfirming
 
 	refused   map[string]int64 // by pool: calls that ended without a lease for want of room
 	watchers  map[chan struct{}]struct{}

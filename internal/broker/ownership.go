@@ -80,6 +80,13 @@ func (o *owner) confirmOwnership(ctx context.Context) (err error) {
 	return err
 }
 
+// wakeConfirming makes the calls that wait in confirmOwnership look again: the store has
+// answered, or this owner will not ask it any more.
+func (l *locked) wakeConfirming() {
+	close(l.heard)
+	l.heard = make(chan struct{})
+}
+
 // renewAt is when the ownership lease is to be renewed.
 func (l *locked) renewAt() pool.Time {
 	at := pool.Never
@@ -116,8 +123,7 @@ func (o *owner) answered(sent pool.Time, err error, then func(l *locked, now poo
 		if tell = !l.ownership.fenced && (trouble != nil) != l.trouble.told; tell {
 			l.trouble.told = trouble != nil
 		}
-		close(l.heard)
-		l.heard = make(chan struct{})
+		l.wakeConfirming()
 	})
 	if tell && o.cfg.OnStore != nil {
 		o.cfg.OnStore(trouble)
