@@ -7,8 +7,8 @@ import (
 	"github.com/keybroker/keybroker/internal/broker"
 )
 
-// request is a Claim or a Save on its way to the writer, or a Load that needs the file opened
-// again.
+// request is a Claim or a Save on its way to the writer, or a Load or Renew that needs the file
+// opened again.
 type request struct {
 	name   string
 	claim  bool
