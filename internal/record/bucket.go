@@ -78,7 +78,7 @@ func (w *writer) bucket(s *pool.BucketState) {
 	w.byte(has)
 	w.byte(byte(s.Dimension)<<4 | byte(s.Kind)<<2)
 	w.flags(s.Learned, s.Lowered)
-	w.duration(s.Window)
+	w.window(s.Window)
 	w.int(s.Limit)
 	if has&hasName != 0 {
 		w.text(s.Name)
@@ -120,7 +120,7 @@ func (r *reader) bucket() (s pool.BucketState) {
 	if what&3 != 0 || s.Dimension >= provider.NumDimensions || s.Kind > provider.Fixed {
 		r.fail(errRange)
 	}
-	s.Window, s.Limit = r.duration(), r.int()
+	s.Window, s.Limit = r.window(), r.int()
 	if has&hasName != 0 {
 		s.Name = r.text()
 	}

@@ -1,6 +1,8 @@
 package record
 
 import (
+	"cmp"
+	"encoding/binary"
 	"maps"
 	"slices"
 	"time"
@@ -23,8 +25,8 @@ const (
 	kinds
 )
 
-// id tells the parts of a record from each other. A class that was forgotten has that of the
-// class.
+// id tells the parts of a record from each other. The note that a class was forgotten has the
+// id of the class.
 type id struct {
 	kind kind
 	of   string // the group or key, if it is about a class
@@ -155,6 +157,36 @@ func (r *reader) class(c *pool.ClassState) {
 	c.Rest = r.rest()
 }
 
+// A part has at most 128 KiB, whatever holders ask for and report: a larger one might never be
+// saved. The largest are
+//
+//   - that of a key: names of 2.5 KiB, its limits, and barredBytes;
+//   - that of a class: its models, of which the configuration bounds the bytes to 64 KiB;
+//   - all others: names of 2.5 KiB and limits. There are at most 32 of these, each with a
+//     name of 64 bytes, 33 slices and 10 more numbers: less than 20 KiB together.
+//
+// barredBytes bounds what a part has of the classes that a key is barred from. Their number is
+// that of the classes that callers make up, and each names a holder in up to 2 KiB.
+const barredBytes = 64 << 10
+
+// longestBarred returns, in order, as many of the classes that a key is barred from as a part may
+// have: those that stay barred for longest. What is left out costs a successor one refusal.
+func longestBarred(barred map[string]pool.RestState) []string {
+	all := slices.SortedFunc(maps.Keys(barred), func(a, b string) int {
+		return cmp.Or(cmp.Compare(barred[b].Left, barred[a].Left), cmp.Compare(a, b))
+	})
+	const numbers = 2*binary.MaxVarintLen64 + 2*binary.MaxVarintLen32 + 3 // two times, two sizes, three bytes
+	left := barredBytes
+	for i, class := range all {
+		if left -= len(class) + len(barred[class].By) + numbers; left < 0 {
+			all = all[:i]
+			break
+		}
+	}
+	slices.Sort(all)
+	return all
+}
+
 func (w *writer) key(k *pool.KeyState) {
 	w.text(k.Group)
 	w.byte(byte(k.Health))
@@ -162,8 +194,9 @@ func (w *writer) key(k *pool.KeyState) {
 	w.text(k.By)
 	w.duration(k.Backoff)
 	w.text(k.Organization)
-	w.uint(uint64(len(k.Barred)))
-	for _, class := range slices.Sorted(maps.Keys(k.Barred)) {
+	barred := longestBarred(k.Barred)
+	w.uint(uint64(len(barred)))
+	for _, class := range barred {
 		w.text(class)
 		r := k.Barred[class]
 		w.rest(&r)
@@ -189,9 +222,12 @@ func (r *reader) key(k *pool.KeyState) {
 	k.Shared = r.buckets()
 }
 
+// mostWindow bounds how many leases a slow start lets be open at once.
+const mostWindow = 1<<31 - 1
+
 func (w *writer) account(a *pool.AccountState) {
 	w.flags(a.Capped, a.Steady)
-	w.int(int64(a.Window))
+	w.int(int64(min(a.Window, mostWindow)))
 	w.rest(a.Rest)
 	w.buckets(a.Buckets)
 }
@@ -199,6 +235,6 @@ func (w *writer) account(a *pool.AccountState) {
 func (r *reader) account(a *pool.AccountState) {
 	f := r.flags(2)
 	a.Capped, a.Steady = f[0], f[1]
-	a.Window = r.below(1 << 31)
+	a.Window = r.below(mostWindow + 1)
 	a.Rest, a.Buckets = r.rest(), r.buckets()
 }
