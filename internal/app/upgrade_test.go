@@ -58,7 +58,7 @@ func TestAFileOfTheProgramBefore(t *testing.T) {
 		assert.InDelta(t, 29, limits[0].Used, 1, "as it was, but for what has refilled in this test")
 		assert.EqualValues(t, 30, limits[3].Used)
 		if run == 0 {
-			_, settled, err := b.Report("h", oldLease, broker.Report{Final: true})
+			_, settled, err := b.Report(t.Context(), "h", oldLease, broker.Report{Final: true})
 			require.NoError(t, err)
 			assert.False(t, settled)
 		}

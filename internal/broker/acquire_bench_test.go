@@ -19,7 +19,7 @@ func BenchmarkAcquire(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		if _, err := br.Release("h", l.ID, false); err != nil {
+		if _, err := br.Release(b.Context(), "h", l.ID, false); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -87,6 +87,9 @@ func (o *owner) begin(ctx context.Context) error {
 	o.look(func(l *locked, now pool.Time) {
 		l.recover(now, last)
 		l.ownership.until, o.overlapEnd = claimed.Add(permit), now.Add(permit)
+		if last != nil && last.State.Stopped && !o.cfg.StateLost { // it grants nothing any more
+			o.overlapEnd = now
+		}
 	})
 	if err := o.save(ctx, false); err != nil {
 		return fmt.Errorf("save its record: %w", err)

@@ -35,7 +35,7 @@ func (p *process) answers(pool string, r provider.Response) {
 	p.Helper()
 	l, err := p.Acquire(p.Context(), broker.Request{Holder: "h", Pool: pool})
 	require.NoError(p, err)
-	_, _, err = p.Report("h", l.ID, broker.Report{Response: r, Usage: provider.NoUsage, Final: true})
+	_, _, err = p.Report(p.Context(), "h", l.ID, broker.Report{Response: r, Usage: provider.NoUsage, Final: true})
 	require.NoError(p, err)
 }
 

@@ -110,7 +110,7 @@ func TestStateLost(t *testing.T) {
 		p = begin(t, store, cfg)
 		time.Sleep(time.Hour)
 		assert.Zero(t, p.take(1))
-		_, _, err = p.Report("h", l.ID, broker.Report{Final: true})
+		_, _, err = p.Report(t.Context(), "h", l.ID, broker.Report{Final: true})
 		require.ErrorIs(t, err, broker.ErrUnknownLease)
 		time.Sleep(25 * time.Hour)
 		assert.Equal(t, 100, p.take(100))

@@ -26,7 +26,7 @@ func TestWaiterThatIsGoneWhenItIsServedReturnsItsLease(t *testing.T) {
 				go func() {
 					l, err := p.Acquire(ctx, waiting("bob", time.Minute))
 					if err == nil { // it came before he left, so he returns it
-						_, err := p.Release("bob", l.ID, true)
+						_, err := p.Release(t.Context(), "bob", l.ID, true)
 						assert.NoError(t, err)
 					}
 					done <- err
@@ -35,7 +35,7 @@ func TestWaiterThatIsGoneWhenItIsServedReturnsItsLease(t *testing.T) {
 				if i%2 == 0 { // he leaves at the moment of the release, in either order
 					cancel()
 				}
-				_, err = p.Release("alice", held.ID, false)
+				_, err = p.Release(t.Context(), "alice", held.ID, false)
 				require.NoError(t, err)
 				cancel()
 				if err := <-done; err != nil || i%2 == 0 {
@@ -59,7 +59,7 @@ func TestWaitThatEndsAsItIsServedIsServed(t *testing.T) {
 				require.NoError(t, err)
 				go func() {
 					time.Sleep(time.Second)
-					_, _ = p.Release("alice", held.ID, false)
+					_, _ = p.Release(t.Context(), "alice", held.ID, false)
 				}()
 				l, err := p.Acquire(t.Context(), waiting("bob", time.Second)) // at the moment at which the wait ends
 				if err == nil {
@@ -96,7 +96,7 @@ func TestCallerThatIsGoneGetsNothing(t *testing.T) {
 		require.NoError(t, err)
 		_, err = p.Acquire(ctx, r) // a repetition whose caller has left
 		require.ErrorIs(t, err, context.Canceled)
-		settled, err := p.Release("bob", l.ID, false)
+		settled, err := p.Release(t.Context(), "bob", l.ID, false)
 		require.NoError(t, err)
 		assert.False(t, settled, "the first call has the lease, and keeps it")
 	})
