@@ -36,11 +36,12 @@ type locked struct {
 func (l *locked) recover(now pool.Time, last *record.Record) {
 	r := pool.Recovery{Overlap: permit, TTL: l.cfg.longest(func(p *PoolConfig) time.Duration { return p.MaxTTL }), Wall: time.Now()}
 	var state *pool.State
-	if last != nil {
-		state = last.State
-		if !l.cfg.StateLost {
-			r.TTL = max(last.MaxTTL, l.saves.longest)
-		}
+	switch {
+	case last == nil:
+	case l.cfg.StateLost: // it may be an old copy, and leases granted since may live longer
+		state, r.TTL = last.State, max(last.MaxTTL, r.TTL)
+	default:
+		state, r.TTL = last.State, max(last.MaxTTL, l.saves.longest)
 	}
 	l.engine.Recover(now, state, r)
 	if l.cfg.StateLost {

@@ -117,3 +117,26 @@ func TestStateLost(t *testing.T) {
 		p.crash()
 	})
 }
+
+// With StateLost, slots are taken for as long as the record says that leases live, if that is
+// longer than the configuration says now.
+func TestStateLostWithLongLeasesOnRecord(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := &broker.Memory{}
+		cfg := onePool("a", plenty, 5)
+		p := begin(t, store, cfg)
+		r := ask("h")
+		r.TTL = 8 * time.Minute
+		_, err := p.Acquire(t.Context(), r)
+		require.NoError(t, err)
+		p.crash()
+		cfg.StateLost = true
+		cfg.Pools[0].DefaultTTL, cfg.Pools[0].MaxTTL = time.Minute, 2*time.Minute
+		p = begin(t, store, cfg)
+		time.Sleep(8 * time.Minute)
+		assert.Zero(t, p.take(1))
+		time.Sleep(3 * time.Second)
+		assert.Equal(t, 5, p.take(10))
+		p.crash()
+	})
+}
