@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/keybroker/keybroker/internal/broker"
+	"github.com/keybroker/keybroker/internal/testing/storetest"
 	"github.com/keybroker/keybroker/pool"
 )
 
@@ -138,5 +139,23 @@ func TestTimerServesOneAfterAnother(t *testing.T) {
 		for n := range 3 { // no call comes in between, so only the timer serves
 			assert.Equal(t, time.Duration(n+1)*time.Second, <-waited)
 		}
+	})
+}
+
+// What a call has waited for the store is part of the time that it may wait.
+func TestTheWaitForTheStoreCounts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := storetest.NewFaulty(&broker.Memory{})
+		p := begin(t, store, onePool("a", plenty, 1))
+		require.Equal(t, 1, p.take(1))
+		time.Sleep(time.Minute) // nobody has asked, so the ownership lease has ended
+		until := make(chan struct{})
+		store.Next(storetest.Renew, storetest.Fault{Until: until})
+		time.AfterFunc(time.Second, func() { close(until) })
+		start := time.Now()
+		_, err := p.Acquire(t.Context(), waiting("h", 1500*time.Millisecond))
+		require.ErrorIs(t, err, pool.ErrAllKeysExhausted)
+		assert.Equal(t, 1500*time.Millisecond, time.Since(start))
+		p.crash()
 	})
 }
