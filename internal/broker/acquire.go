@@ -205,10 +205,11 @@ func (p *ownedPool) ask(r *Request) pool.Ask {
 	}
 }
 
-// countRefusal counts a call that ended without a lease for want of room.
+// countRefusal counts a call that ended without a lease for want of room, which watchers are
+// told.
 func (p *ownedPool) countRefusal(err error) {
 	if errors.Is(err, pool.ErrAllKeysExhausted) || errors.Is(err, pool.ErrHolderLimit) {
-		p.look(func(l *locked, _ pool.Time) { l.refused[p.cfg.Name]++ })
+		p.do(func(l *locked, _ pool.Time) { l.refused[p.cfg.Name]++ })
 	}
 }
 

@@ -35,7 +35,7 @@ var (
 	// not confirm that this broker owns the pool.
 	ErrStore = errors.New("the store cannot be reached, and nothing is granted that might be forgotten")
 
-	// ErrNotOwner is returned after another broker has claimed the pool.
+	// ErrNotOwner is returned by Acquire and Watch after another broker has claimed the domain.
 	ErrNotOwner = errors.New("another broker owns the pool")
 
 	// ErrFenced is returned by a Store to an owner whose claim is not the latest.

@@ -25,6 +25,7 @@ type locked struct {
 	trouble   trouble
 	recheck   chan struct{} // of capacity 1: upkeep is to look again what is due
 	heard     chan struct{} // see wakeConfirming
+	lost      chan struct{} // closed by fence
 
 	refused   map[string]int64 // by pool: calls that ended without a lease for want of room
 	watchers  map[chan struct{}]struct{}

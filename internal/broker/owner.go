@@ -23,6 +23,7 @@ type owner struct {
 	overlapEnd pool.Time   // the predecessor grants nothing from then on
 
 	closing chan struct{} // closed by close
+	lost    chan struct{} // closed by fence
 	stop    context.CancelFunc
 	stopped chan struct{} // closed when upkeep has ended
 
@@ -43,7 +44,8 @@ func newOwner(ctx context.Context, store Store, cfg DomainConfig) (*owner, error
 	}
 	o := &owner{
 		cfg: cfg, keyIDs: map[uint64]string{},
-		store: store, origin: time.Now().Add(-past), closing: make(chan struct{}), stopped: make(chan struct{}),
+		store: store, origin: time.Now().Add(-past),
+		closing: make(chan struct{}), lost: make(chan struct{}), stopped: make(chan struct{}),
 	}
 	for _, k := range cfg.Keys {
 		o.keyIDs[pool.Hash(k.ID)] = k.ID
@@ -54,7 +56,7 @@ func newOwner(ctx context.Context, store Store, cfg DomainConfig) (*owner, error
 		cfg: &o.cfg, engine: engine, timer: timer, wake: pool.Never,
 		queue: map[*pool.Waiter]*call{}, byRequest: map[requestKey]*pool.Waiter{}, watchers: map[chan struct{}]struct{}{}, refused: map[string]int64{},
 		saves:   saves{refreshAt: pool.Never, prompt: promptSaves, longest: cfg.longest(func(p *PoolConfig) time.Duration { return p.DefaultTTL })},
-		recheck: make(chan struct{}, 1), heard: make(chan struct{}),
+		recheck: make(chan struct{}, 1), heard: make(chan struct{}), lost: o.lost,
 	}
 	if err := o.begin(ctx); err != nil {
 		return nil, err
@@ -133,6 +135,21 @@ func (o *owner) close() {
 			l.emptyQueue(ErrDraining)
 		}
 	})
+}
+
+// ended returns why the owner grants nothing any more, for good, or nil.
+func (o *owner) ended() error {
+	select {
+	case <-o.closing:
+		return ErrDraining
+	default:
+	}
+	select {
+	case <-o.lost:
+		return ErrNotOwner
+	default:
+		return nil
+	}
 }
 
 // halt ends upkeep and saves the last record, in two attempts, unless a successor owns

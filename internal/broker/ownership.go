@@ -132,7 +132,10 @@ func (o *owner) answered(sent pool.Time, err error, then func(l *locked, now poo
 
 // fence ends the ownership for good, because a successor has claimed the pool.
 func (l *locked) fence(now pool.Time) {
-	l.ownership.fenced = true
+	if !l.ownership.fenced {
+		l.ownership.fenced = true
+		close(l.lost)
+	}
 	l.turnAway(now, ErrNotOwner)
 }
 

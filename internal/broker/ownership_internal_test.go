@@ -26,7 +26,7 @@ func smallDomain() DomainConfig {
 	dialect, _ := provider.Lookup("anthropic")
 	return DomainConfig{
 		Config: pool.Config{Name: "a", Dialect: dialect, Flat: true, Keys: []pool.Key{{ID: "k"}}},
-		Pools:  []PoolConfig{{Rules: pool.Rules{Name: "a"}, DefaultTTL: time.Minute, MaxTTL: time.Minute}},
+		Pools:  []PoolConfig{{Rules: pool.Rules{Name: "a", StartWithin: time.Second}, DefaultTTL: time.Minute, MaxTTL: time.Minute}},
 	}
 }
 
