@@ -7,7 +7,7 @@ import (
 
 // How a cooldown, and what is known of one limit, are written and read again.
 
-func (w *writer) rest(s *pool.RestState) {
+func (w *writer) cooldown(s *pool.RestState) {
 	if s == nil {
 		w.flags(false)
 		return
@@ -20,7 +20,7 @@ func (w *writer) rest(s *pool.RestState) {
 	w.duration(s.Backoff)
 }
 
-func (r *reader) rest() *pool.RestState {
+func (r *reader) cooldown() *pool.RestState {
 	f := r.flags(2)
 	if !f[0] {
 		if f[1] {

@@ -154,7 +154,7 @@ func (r *reader) into(s *pool.State, x id, at pool.Time) {
 		c.Age(at, s.At)
 		s.Classes = append(s.Classes, c)
 	case group:
-		g := pool.GroupState{Name: x.name, Rest: r.rest(), Shared: r.buckets()}
+		g := pool.GroupState{Name: x.name, Rest: r.cooldown(), Shared: r.buckets()}
 		g.Age(at, s.At)
 		s.Groups = append(s.Groups, g)
 	case key:

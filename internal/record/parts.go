@@ -75,7 +75,7 @@ func parts(s *pool.State, maxTTL time.Duration) []part {
 		g := &s.Groups[i]
 		begin(group, g.Name)
 		w.int(int64(s.At))
-		w.rest(g.Rest)
+		w.cooldown(g.Rest)
 		w.buckets(g.Shared)
 		end(id{kind: group, name: g.Name}, false)
 	}
@@ -147,14 +147,14 @@ func (w *writer) class(c *pool.ClassState) {
 	for _, m := range c.Models {
 		w.text(m)
 	}
-	w.rest(c.Rest)
+	w.cooldown(c.Rest)
 }
 
 func (r *reader) class(c *pool.ClassState) {
 	for range r.count() {
 		c.Models = append(c.Models, r.text())
 	}
-	c.Rest = r.rest()
+	c.Rest = r.cooldown()
 }
 
 // A part has at most 128 KiB, whatever holders ask for and report: a larger one might never be
@@ -198,8 +198,8 @@ func (w *writer) key(k *pool.KeyState) {
 	w.uint(uint64(len(barred)))
 	for _, class := range barred {
 		w.text(class)
-		r := k.Barred[class]
-		w.rest(&r)
+		c := k.Barred[class]
+		w.cooldown(&c)
 	}
 	w.buckets(k.Shared)
 }
@@ -209,15 +209,15 @@ func (r *reader) key(k *pool.KeyState) {
 	k.Health = pool.Health(r.below(int(pool.Quarantined) + 1)) // #nosec G115 -- three values
 	k.Rest, k.By, k.Backoff, k.Organization = r.duration(), r.text(), r.duration(), r.text()
 	for range r.count() {
-		class, rest := r.text(), r.rest()
-		if _, twice := k.Barred[class]; rest == nil || twice {
+		class, c := r.text(), r.cooldown()
+		if _, twice := k.Barred[class]; c == nil || twice {
 			r.fail(errRange)
 			return
 		}
 		if k.Barred == nil {
 			k.Barred = map[string]pool.RestState{}
 		}
-		k.Barred[class] = *rest
+		k.Barred[class] = *c
 	}
 	k.Shared = r.buckets()
 }
@@ -228,7 +228,7 @@ const mostWindow = 1<<31 - 1
 func (w *writer) account(a *pool.AccountState) {
 	w.flags(a.Capped, a.Steady)
 	w.int(int64(min(a.Window, mostWindow)))
-	w.rest(a.Rest)
+	w.cooldown(a.Rest)
 	w.buckets(a.Buckets)
 }
 
@@ -236,5 +236,5 @@ func (r *reader) account(a *pool.AccountState) {
 	f := r.flags(2)
 	a.Capped, a.Steady = f[0], f[1]
 	a.Window = r.below(mostWindow + 1)
-	a.Rest, a.Buckets = r.rest(), r.buckets()
+	a.Rest, a.Buckets = r.cooldown(), r.buckets()
 }

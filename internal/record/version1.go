@@ -156,7 +156,7 @@ func (d *decoder1) state(s *state1) *pool.State {
 	for i := range s.Groups {
 		g := &s.Groups[i]
 		d.part(id{kind: group, name: g.Name})
-		out.Groups = append(out.Groups, pool.GroupState{Name: g.Name, Rest: d.rest(g.Rest), Shared: d.buckets(g.Shared)})
+		out.Groups = append(out.Groups, pool.GroupState{Name: g.Name, Rest: d.cooldown(g.Rest), Shared: d.buckets(g.Shared)})
 		for j := range g.Accounts {
 			out.Accounts = append(out.Accounts, d.account(g.Name, &g.Accounts[j]))
 		}
@@ -174,7 +174,7 @@ func (d *decoder1) state(s *state1) *pool.State {
 
 func (d *decoder1) class(c *class1) pool.ClassState {
 	d.part(id{kind: class, name: c.Name})
-	out := pool.ClassState{Name: c.Name, Rest: d.rest(c.Rest)}
+	out := pool.ClassState{Name: c.Name, Rest: d.cooldown(c.Rest)}
 	out.Models = append(out.Models, c.Models...) // nil if there are none
 	return out
 }
@@ -183,7 +183,7 @@ func (d *decoder1) account(group string, a *account1) pool.AccountState {
 	d.ofClass(id{account, group, a.Class})
 	d.within(int64(a.Window), mostWindow)
 	return pool.AccountState{
-		Group: group, Class: a.Class, Rest: d.rest(a.Rest), Window: a.Window, Capped: a.Capped, Steady: a.Steady, Buckets: d.buckets(a.Buckets),
+		Group: group, Class: a.Class, Rest: d.cooldown(a.Rest), Window: a.Window, Capped: a.Capped, Steady: a.Steady, Buckets: d.buckets(a.Buckets),
 	}
 }
 
@@ -196,7 +196,7 @@ func (d *decoder1) key(k *key1) pool.KeyState {
 		ID: k.ID, Group: k.Group, Health: k.Health, Rest: k.Rest, By: k.By, Backoff: k.Backoff, Organization: k.Organization, Shared: d.buckets(k.Shared),
 	}
 	for class, r := range k.Barred {
-		if s := d.rest(&r); s != nil {
+		if s := d.cooldown(&r); s != nil {
 			if out.Barred == nil {
 				out.Barred = map[string]pool.RestState{}
 			}
@@ -206,8 +206,8 @@ func (d *decoder1) key(k *key1) pool.KeyState {
 	return out
 }
 
-// rest returns a cooldown, or nil if nothing is left of it.
-func (d *decoder1) rest(r *rest1) *pool.RestState {
+// cooldown returns one, or nil if nothing is left of it.
+func (d *decoder1) cooldown(r *rest1) *pool.RestState {
 	if r == nil {
 		return nil
 	}
