@@ -156,7 +156,7 @@ func BenchmarkDay(b *testing.B) {
 			require.NoError(b, err)
 			log.Saved()
 			p.Saved()
-			written += c.Size()
+			written += storetest.Size(&c)
 		}
 	}
 	info, err := os.Stat(path)
