@@ -90,7 +90,7 @@ func New(ctx context.Context, store Store, domains []DomainConfig) (*Broker, err
 	if err == nil {
 		err = atOnce(domains, func(i int, cfg DomainConfig) (err error) {
 			if b.owners[i], err = newOwner(ctx, store, cfg); err != nil {
-				return fmt.Errorf("pool %q: %w", cfg.Name, err)
+				return fmt.Errorf("domain %q: %w", cfg.Name, err)
 			}
 			return nil
 		})
@@ -135,7 +135,7 @@ func (b *Broker) Stop(ctx context.Context) error {
 	defer b.cancel()
 	return atOnce(b.owners, func(_ int, o *owner) error {
 		if err := o.halt(ctx); err != nil {
-			return fmt.Errorf("pool %q: save its last record: %w", o.cfg.Name, err)
+			return fmt.Errorf("domain %q: save its last record: %w", o.cfg.Name, err)
 		}
 		return nil
 	})

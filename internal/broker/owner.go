@@ -10,15 +10,15 @@ import (
 	"github.com/keybroker/keybroker/pool"
 )
 
-// owner owns one domain. Its fields do not change after newOwner, except for locked, and for
-// what its record needs.
+// owner owns one domain. No field changes after newOwner, except locked, keeper and log. keeper
+// and log are used by begin, then by upkeep, then by halt.
 type owner struct {
 	cfg        DomainConfig
 	keyIDs     map[uint64]string // by their pool.Hash
 	store      Store
 	epoch      uint64      // of its claim
-	keeper     keeper      // of its record; begin uses it, then upkeep, then halt
-	log        *record.Log // as keeper
+	keeper     keeper      // of its record
+	log        *record.Log // of its record
 	origin     time.Time   // Time 0 of the engine
 	overlapEnd pool.Time   // the predecessor grants nothing from then on
 
@@ -153,7 +153,7 @@ func (o *owner) ended() error {
 }
 
 // halt ends upkeep and saves the last record, in two attempts, unless a successor owns
-// the pool. The caller has called close.
+// the domain. The caller has called close.
 func (o *owner) halt(ctx context.Context) error {
 	o.stop()
 	<-o.stopped

@@ -28,10 +28,10 @@ func TestNewGivesTheErrorsOfStoreAndPool(t *testing.T) {
 	cfg := onePool("a", 1, 1)
 	cfg.Pools[0].Strategy = "best"
 	_, err = broker.New(t.Context(), &broker.Memory{}, []broker.DomainConfig{cfg})
-	require.ErrorContains(t, err, `pool "a": unknown strategy`)
+	require.ErrorContains(t, err, `domain "a": pool "a": unknown strategy`)
 }
 
-// A start that fails for one pool leaves the records of the other pools exact.
+// A start that fails for one domain leaves the records of the others exact.
 func TestHalfAStart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := &broker.Memory{}
@@ -52,7 +52,7 @@ func TestHalfAStart(t *testing.T) {
 		version, err := store.Save(t.Context(), "b", epoch, good.Version, bad)
 		require.NoError(t, err)
 		_, err = broker.New(t.Context(), store, pools)
-		require.ErrorContains(t, err, `pool "b"`)
+		require.ErrorContains(t, err, `domain "b"`)
 		epoch, err = store.Claim(t.Context(), "b")
 		require.NoError(t, err)
 		_, err = store.Save(t.Context(), "b", epoch, version, broker.Change{Put: good.Chunks, Drop: []string{broker.SoleChunk}})
