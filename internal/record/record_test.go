@@ -2,6 +2,7 @@ package record
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"fmt"
 	"maps"
@@ -387,24 +388,30 @@ func FuzzDecode(f *testing.F) {
 type ledger struct {
 	log    *Log
 	stored map[string][]byte
-	want   map[id]int64 // the number that each account has
+	want   map[id]int64 // the number that each account has, and what a key has of its own
 	next   *pool.State  // all that has changed since the last save that was known to succeed
 	at     pool.Time
 }
 
 func (l *ledger) write(x id) {
 	l.want[x]++
+	if x.kind == own {
+		l.next.Own = append(l.next.Own, pool.OwnState{Key: x.of, Class: x.name, Buckets: []pool.BucketState{{Limit: l.want[x]}}})
+		return
+	}
 	l.next.Accounts = append(l.next.Accounts, pool.AccountState{
 		Group: x.of, Class: x.name, Window: int(l.want[x]) % 1000, Buckets: []pool.BucketState{{Limit: l.want[x]}},
 	})
 }
 
-// accounts are all, in order.
-func (l *ledger) accounts() []id {
-	return slices.SortedFunc(maps.Keys(l.want), func(a, b id) int { return slices.Compare([]string{a.of, a.name}, []string{b.of, b.name}) })
+// all are all accounts and what keys have of their own, in order.
+func (l *ledger) all() []id {
+	return slices.SortedFunc(maps.Keys(l.want), func(a, b id) int {
+		return cmp.Or(cmp.Compare(a.kind, b.kind), cmp.Compare(a.of, b.of), cmp.Compare(a.name, b.name))
+	})
 }
 
-// add makes a class, with an account in every group.
+// add makes a class, with an account in every group, and limits of their own of some keys.
 func (l *ledger) add(name string) {
 	if _, ok := l.want[id{account, "0", name}]; ok {
 		return
@@ -413,6 +420,9 @@ func (l *ledger) add(name string) {
 	for i := range 7 {
 		l.write(id{account, fmt.Sprint(i), name})
 	}
+	for i := range 3 {
+		l.write(id{own, fmt.Sprint(i), name})
+	}
 }
 
 func (l *ledger) forget(name string) {
@@ -420,14 +430,15 @@ func (l *ledger) forget(name string) {
 	l.next.Gone = append(l.next.Gone, name)
 	l.next.Classes = slices.DeleteFunc(l.next.Classes, func(c pool.ClassState) bool { return c.Name == name })
 	l.next.Accounts = slices.DeleteFunc(l.next.Accounts, func(a pool.AccountState) bool { return a.Class == name })
+	l.next.Own = slices.DeleteFunc(l.next.Own, func(o pool.OwnState) bool { return o.Class == name })
 }
 
-// all makes the next state a whole one.
-func (l *ledger) all() {
+// whole makes the next state a whole one.
+func (l *ledger) whole() {
 	l.next = &pool.State{Whole: true}
-	for _, x := range l.accounts() {
+	for _, x := range l.all() {
 		l.write(x)
-		if x.of == "0" {
+		if x.kind == account && x.of == "0" {
 			l.next.Classes = append(l.next.Classes, pool.ClassState{Name: x.name})
 		}
 	}
@@ -460,12 +471,15 @@ func (l *ledger) judge(t *rapid.T) {
 		got[id{account, a.Group, a.Class}] = a.Buckets[0].Limit
 		require.EqualValues(t, a.Buckets[0].Limit%1000, a.Window)
 	}
+	for _, o := range r.State.Own {
+		got[id{own, o.Key, o.Class}] = o.Buckets[0].Limit
+	}
 	require.Equal(t, l.want, got)
 	require.Equal(t, l.at, r.State.At)
 	require.LessOrEqual(t, len(l.stored), 4*fanout)
 }
 
-// A log that saves changes of accounts says what each was last, through saves that fail with or
+// A log that saves changes of accounts and of keys says what each was last, through saves that fail with or
 // without effect, classes that go and come back, and owners that follow.
 func TestLogSaysWhatIsLatest(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
@@ -476,15 +490,15 @@ func TestLogSaysWhatIsLatest(t *testing.T) {
 			case 0:
 				l.forget(name)
 			case 1:
-				l.all()
+				l.whole()
 			case 2:
 				l.log = NewLog(uint64(l.at)+2, l.stored)
-				l.all()
+				l.whole()
 			case 3, 4, 5, 6:
 				l.add(name)
 			default:
-				if all := l.accounts(); len(all) > 0 {
-					l.write(rapid.SampledFrom(all).Draw(t, "account"))
+				if all := l.all(); len(all) > 0 {
+					l.write(rapid.SampledFrom(all).Draw(t, "which"))
 				}
 			}
 			if rapid.IntRange(0, 3).Draw(t, "save") > 0 {
