@@ -20,7 +20,7 @@ import (
 func TestNothingIsGrantedWithoutTheOwnershipLease(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := storetest.NewFaulty(&broker.Memory{})
-		var last atomic.Value // what OnStore was told last
+		var last atomic.Value  // what OnStore was told last
 		cfg := daily(12, 1000) // a request in 5 s
 		cfg.OnStore = func(err error) { last.Store(fmt.Sprint(err)) }
 		p := begin(t, store, cfg)
