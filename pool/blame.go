@@ -255,12 +255,13 @@ func (dom *Domain) Renewed(now Time, id string) bool {
 	return false
 }
 
-// Restore puts a key, its quota group and their models back into use, whatever refusal
-// keeps them out of it: for an operator who knows better, or has paid. With "", it
-// restores all keys. It returns whether there is such a key.
-func (dom *Domain) Restore(now Time, id string) (found bool) {
+// Restore puts a key of a pool, its quota group and their models back into use, whatever
+// refusal keeps them out of it: for an operator who knows better, or has paid. The empty id
+// restores all keys of the pool's groups; the empty name is the first pool. It returns
+// whether the pool has such a key.
+func (dom *Domain) Restore(now Time, name, id string) (found bool) {
 	now = dom.tick(now)
-	for _, k := range dom.keys {
+	for _, k := range dom.pool(name).keys {
 		if id != "" && k.id != id {
 			continue
 		}

@@ -451,8 +451,8 @@ func TestRestore(t *testing.T) {
 				s.answers(s.lease("h"), "h", blocked)
 				s.refused("h")
 				s.waits("h")
-				assert.False(t, s.Restore(s.now, "unknown"))
-				assert.True(t, s.Restore(s.now, id))
+				assert.False(t, s.Restore(s.now, "", "unknown"))
+				assert.True(t, s.Restore(s.now, "", id))
 				served, _ := s.Next(s.now)
 				assert.Len(t, served, 1)
 				s.lease("h")
@@ -470,7 +470,7 @@ func TestRestoreOfAKeyWithLimitsOfItsOwn(t *testing.T) {
 	})
 	s.ends(s.lease("h"), "h", fine, unknown)
 	s.refused("h")
-	require.True(t, s.Restore(s.now, "a"))
+	require.True(t, s.Restore(s.now, "", "a"))
 	s.lease("h")
 }
 

@@ -79,7 +79,7 @@ func TestWarningsAndNoticesAreBounded(t *testing.T) {
 		blocked.Operator, blocked.Organization = true, fmt.Sprint("organisation ", i%7)
 		s.ends(s.lease("h"), "h", blocked, unknown)
 		s.now += sec
-		s.Restore(s.now, "")
+		s.Restore(s.now, "", "")
 	}
 	assert.LessOrEqual(t, len(s.Inspect(s.now, "").Warnings), 64)
 	assert.LessOrEqual(t, len(s.Events()), 64)

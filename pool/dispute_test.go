@@ -349,7 +349,7 @@ func TestLiarDoesNotSitOnTheProbe(t *testing.T) {
 func TestRestoreEndsDoubts(t *testing.T) {
 	s := begin(t, setup{Keys: one(nil)})
 	s.lies("liar", shut["and another, soon in use"])
-	s.Restore(s.now, "a")
+	s.Restore(s.now, "", "a")
 	s.granted("honest")
 	s.now += minute
 	s.refused("honest")

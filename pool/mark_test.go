@@ -117,7 +117,7 @@ func (c *changer) step() (what string) {
 	case "release":
 		_ = c.pool.Release(c.now, g.Lease, c.by[g.Lease], rapid.Bool().Draw(c.T, "unused"))
 	case "restore":
-		c.pool.Restore(c.now, key)
+		c.pool.Restore(c.now, "", key)
 	case "renewed":
 		c.pool.Renewed(c.now, key)
 	case "predecessor":
@@ -247,7 +247,7 @@ func TestOnlyWhatChangesIsMarked(t *testing.T) {
 	_, err = p.Report(now, g.Lease, "h", limited(time.Second), unknown, true)
 	assert.NoError(t, err)
 	assert.Equal(t, []string{"d", "e", "h/large", "h/large/e", "h/small", "h/small/e"}, told(), "all of a group that cools down")
-	assert.True(t, p.Restore(now, "f"))
+	assert.True(t, p.Restore(now, "", "f"))
 	assert.Contains(t, told(), "f")
 	now += minute
 	assert.Empty(t, told())

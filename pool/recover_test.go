@@ -283,7 +283,7 @@ func TestNewLongLimitsCountAsUsed(t *testing.T) {
 	cfg.Keys = one(perDay(1000, provider.Refilling))
 	s := succeeds(t, cfg, record, after)
 	s.refused("h")
-	s.Restore(s.now, "a")
+	s.Restore(s.now, "", "a")
 	s.lease("h")
 }
 

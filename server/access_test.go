@@ -674,7 +674,7 @@ func TestRightsAreThoseOfTheMoment(t *testing.T) {
 			require.NoError(t, (<-watching).err)
 			time.Sleep(2 * time.Second)
 			now.Store(c.next)
-			_, err := w.broker.Release("local/alice", held.GetLeaseId(), true) // she may not do that herself any more
+			_, err := w.broker.Release(t.Context(), "local/alice", held.GetLeaseId(), true) // she may not do that herself any more
 			require.NoError(t, err)
 			assert.Equal(t, outcomes[c.want], outcomeOf((<-waiting).err), c.name)
 			last := arrival{}

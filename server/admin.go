@@ -66,7 +66,7 @@ func (s *adminService) ListLeases(ctx context.Context, req *keybrokerv1.ListLeas
 	if token := req.GetPageToken(); token != "" {
 		var err error
 		if after, err = strconv.ParseUint(token, 10, 64); err != nil {
-			return nil, toStatus(ctx, invalidf("page_token", "was not given by a previous page"))
+			return nil, toStatus(ctx, invalidf("page_token", "was not given by a previous page; leave it out to begin again"))
 		}
 	}
 	v, leases, err := s.Broker.Leases(req.GetPool(), pool.LeaseID(after), size)

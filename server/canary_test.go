@@ -76,7 +76,7 @@ func TestKeysLeaveOnlyInAcquireKey(t *testing.T) {
 		}
 		pools := []broker.DomainConfig{onePool("a", key("one", slots(2)), key("two", slots(1))), onePool("b", key("k", limits(2, 100, 100)))}
 		for i := range pools { // as internal/app does
-			pools[i].OnEvent = notices()
+			pools[i].OnEvent = events()
 		}
 		w := beginWith(t, options, pools...)
 		svc := a.over(w, a.client("spiffe://example.org/svc"))
@@ -203,10 +203,10 @@ func TestKeysLeaveOnlyInAcquireKey(t *testing.T) {
 	})
 }
 
-// notices logs them, as internal/app does.
-func notices() func(pool.Event) {
-	log := canary.Logger("notices")
-	return func(n pool.Event) { log.Warn(n.Text, "notice", n) }
+// events logs them, as internal/app does.
+func events() func(pool.Event) {
+	log := canary.Logger("events")
+	return func(e pool.Event) { log.Warn(e.Text, "event", e) }
 }
 
 // dumpChannelz reads all that gRPC tells of itself where somebody serves that.

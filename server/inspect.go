@@ -75,7 +75,7 @@ func cursorOf(token string) (c pool.Cursor, err error) {
 		err = json.Unmarshal(text, &c)
 	}
 	if err != nil || c == (pool.Cursor{}) {
-		return c, invalidf("page_token", "was not given by a previous page")
+		return c, invalidf("page_token", "was not given by a previous page; leave it out to begin again")
 	}
 	return c, nil
 }

@@ -82,7 +82,7 @@ func (s *keyService) ReportUsage(ctx context.Context, req *keybrokerv1.ReportUsa
 		return nil, toStatus(ctx, err)
 	}
 	report.May = func(pool string) bool { return callerOf(ctx).rights.May(access.Acquire, pool) }
-	ttl, settled, err := s.Broker.Report(callerOf(ctx).holder, req.GetLeaseId(), report)
+	ttl, settled, err := s.Broker.Report(ctx, callerOf(ctx).holder, req.GetLeaseId(), report)
 	if err != nil {
 		return nil, s.notTheirs(ctx, err)
 	}
@@ -97,7 +97,7 @@ func (s *keyService) ReportUsage(ctx context.Context, req *keybrokerv1.ReportUsa
 }
 
 func (s *keyService) ReleaseKey(ctx context.Context, req *keybrokerv1.ReleaseKeyRequest) (*keybrokerv1.ReleaseKeyResponse, error) {
-	settled, err := s.Broker.Release(callerOf(ctx).holder, req.GetLeaseId(), req.GetUnused())
+	settled, err := s.Broker.Release(ctx, callerOf(ctx).holder, req.GetLeaseId(), req.GetUnused())
 	if err != nil {
 		return nil, s.notTheirs(ctx, err)
 	}

@@ -151,7 +151,7 @@ func (e *unexpected) GRPCStatus() *status.Status {
 func poolStatus(ctx context.Context, name string, err error) error {
 	if errors.Is(err, broker.ErrUnknownPool) {
 		name = secret.Name(name)
-		return failure(codes.NotFound, fmt.Sprintf("there is no pool %q", name), reasonUnknownPool, map[string]string{"pool": name})
+		return failure(codes.NotFound, fmt.Sprintf("there is no pool %q; ListPools lists them", name), reasonUnknownPool, map[string]string{"pool": name})
 	}
 	return toStatus(ctx, err)
 }

@@ -94,7 +94,7 @@ func (a *App) open(ctx context.Context, o *Options) (err error) {
 		}
 	}
 	for i := range domains {
-		logger := a.logger.With("pool", domains[i].Name)
+		logger := a.logger.With("domain", domains[i].Name)
 		domains[i].OnEvent, domains[i].OnStore, domains[i].StateLost = notifier(logger), storeNotifier(logger), o.StateLost
 	}
 	if a.broker, err = broker.New(context.WithoutCancel(ctx), store, domains); err != nil { // it has an end of its own

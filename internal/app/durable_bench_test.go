@@ -59,7 +59,7 @@ func durable(b *testing.B, s broker.Store, cfg broker.DomainConfig) *broker.Brok
 func acquire(b *testing.B, br *broker.Broker) {
 	l, err := br.Acquire(context.Background(), broker.Request{Holder: "h", Pool: "p", Demand: provider.Demand{InputTokens: 100, MaxOutputTokens: 100}})
 	require.NoError(b, err)
-	_, err = br.Release("h", l.ID, false)
+	_, err = br.Release(b.Context(), "h", l.ID, false)
 	require.NoError(b, err)
 }
 
@@ -156,7 +156,7 @@ func BenchmarkDay(b *testing.B) {
 			require.NoError(b, err)
 			log.Saved()
 			p.Saved()
-			written += c.Size()
+			written += storetest.Size(&c)
 		}
 	}
 	info, err := os.Stat(path)

@@ -8,26 +8,26 @@ import (
 	"github.com/keybroker/keybroker/pool"
 )
 
-// notifier logs what a pool gives notice of.
+// notifier logs the events of a domain.
 func notifier(logger *slog.Logger) func(pool.Event) {
-	return func(n pool.Event) {
+	return func(e pool.Event) {
 		level := slog.LevelWarn
 		switch {
-		case n.Kind == pool.KeyBack, n.Kind == pool.CoolingDown && !n.Act:
+		case e.Kind == pool.KeyBack, e.Kind == pool.CoolingDown && !e.Act:
 			level = slog.LevelInfo
-		case n.Kind == pool.KeyQuarantined:
+		case e.Kind == pool.KeyQuarantined:
 			level = slog.LevelError
 		}
-		attrs := []slog.Attr{slog.String("event", n.Kind.String())}
-		for _, a := range []struct{ name, value string }{{"key", n.Key}, {"group", n.Group}, {"class", n.Class}} {
+		attrs := []slog.Attr{slog.String("event", e.Kind.String())}
+		for _, a := range []struct{ name, value string }{{"key", e.Key}, {"group", e.Group}, {"class", e.Class}} {
 			if a.value != "" {
 				attrs = append(attrs, slog.String(a.name, a.value))
 			}
 		}
-		if n.Wait > 0 {
-			attrs = append(attrs, slog.String("for", n.Wait.Round(time.Millisecond).String()))
+		if e.Wait > 0 {
+			attrs = append(attrs, slog.String("for", e.Wait.Round(time.Millisecond).String()))
 		}
-		logger.LogAttrs(context.Background(), level, n.Text, attrs...)
+		logger.LogAttrs(context.Background(), level, e.Text, attrs...)
 	}
 }
 

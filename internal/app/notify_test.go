@@ -85,17 +85,17 @@ func TestNoticesAreLogged(t *testing.T) {
 	}{
 		"nothing to be said": {[]answer{{200, "", nil}, {400, "", nil}}, nil},
 		"a key": {[]answer{{401, canary.Key("notify-said"), nil}}, []string{
-			`level=WARN msg="refused by the provider (401)" pool=p event=key_suspect key=one group=one`}},
+			`level=WARN msg="refused by the provider (401)" domain=p event=key_suspect key=one group=one`}},
 		"a quota": {[]answer{{429, spendCap, nil}}, []string{
-			`level=WARN msg=quota_exhausted pool=p event=cooling_down group=one for=10m0s`}},
+			`level=WARN msg=quota_exhausted domain=p event=cooling_down group=one for=10m0s`}},
 		"all limited": {[]answer{limited, limited}, []string{
-			`level=INFO msg=rate_limited pool=p event=cooling_down group=one class=m for=7s`,
-			`level=INFO msg=rate_limited pool=p event=cooling_down group=two class=m for=7s`,
-			`level=WARN msg="all 2 quota groups were answered 429 within 10s: they may share a limit, such as that of one organisation or address, or somebody else uses it up" pool=p event=all_rate_limited class=m`}},
+			`level=INFO msg=rate_limited domain=p event=cooling_down group=one class=m for=7s`,
+			`level=INFO msg=rate_limited domain=p event=cooling_down group=two class=m for=7s`,
+			`level=WARN msg="all 2 quota groups were answered 429 within 10s: they may share a limit, such as that of one organisation or address, or somebody else uses it up" domain=p event=all_rate_limited class=m`}},
 		"one organisation": {[]answer{organization, organization}, []string{
-			`level=WARN msg="quota groups \"one\" and \"two\" belong to one organisation, \"org-x\", so their limits do not add up: configure them as one group" pool=p event=shared_organization group=two`}},
+			`level=WARN msg="quota groups \"one\" and \"two\" belong to one organisation, \"org-x\", so their limits do not add up: configure them as one group" domain=p event=shared_organization group=two`}},
 		"a model": {[]answer{{403, "", nil}}, []string{
-			`level=INFO msg=forbidden pool=p event=cooling_down key=one group=one class=m for=10m0s`}},
+			`level=INFO msg=forbidden domain=p event=cooling_down key=one group=one class=m for=10m0s`}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			cfg := parse(t, `

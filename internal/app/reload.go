@@ -58,10 +58,12 @@ func (a *App) apply(cfg *config.Config) error {
 		return err
 	}
 	now, next := a.force.Load(), &inForce{policy, Keys(cfg)}
-	var changed []KeyName
-	for name, value := range next.keys {
-		if !value.Equal(now.keys[name]) {
-			changed = append(changed, name)
+	var changed []KeyName // once each, under the name of the provider, however many pools it has
+	for _, p := range enabled(cfg) {
+		for _, k := range p.Keys {
+			if name := (KeyName{p.Name, k.ID}); !k.Key.Equal(now.keys[name]) {
+				changed = append(changed, name)
+			}
 		}
 	}
 	slices.SortFunc(changed, func(a, b KeyName) int { return strings.Compare(a.String(), b.String()) })
@@ -85,43 +87,65 @@ func (n KeyName) String() string { return n.Pool + "/" + n.ID }
 // Keys gives the values of the keys of all pools that are enabled.
 func Keys(cfg *config.Config) map[KeyName]secret.Value {
 	all := map[KeyName]secret.Value{}
-	for _, p := range cfg.Providers {
+	for _, p := range enabled(cfg) {
 		for _, k := range p.Keys {
-			if p.IsEnabled() {
-				all[KeyName{p.Name, k.ID}] = k.Key
-				for _, further := range p.Pools {
-					all[KeyName{further.Name, k.ID}] = k.Key
-				}
+			all[KeyName{p.Name, k.ID}] = k.Key
+			for _, further := range p.Pools {
+				all[KeyName{further.Name, k.ID}] = k.Key
 			}
 		}
 	}
 	return all
 }
 
-// sameKeys refuses a configuration with other keys, by their names, or another wire. To
+// enabled lists the providers that are not switched off.
+func enabled(cfg *config.Config) []config.ProviderConfig {
+	return slices.DeleteFunc(slices.Clone(cfg.Providers), func(p config.ProviderConfig) bool { return !p.IsEnabled() })
+}
+
+// sameKeys refuses a configuration with other keys or pools, by their names, or another wire. To
 // take part of it would leave in use what its author has taken out, or give one
 // credential two names.
 func (a *App) sameKeys(cfg *config.Config) error {
 	if (cfg.Server.TLS == nil) != (a.cfg.Server.TLS == nil) {
 		return errors.New("server.tls has come or gone, which takes a restart: nothing of the new configuration is in force")
 	}
-	was, is := Keys(a.cfg), Keys(cfg)
-	var other []string
-	for n := range is {
-		if _, ok := was[n]; !ok {
-			other = append(other, n.String()+" added")
-		}
-	}
-	for n := range was {
-		if _, ok := is[n]; !ok {
-			other = append(other, n.String()+" removed")
-		}
-	}
+	other := append(notIn(a.cfg, cfg, " added"), notIn(cfg, a.cfg, " removed")...)
 	if len(other) == 0 {
 		return nil
 	}
 	slices.Sort(other)
-	return fmt.Errorf("other keys than before (%s), which takes a restart: nothing of the new configuration is in force", strings.Join(other, ", "))
+	return fmt.Errorf("other keys or pools than before (%s), which takes a restart: nothing of the new configuration is in force", strings.Join(other, ", "))
+}
+
+// notIn lists the pools and keys of is that was does not have. The keys of a provider that was
+// does not have go without saying.
+func notIn(was, is *config.Config, change string) (other []string) {
+	providers, keys := map[string]string{}, Keys(was) // by pool
+	for _, p := range enabled(was) {
+		providers[p.Name] = p.Name
+		for _, further := range p.Pools {
+			providers[further.Name] = p.Name
+		}
+	}
+	for _, p := range enabled(is) {
+		for _, further := range p.Pools {
+			if providers[further.Name] != p.Name {
+				other = append(other, "pool "+further.Name+change)
+			}
+		}
+		if providers[p.Name] != p.Name {
+			other = append(other, "pool "+p.Name+change)
+			continue
+		}
+		for _, k := range p.Keys {
+			name := KeyName{p.Name, k.ID}
+			if _, ok := keys[name]; !ok {
+				other = append(other, name.String()+change)
+			}
+		}
+	}
+	return other
 }
 
 // shape is all of a configuration but what Reload puts in force.

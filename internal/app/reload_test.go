@@ -261,6 +261,16 @@ func TestNewValueOfAKeyIsUsedAtOnce(t *testing.T) {
 	assert.Contains(t, s.logs.String(), `msg="key has a new value" pool=p key=k`)
 }
 
+// A key of a provider with several pools is renewed once.
+func TestANewValueIsToldOnce(t *testing.T) {
+	s := establish(t, func(s *site) { s.file.more = "  pools: [{name: batch}, {name: slow}]\n" })
+	s.reload(func() { s.write("key.txt", canary.Key("reload-two")) })
+	logs := s.logs.String()
+	assert.Equal(t, 1, strings.Count(logs, `msg="key has a new value"`))
+	assert.Contains(t, logs, `msg="key has a new value" pool=p key=k`)
+	assert.Contains(t, logs, "keys_changed=1")
+}
+
 func TestRulesAreInForceAtTheNextCall(t *testing.T) {
 	s := establish(t)
 	service := s.as("service", 0)
@@ -382,9 +392,10 @@ func TestOtherKeysAreRefused(t *testing.T) {
 		{"a provider", func(s *site) {
 			s.file.more = "- name: q\n  type: openai\n  keys: [{key: " + canary.Key("reload-q") + "}]\n"
 			s.file.rules = append(s.file.rules, "token:service q acquire")
-		}, "(q/key-1 added)"},
+		}, "(pool q added)"},
+		{"a further pool", func(s *site) { s.file.more = "  pools: [{name: batch}, {name: slow}]\n" }, "(pool batch added, pool slow added)"},
 		{"another name", func(s *site) { s.file.key = "renamed" }, "(p/k removed, p/renamed added)"},
-		{"switched off", func(s *site) { s.file.off = "enabled: false" }, "(p/k removed)"},
+		{"switched off", func(s *site) { s.file.off = "enabled: false" }, "(pool p removed)"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := establish(t)
@@ -397,6 +408,14 @@ func TestOtherKeysAreRefused(t *testing.T) {
 			service.give(l)
 		})
 	}
+}
+
+// A pool that is another provider's now would have its old keys and their new values.
+func TestAPoolOfAnotherProviderIsRefused(t *testing.T) {
+	q := "- name: q\n  type: openai\n  keys: [{key: " + canary.Key("reload-q") + "}]\n"
+	s := establish(t, func(s *site) { s.file.more = "  pools: [{name: batch}]\n" + q })
+	s.file.more = q + "  pools: [{name: batch}]\n"
+	require.ErrorContains(t, s.app.Reload(s.reading), "(pool batch added, pool batch removed)")
 }
 
 // A new value is a new credential of the same account: what the account has used, and

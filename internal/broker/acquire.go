@@ -179,13 +179,13 @@ func worthWaiting(err error) bool {
 // still reaches the caller.
 const answerTime = 50 * time.Millisecond
 
-// waitLimit is how long a call may wait: the time asked for, or less if the caller's
-// deadline comes earlier.
+// waitLimit is how long a call that began at start may go on waiting: until the time asked for
+// is over, or less if the caller's deadline comes earlier.
 func waitLimit(ctx context.Context, start time.Time, limit time.Duration) time.Duration {
 	if deadline, ok := ctx.Deadline(); ok {
 		limit = min(limit, deadline.Sub(start)-answerTime)
 	}
-	return limit
+	return limit - time.Since(start)
 }
 
 // ask puts a request in the engine's terms.
@@ -205,10 +205,11 @@ func (p *ownedPool) ask(r *Request) pool.Ask {
 	}
 }
 
-// countRefusal counts a call that ended without a lease for want of room.
+// countRefusal counts a call that ended without a lease for want of room, which watchers are
+// told.
 func (p *ownedPool) countRefusal(err error) {
 	if errors.Is(err, pool.ErrAllKeysExhausted) || errors.Is(err, pool.ErrHolderLimit) {
-		p.look(func(l *locked, _ pool.Time) { l.refused[p.cfg.Name]++ })
+		p.do(func(l *locked, _ pool.Time) { l.refused[p.cfg.Name]++ })
 	}
 }
 

@@ -16,11 +16,8 @@ func BenchmarkAcquire(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		l, err := br.Acquire(b.Context(), ask("h"))
-		if err != nil {
-			b.Fatal(err)
-		}
-		if _, err := br.Release("h", l.ID, false); err != nil {
-			b.Fatal(err)
-		}
+		require.NoError(b, err)
+		_, err = br.Release(b.Context(), "h", l.ID, false)
+		require.NoError(b, err)
 	}
 }

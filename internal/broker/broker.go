@@ -73,6 +73,11 @@ type ownedPool struct {
 	hash uint64 // the pool.Hash of its name
 }
 
+// draws reports whether the pool draws on a quota group of its domain.
+func (p *ownedPool) draws(group string) bool {
+	return len(p.cfg.Groups) == 0 || slices.Contains(p.cfg.Groups, group)
+}
+
 // New claims the domains and starts their owners, which go on until the context ends, or
 // Stop. Names of domains and of pools are unique, and fallbacks exist. The errors are those
 // of the store, of records that cannot be read, and of pool.New.
@@ -85,7 +90,7 @@ func New(ctx context.Context, store Store, domains []DomainConfig) (*Broker, err
 	if err == nil {
 		err = atOnce(domains, func(i int, cfg DomainConfig) (err error) {
 			if b.owners[i], err = newOwner(ctx, store, cfg); err != nil {
-				return fmt.Errorf("pool %q: %w", cfg.Name, err)
+				return fmt.Errorf("domain %q: %w", cfg.Name, err)
 			}
 			return nil
 		})
@@ -106,10 +111,13 @@ func New(ctx context.Context, store Store, domains []DomainConfig) (*Broker, err
 	return b, nil
 }
 
-// Has reports whether the pool exists and, unless keyID is empty, has that key.
+// Has reports whether the pool exists and, unless keyID is empty, whether that key is in one of
+// the quota groups that the pool draws on.
 func (b *Broker) Has(name, keyID string) bool {
 	p := b.byName[name]
-	return p != nil && (keyID == "" || p.keyIDs[pool.Hash(keyID)] == keyID)
+	return p != nil && (keyID == "" || slices.ContainsFunc(p.owner.cfg.Keys, func(k pool.Key) bool {
+		return k.ID == keyID && p.draws(k.GroupName())
+	}))
 }
 
 // Close makes every further Acquire, and every call that waits, fail with ErrDraining.
@@ -127,7 +135,7 @@ func (b *Broker) Stop(ctx context.Context) error {
 	defer b.cancel()
 	return atOnce(b.owners, func(_ int, o *owner) error {
 		if err := o.halt(ctx); err != nil {
-			return fmt.Errorf("pool %q: save its last record: %w", o.cfg.Name, err)
+			return fmt.Errorf("domain %q: save its last record: %w", o.cfg.Name, err)
 		}
 		return nil
 	})

@@ -198,14 +198,17 @@ func (l *locked) cancel(w *pool.Waiter, err error) {
 	l.leaveQueue(w).done <- answer{err: err}
 }
 
-// emptyQueue answers all calls in the queue with an error.
+// emptyQueue answers all calls in the queue with an error, and wakes those that wait for the
+// store, which then learn for themselves that nothing is granted any more.
 func (l *locked) emptyQueue(err error) {
 	for w := range l.queue {
 		l.cancel(w, err)
 	}
+	l.wakeConfirming()
 }
 
-// turnAway answers all calls with an error, those in the queue and those that are held.
+// turnAway answers all calls with an error: those in the queue, those that wait for the store,
+// and those that are held.
 func (l *locked) turnAway(now pool.Time, err error) {
 	l.emptyQueue(err)
 	for _, c := range l.saves.held {

@@ -51,9 +51,9 @@
 //
 // Each owner has one lock. It protects exactly the fields of type locked. The methods of
 // locked and of the types inside it never lock, never block and never call the store.
-// Only do and look give access to a locked, and both take the lock. Everything else in an
-// owner does not change after newOwner, but for the books on its record, which upkeep alone
-// uses while it runs. Under the lock a save copies what has changed; it is encoded outside.
+// Only do and look give access to a locked, and both take the lock. No other field of an owner
+// changes after newOwner, except keeper and log, which are used by begin, then by upkeep, then
+// by halt. Under the lock a save copies what has changed; it is encoded outside.
 //
 // # Where to find what
 //

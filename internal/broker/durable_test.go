@@ -102,7 +102,7 @@ func TestEveryChangeIsSaved(t *testing.T) {
 					for range fail {
 						store.Next(storetest.Save, storetest.Fault{})
 					}
-					_, _, err := p.Report("h", l.ID, refused)
+					_, _, err := p.Report(t.Context(), "h", l.ID, refused)
 					require.NoError(t, err)
 					time.Sleep(3 * time.Second)
 				}
@@ -135,7 +135,7 @@ func TestSavesDoNotGrowWithLoad(t *testing.T) {
 			for range 500 {
 				l, err := p.Acquire(t.Context(), ask("h"))
 				require.NoError(t, err)
-				_, err = p.Release("h", l.ID, false)
+				_, err = p.Release(t.Context(), "h", l.ID, false)
 				require.NoError(t, err)
 			}
 			time.Sleep(100 * time.Millisecond)

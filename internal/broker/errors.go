@@ -32,11 +32,11 @@ var (
 	ErrDraining = errors.New("broker is shutting down")
 
 	// ErrStore is returned while a lease cannot be made durable, or while the store does
-	// not confirm that this broker owns the pool.
+	// not confirm that this broker owns the domain.
 	ErrStore = errors.New("the store cannot be reached, and nothing is granted that might be forgotten")
 
-	// ErrNotOwner is returned after another broker has claimed the pool.
-	ErrNotOwner = errors.New("another broker owns the pool")
+	// ErrNotOwner is returned by Acquire and Watch after another broker has claimed the domain.
+	ErrNotOwner = errors.New("another broker owns the domain of the pool")
 
 	// ErrFenced is returned by a Store to an owner whose claim is not the latest.
 	ErrFenced = errors.New("another owner has taken over")

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"slices"
 	"time"
 
 	"github.com/keybroker/keybroker/pool"
@@ -51,6 +52,12 @@ func (p *ownedPool) glance(more func(l *locked, now pool.Time, s *pool.Snapshot)
 	return v
 }
 
+// warnings lists the warnings about the quota groups that the pool draws on, and about all
+// groups of its domain together.
+func (p *ownedPool) warnings(l *locked) []pool.Warning {
+	return slices.DeleteFunc(l.engine.Warnings(), func(w pool.Warning) bool { return w.Group != "" && !p.draws(w.Group) })
+}
+
 // List returns a summary of every pool, in the order of the configuration.
 func (b *Broker) List() []View {
 	var all []View
@@ -69,7 +76,7 @@ func (b *Broker) Inspect(name string, q pool.Query) (View, error) {
 	}
 	var err error
 	v := p.glance(func(l *locked, now pool.Time, s *pool.Snapshot) {
-		s.Queues, s.Warnings = l.engine.Queues(now, name), l.engine.Warnings()
+		s.Queues, s.Warnings = l.engine.Queues(now, name), p.warnings(l)
 		s.Page, err = l.engine.Page(now, name, q)
 	})
 	return v, err
@@ -100,15 +107,15 @@ func (b *Broker) Leases(name string, after pool.LeaseID, limit int) (View, []poo
 	return v, leases, nil
 }
 
-// Restore takes a key, or with an empty id all keys of the pool, back into use. The errors
-// are ErrUnknownPool and ErrUnknownKey.
+// Restore takes a key, or with an empty id all keys of the quota groups that the pool draws
+// on, back into use. The errors are ErrUnknownPool and ErrUnknownKey.
 func (b *Broker) Restore(name, keyID string) (err error) {
 	p := b.byName[name]
 	if p == nil {
 		return ErrUnknownPool
 	}
 	p.do(func(l *locked, now pool.Time) {
-		if !l.engine.Restore(now, keyID) {
+		if !l.engine.Restore(now, name, keyID) {
 			err = ErrUnknownKey
 		}
 	})

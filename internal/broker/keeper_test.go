@@ -26,7 +26,8 @@ func (s *slowStore) Save(ctx context.Context, name string, epoch, version uint64
 	return 0, errSlow
 }
 
-// Load has what is on its way land after it has read, if that is what a test wants.
+// Load reads the record. Once the store is not slow any more, it then lets the saves land that are
+// on their way, so that they come between a load and the save after it.
 func (s *slowStore) Load(ctx context.Context, name string) (Record, error) {
 	r, err := s.Memory.Load(ctx, name)
 	if !s.slow {

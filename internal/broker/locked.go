@@ -24,7 +24,8 @@ type locked struct {
 	saves     saves
 	trouble   trouble
 	recheck   chan struct{} // of capacity 1: upkeep is to look again what is due
-	heard     chan struct{} // closed, and replaced, when the store has answered
+	heard     chan struct{} // see wakeConfirming
+	lost      chan struct{} // closed by fence
 
 	refused   map[string]int64 // by pool: calls that ended without a lease for want of room
 	watchers  map[chan struct{}]struct{}
@@ -36,11 +37,12 @@ type locked struct {
 func (l *locked) recover(now pool.Time, last *record.Record) {
 	r := pool.Recovery{Overlap: permit, TTL: l.cfg.longest(func(p *PoolConfig) time.Duration { return p.MaxTTL }), Wall: time.Now()}
 	var state *pool.State
-	if last != nil {
-		state = last.State
-		if !l.cfg.StateLost {
-			r.TTL = max(last.MaxTTL, l.saves.longest)
-		}
+	switch {
+	case last == nil:
+	case l.cfg.StateLost: // it may be an old copy, and leases granted since may live longer
+		state, r.TTL = last.State, max(last.MaxTTL, r.TTL)
+	default:
+		state, r.TTL = last.State, max(last.MaxTTL, l.saves.longest)
 	}
 	l.engine.Recover(now, state, r)
 	if l.cfg.StateLost {

@@ -48,7 +48,7 @@ func TestMadeUpModelsStopNobody(t *testing.T) {
 				go func() {
 					l, err := p.Acquire(t.Context(), r)
 					if assert.NoError(t, err) {
-						_, err = p.Release("h", l.ID, false)
+						_, err = p.Release(t.Context(), "h", l.ID, false)
 						assert.NoError(t, err)
 					}
 				}()

@@ -10,19 +10,20 @@ import (
 	"github.com/keybroker/keybroker/pool"
 )
 
-// owner owns one domain. Its fields do not change after newOwner, except for locked, and for
-// what its record needs.
+// owner owns one domain. No field changes after newOwner, except locked, keeper and log. keeper
+// and log are used by begin, then by upkeep, then by halt.
 type owner struct {
 	cfg        DomainConfig
 	keyIDs     map[uint64]string // by their pool.Hash
 	store      Store
 	epoch      uint64      // of its claim
-	keeper     keeper      // of its record; begin uses it, then upkeep, then halt
-	log        *record.Log // as keeper
+	keeper     keeper      // of its record
+	log        *record.Log // of its record
 	origin     time.Time   // Time 0 of the engine
 	overlapEnd pool.Time   // the predecessor grants nothing from then on
 
 	closing chan struct{} // closed by close
+	lost    chan struct{} // closed by fence
 	stop    context.CancelFunc
 	stopped chan struct{} // closed when upkeep has ended
 
@@ -43,7 +44,8 @@ func newOwner(ctx context.Context, store Store, cfg DomainConfig) (*owner, error
 	}
 	o := &owner{
 		cfg: cfg, keyIDs: map[uint64]string{},
-		store: store, origin: time.Now().Add(-past), closing: make(chan struct{}), stopped: make(chan struct{}),
+		store: store, origin: time.Now().Add(-past),
+		closing: make(chan struct{}), lost: make(chan struct{}), stopped: make(chan struct{}),
 	}
 	for _, k := range cfg.Keys {
 		o.keyIDs[pool.Hash(k.ID)] = k.ID
@@ -54,7 +56,7 @@ func newOwner(ctx context.Context, store Store, cfg DomainConfig) (*owner, error
 		cfg: &o.cfg, engine: engine, timer: timer, wake: pool.Never,
 		queue: map[*pool.Waiter]*call{}, byRequest: map[requestKey]*pool.Waiter{}, watchers: map[chan struct{}]struct{}{}, refused: map[string]int64{},
 		saves:   saves{refreshAt: pool.Never, prompt: promptSaves, longest: cfg.longest(func(p *PoolConfig) time.Duration { return p.DefaultTTL })},
-		recheck: make(chan struct{}, 1), heard: make(chan struct{}),
+		recheck: make(chan struct{}, 1), heard: make(chan struct{}), lost: o.lost,
 	}
 	if err := o.begin(ctx); err != nil {
 		return nil, err
@@ -87,6 +89,9 @@ func (o *owner) begin(ctx context.Context) error {
 	o.look(func(l *locked, now pool.Time) {
 		l.recover(now, last)
 		l.ownership.until, o.overlapEnd = claimed.Add(permit), now.Add(permit)
+		if last != nil && last.State.Stopped && !o.cfg.StateLost { // it grants nothing any more
+			o.overlapEnd = now
+		}
 	})
 	if err := o.save(ctx, false); err != nil {
 		return fmt.Errorf("save its record: %w", err)
@@ -132,8 +137,23 @@ func (o *owner) close() {
 	})
 }
 
+// ended returns why the owner grants nothing any more, for good, or nil.
+func (o *owner) ended() error {
+	select {
+	case <-o.closing:
+		return ErrDraining
+	default:
+	}
+	select {
+	case <-o.lost:
+		return ErrNotOwner
+	default:
+		return nil
+	}
+}
+
 // halt ends upkeep and saves the last record, in two attempts, unless a successor owns
-// the pool. The caller has called close.
+// the domain. The caller has called close.
 func (o *owner) halt(ctx context.Context) error {
 	o.stop()
 	<-o.stopped

@@ -23,7 +23,7 @@ const (
 type ownership struct {
 	until  pool.Time // it ends then
 	used   bool      // somebody has asked for a lease since the last renewal was sent
-	fenced bool      // a successor has claimed the pool; this is final
+	fenced bool      // a successor has claimed the domain; this is final
 }
 
 // trouble is how the store's last answers were.
@@ -56,7 +56,7 @@ func (l *locked) refusal(now pool.Time) error {
 	return nil
 }
 
-// confirmOwnership asks the store whether this owner still owns the pool, if the ownership
+// confirmOwnership asks the store whether this owner still owns the domain, if the ownership
 // lease has ended because nobody asked for leases. While the store does not answer, it
 // returns ErrStore at once, because upkeep already asks it again and again.
 func (o *owner) confirmOwnership(ctx context.Context) (err error) {
@@ -78,6 +78,13 @@ func (o *owner) confirmOwnership(ctx context.Context) (err error) {
 	}
 	o.look(func(l *locked, now pool.Time) { err = l.mayGrant(now) })
 	return err
+}
+
+// wakeConfirming makes the calls that wait in confirmOwnership look again: the store has
+// answered, or this owner will not ask it any more.
+func (l *locked) wakeConfirming() {
+	close(l.heard)
+	l.heard = make(chan struct{})
 }
 
 // renewAt is when the ownership lease is to be renewed.
@@ -116,17 +123,21 @@ func (o *owner) answered(sent pool.Time, err error, then func(l *locked, now poo
 		if tell = !l.ownership.fenced && (trouble != nil) != l.trouble.told; tell {
 			l.trouble.told = trouble != nil
 		}
-		close(l.heard)
-		l.heard = make(chan struct{})
+		l.wakeConfirming()
 	})
 	if tell && o.cfg.OnStore != nil {
 		o.cfg.OnStore(trouble)
 	}
 }
 
-// fence ends the ownership for good, because a successor has claimed the pool.
+// fence ends the ownership for good, because a successor has claimed the domain.
 func (l *locked) fence(now pool.Time) {
 	l.ownership.fenced = true
+	select {
+	case <-l.lost: // both the store's watch and its answers may tell
+	default:
+		close(l.lost)
+	}
 	l.turnAway(now, ErrNotOwner)
 }
 

@@ -20,11 +20,11 @@ import (
 func TestNothingIsGrantedWithoutTheOwnershipLease(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := storetest.NewFaulty(&broker.Memory{})
-		var last atomic.Value // what OnStore was told last
-		cfg := daily(60, 1000)
+		var last atomic.Value  // what OnStore was told last
+		cfg := daily(12, 1000) // a request in 5 s
 		cfg.OnStore = func(err error) { last.Store(fmt.Sprint(err)) }
 		p := begin(t, store, cfg)
-		require.Equal(t, 58, p.take(100))
+		require.Equal(t, 11, p.take(100))
 		until := make(chan struct{})
 		for _, op := range []storetest.Op{storetest.Save, storetest.Renew} {
 			store.Always(op, &storetest.Fault{Until: until})
@@ -32,9 +32,9 @@ func TestNothingIsGrantedWithoutTheOwnershipLease(t *testing.T) {
 		var all sync.WaitGroup
 		var served time.Duration
 		start := time.Now()
-		all.Go(func() { // it is in the queue meanwhile
+		all.Go(func() { // it is in the queue meanwhile, and has room only after the ownership lease has ended
 			_, err := p.Acquire(t.Context(), waiting("bob", time.Minute))
-			require.NoError(t, err)
+			assert.NoError(t, err)
 			served = time.Since(start)
 		})
 		time.Sleep(5 * time.Second)
@@ -49,7 +49,7 @@ func TestNothingIsGrantedWithoutTheOwnershipLease(t *testing.T) {
 		close(until)
 		all.Wait()
 		time.Sleep(time.Second)
-		assert.True(t, served <= 2*time.Second || served >= 15*time.Second, "during the ownership lease, or when it was renewed: %v", served)
+		assert.GreaterOrEqual(t, served, 15*time.Second, "when the ownership lease was renewed")
 		assert.Equal(t, "<nil>", last.Load())
 		p.crash()
 	})
@@ -98,7 +98,7 @@ func TestCallersContextIsNotTheStores(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := storetest.NewFaulty(&broker.Memory{})
 		cfg := daily(plenty, 1000)
-		cfg.OnStore = func(err error) { t.Error(err) }
+		cfg.OnStore = func(err error) { assert.NoError(t, err, "nor is it told") }
 		p := begin(t, store, cfg)
 		time.Sleep(time.Minute) // nobody has asked, so the ownership lease has ended
 		ctx, cancel := context.WithCancel(t.Context())

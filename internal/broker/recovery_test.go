@@ -110,10 +110,33 @@ func TestStateLost(t *testing.T) {
 		p = begin(t, store, cfg)
 		time.Sleep(time.Hour)
 		assert.Zero(t, p.take(1))
-		_, _, err = p.Report("h", l.ID, broker.Report{Final: true})
+		_, _, err = p.Report(t.Context(), "h", l.ID, broker.Report{Final: true})
 		require.ErrorIs(t, err, broker.ErrUnknownLease)
 		time.Sleep(25 * time.Hour)
 		assert.Equal(t, 100, p.take(100))
+		p.crash()
+	})
+}
+
+// With StateLost, slots are taken for as long as the record says that leases live, if that is
+// longer than the configuration says now.
+func TestStateLostWithLongLeasesOnRecord(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := &broker.Memory{}
+		cfg := onePool("a", plenty, 5)
+		p := begin(t, store, cfg)
+		r := ask("h")
+		r.TTL = 8 * time.Minute
+		_, err := p.Acquire(t.Context(), r)
+		require.NoError(t, err)
+		p.crash()
+		cfg.StateLost = true
+		cfg.Pools[0].DefaultTTL, cfg.Pools[0].MaxTTL = time.Minute, 2*time.Minute
+		p = begin(t, store, cfg)
+		time.Sleep(8 * time.Minute)
+		assert.Zero(t, p.take(1))
+		time.Sleep(3 * time.Second)
+		assert.Equal(t, 5, p.take(10))
 		p.crash()
 	})
 }

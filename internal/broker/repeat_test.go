@@ -67,7 +67,7 @@ func TestCallThatIsGoneLeavesThePlaceToItsRepetition(t *testing.T) {
 				synctest.Wait()
 				go func() {
 					time.Sleep(time.Second)
-					_, _ = p.Release("alice", held.ID, false)
+					_, _ = p.Release(t.Context(), "alice", held.ID, false)
 				}()
 				cancel()
 				l, err := p.Acquire(t.Context(), r)
@@ -94,7 +94,7 @@ func TestRepetitionOfAHeldCall(t *testing.T) {
 			all.Go(func() {
 				l, err := p.Acquire(t.Context(), repeated("r"))
 				if err == nil {
-					settled, err := p.Release("h", l.ID, true)
+					settled, err := p.Release(t.Context(), "h", l.ID, true)
 					assert.NoError(t, err)
 					assert.False(t, settled, "it was given, so it is open")
 				}

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"context"
 	"time"
 
 	"github.com/keybroker/keybroker/internal/provider"
@@ -21,15 +22,18 @@ type Report struct {
 
 // Report takes in the provider's answer to a request of a lease. ttl is how long the
 // lease lives without a further report, 0 after the final one. settled means that the
-// lease had ended, and that nothing has changed. The only error is ErrUnknownLease.
-func (b *Broker) Report(holder, leaseID string, r Report) (ttl time.Duration, settled bool, err error) {
+// lease had ended, and that nothing has changed. The errors are ErrUnknownLease and the
+// context's, which means that the report was not taken in.
+func (b *Broker) Report(ctx context.Context, holder, leaseID string, r Report) (ttl time.Duration, settled bool, err error) {
 	p, name, err := b.find(holder, leaseID)
 	if err != nil {
 		return 0, false, err
 	}
 	ours := name.epoch == p.epoch // else a predecessor granted it
 	if !ours {
-		p.waitOverlap()
+		if err := p.waitOverlap(ctx); err != nil {
+			return 0, false, err
+		}
 	}
 	r.Response.At = time.Now()
 	dialect := p.owner.cfg.Dialect
@@ -69,15 +73,17 @@ func (r *Report) used(d *provider.Dialect) provider.Amounts {
 }
 
 // Release ends a lease. unused says that its request was never sent. settled means that
-// the lease had ended before. The only error is ErrUnknownLease.
-func (b *Broker) Release(holder, leaseID string, unused bool) (settled bool, err error) {
+// the lease had ended before. The errors are those of Report.
+func (b *Broker) Release(ctx context.Context, holder, leaseID string, unused bool) (settled bool, err error) {
 	p, name, err := b.find(holder, leaseID)
 	if err != nil {
 		return false, err
 	}
 	ours := name.epoch == p.epoch // else a predecessor granted it
 	if !ours {
-		p.waitOverlap()
+		if err := p.waitOverlap(ctx); err != nil {
+			return false, err
+		}
 	}
 	p.do(func(l *locked, now pool.Time) {
 		if ours {
@@ -127,9 +133,19 @@ func (b *Broker) find(holder, leaseID string) (*ownedPool, leaseName, error) {
 }
 
 // waitOverlap waits until the predecessor surely grants nothing any more. Until then it
-// might count as ended a lease that this owner is about to renew.
-func (o *owner) waitOverlap() {
-	if wait := o.overlapEnd.Sub(o.now()); wait > 0 {
-		time.Sleep(wait)
+// might count as ended a lease that this owner is about to renew. The only error is the
+// context's.
+func (o *owner) waitOverlap(ctx context.Context) error {
+	wait := o.overlapEnd.Sub(o.now())
+	if wait <= 0 {
+		return nil
+	}
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 }

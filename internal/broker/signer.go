@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/hmac"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"hash"
 	"sync"
@@ -57,7 +58,10 @@ func startSigner(ctx context.Context, store Store, lost bool) (*signer, error) {
 	keys, changed := newSigningKeys(time.Now()), true
 	if record.Version > 0 && !lost {
 		if keys, err = parseSigningKeys(record.Chunks[SoleChunk]); err != nil {
-			return nil, fmt.Errorf("%w; start once with --state-lost, which makes new ones", err)
+			if errors.Is(err, errSigningRecord) {
+				err = fmt.Errorf("%w; start once with --state-lost, which makes new ones", err)
+			}
+			return nil, err
 		}
 		keys, changed = keys.rotate(time.Now(), keepSigningKey)
 	}

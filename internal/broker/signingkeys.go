@@ -118,7 +118,7 @@ var errSigningRecord = errors.New("the record of the signing keys is damaged")
 func parseSigningKeys(record []byte) (signingKeys, error) {
 	var r signingRecord
 	if json.Unmarshal(record, &r) != nil {
-		return signingKeys{}, fmt.Errorf("%w: not what JSON of them looks like", errSigningRecord)
+		return signingKeys{}, fmt.Errorf("%w: it is not the JSON of signing keys", errSigningRecord)
 	}
 	if r.Version > signingRecordVersion {
 		return signingKeys{}, errors.New("the record of the signing keys is from a later version of this program; use that, or a later one")

@@ -158,13 +158,12 @@ func TestRotationWhileServing(t *testing.T) {
 				default:
 				}
 				for _, id := range []string{old, s.id(typical, "alice")} {
-					if n, ok := s.parse(id, "alice"); !ok || n != typical {
-						t.Error("unknown")
+					n, ok := s.parse(id, "alice")
+					if !assert.True(t, ok) || !assert.Equal(t, typical, n) {
 						return
 					}
 				}
-				if _, ok := s.parse(old, "bob"); ok {
-					t.Error("bob's")
+				if _, ok := s.parse(old, "bob"); !assert.False(t, ok, "it is not bob's") {
 					return
 				}
 			}

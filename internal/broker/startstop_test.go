@@ -28,10 +28,10 @@ func TestNewGivesTheErrorsOfStoreAndPool(t *testing.T) {
 	cfg := onePool("a", 1, 1)
 	cfg.Pools[0].Strategy = "best"
 	_, err = broker.New(t.Context(), &broker.Memory{}, []broker.DomainConfig{cfg})
-	require.ErrorContains(t, err, `pool "a": unknown strategy`)
+	require.ErrorContains(t, err, `domain "a": pool "a": unknown strategy`)
 }
 
-// A start that fails for one pool leaves the records of the other pools exact.
+// A start that fails for one domain leaves the records of the others exact.
 func TestHalfAStart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := &broker.Memory{}
@@ -52,7 +52,7 @@ func TestHalfAStart(t *testing.T) {
 		version, err := store.Save(t.Context(), "b", epoch, good.Version, bad)
 		require.NoError(t, err)
 		_, err = broker.New(t.Context(), store, pools)
-		require.ErrorContains(t, err, `pool "b"`)
+		require.ErrorContains(t, err, `domain "b"`)
 		epoch, err = store.Claim(t.Context(), "b")
 		require.NoError(t, err)
 		_, err = store.Save(t.Context(), "b", epoch, version, broker.Change{Put: good.Chunks, Drop: []string{broker.SoleChunk}})
@@ -85,10 +85,10 @@ func TestCloseTurnsAwayAndStillTakesReports(t *testing.T) {
 		require.ErrorIs(t, <-done, broker.ErrDraining)
 		_, err = p.Acquire(t.Context(), ask("carol"))
 		require.ErrorIs(t, err, broker.ErrDraining)
-		_, settled, err := p.Report("alice", one.ID, broker.Report{Usage: provider.NoUsage, Final: true})
+		_, settled, err := p.Report(t.Context(), "alice", one.ID, broker.Report{Usage: provider.NoUsage, Final: true})
 		require.NoError(t, err)
 		assert.False(t, settled)
-		settled, err = p.Release("alice", two.ID, true)
+		settled, err = p.Release(t.Context(), "alice", two.ID, true)
 		require.NoError(t, err)
 		assert.False(t, settled)
 		s := p.state()

@@ -75,14 +75,6 @@ func (c *Change) Check() error {
 	return nil
 }
 
-// Size is about how many bytes a store has to write for a change.
-func (c *Change) Size() (n int) {
-	for id, chunk := range c.Put {
-		n += len(id) + len(chunk)
-	}
-	return n
-}
-
 // SoleChunk is the id of the chunk of a record that has only one. Records that were saved
 // before there were chunks are loaded so.
 const SoleChunk = "record"

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/keybroker/keybroker/internal/broker"
+	"github.com/keybroker/keybroker/internal/testing/storetest"
 	"github.com/keybroker/keybroker/pool"
 )
 
@@ -26,7 +27,7 @@ func TestWaiterThatIsGoneWhenItIsServedReturnsItsLease(t *testing.T) {
 				go func() {
 					l, err := p.Acquire(ctx, waiting("bob", time.Minute))
 					if err == nil { // it came before he left, so he returns it
-						_, err := p.Release("bob", l.ID, true)
+						_, err := p.Release(t.Context(), "bob", l.ID, true)
 						assert.NoError(t, err)
 					}
 					done <- err
@@ -35,7 +36,7 @@ func TestWaiterThatIsGoneWhenItIsServedReturnsItsLease(t *testing.T) {
 				if i%2 == 0 { // he leaves at the moment of the release, in either order
 					cancel()
 				}
-				_, err = p.Release("alice", held.ID, false)
+				_, err = p.Release(t.Context(), "alice", held.ID, false)
 				require.NoError(t, err)
 				cancel()
 				if err := <-done; err != nil || i%2 == 0 {
@@ -59,7 +60,7 @@ func TestWaitThatEndsAsItIsServedIsServed(t *testing.T) {
 				require.NoError(t, err)
 				go func() {
 					time.Sleep(time.Second)
-					_, _ = p.Release("alice", held.ID, false)
+					_, _ = p.Release(t.Context(), "alice", held.ID, false)
 				}()
 				l, err := p.Acquire(t.Context(), waiting("bob", time.Second)) // at the moment at which the wait ends
 				if err == nil {
@@ -96,7 +97,7 @@ func TestCallerThatIsGoneGetsNothing(t *testing.T) {
 		require.NoError(t, err)
 		_, err = p.Acquire(ctx, r) // a repetition whose caller has left
 		require.ErrorIs(t, err, context.Canceled)
-		settled, err := p.Release("bob", l.ID, false)
+		settled, err := p.Release(t.Context(), "bob", l.ID, false)
 		require.NoError(t, err)
 		assert.False(t, settled, "the first call has the lease, and keeps it")
 	})
@@ -138,5 +139,23 @@ func TestTimerServesOneAfterAnother(t *testing.T) {
 		for n := range 3 { // no call comes in between, so only the timer serves
 			assert.Equal(t, time.Duration(n+1)*time.Second, <-waited)
 		}
+	})
+}
+
+// What a call has waited for the store is part of the time that it may wait.
+func TestTheWaitForTheStoreCounts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := storetest.NewFaulty(&broker.Memory{})
+		p := begin(t, store, onePool("a", plenty, 1))
+		require.Equal(t, 1, p.take(1))
+		time.Sleep(time.Minute) // nobody has asked, so the ownership lease has ended
+		until := make(chan struct{})
+		store.Next(storetest.Renew, storetest.Fault{Until: until})
+		time.AfterFunc(time.Second, func() { close(until) })
+		start := time.Now()
+		_, err := p.Acquire(t.Context(), waiting("h", 1500*time.Millisecond))
+		require.ErrorIs(t, err, pool.ErrAllKeysExhausted)
+		assert.Equal(t, 1500*time.Millisecond, time.Since(start))
+		p.crash()
 	})
 }

@@ -14,7 +14,12 @@ import (
 	"github.com/keybroker/keybroker/internal/secret"
 )
 
-const maxTTL = 24 * time.Hour
+const (
+	maxTTL = 24 * time.Hour
+	// maxClass bounds the bytes of the names of a class's models: they are one part of the
+	// record, which package record bounds.
+	maxClass = 64 << 10
+)
 
 // checkName notes why the value of field cannot name something.
 func (o *object) checkName(field, value string) {
@@ -168,12 +173,17 @@ func (o *object) checkClass(models words, served []string, classOf map[string]in
 	if len(models) == 0 {
 		o.fail("models", "there are no models; list those that share the limits")
 	}
+	size := 0
 	for _, m := range models {
+		size += len(m.text) + 2
 		if first, twice := classOf[m.text]; twice {
 			o.failAt(m.line, "model %s is in two classes; it is on line %d already", quote(m.text), first)
 		} else if classOf[m.text] = m.line; len(served) > 0 && !slices.Contains(served, m.text) {
 			o.failAt(m.line, "model %s is not in the provider's models; add it there", quote(m.text))
 		}
+	}
+	if size > maxClass {
+		o.fail("models", "the names of the models have %d KiB together, and may have %d; make several classes", size>>10, maxClass>>10)
 	}
 }
 

@@ -130,6 +130,7 @@ func TestProblems(t *testing.T) {
 
 		// Classes and groups.
 		"class without models": {one + "    classes:\n      - name: c\n", `c.yaml:6: provider "a": class "c": there are no models; list those that share the limits`},
+		"class, many models":   {one + "    classes:\n      - name: c\n        models: [" + strings.Repeat("m", 40<<10) + ", " + strings.Repeat("n", 30<<10) + "]\n", `c.yaml:7: provider "a": class "c": the names of the models have 70 KiB together, and may have 64; make several classes`},
 		"class without name":   {one + "    classes:\n      - models: [m]\n", `c.yaml:6: provider "a": class #1: name is missing; give one`},
 		"class twice":          {one + "    classes:\n      - {name: c, models: [m]}\n      - {name: c, models: [n]}\n", `c.yaml:7: provider "a": class "c": name "c" is used twice; it is on line 6 already`},
 		"class, shared model":  {one + "    classes:\n      - {name: c, models: [m]}\n      - {name: d, models: [m]}\n", `c.yaml:7: provider "a": class "d": model "m" is in two classes; it is on line 6 already`},

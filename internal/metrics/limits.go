@@ -15,12 +15,12 @@ const (
 	// maxLimits bounds those of a pool that have series; each has three. It is so many
 	// that a pool has 2000 at most.
 	maxLimits = 2000 / 3
-	// maxShare is the part of the time, a hundredth, that looking at a pool may take:
-	// what was seen is good for so many times as long as it took. That is some 40 ms
+	// A look is good for lookFactor times as long as it took, so looking takes at most 1 %
+	// of the time. A look takes long where there is much: what was seen is good for some 40 ms
 	// for a hundred keys and half a second for thousands. The pool is looked at page by
 	// page, and gives keys in between. With as many accounts as a pool can have, a look
 	// takes a fifth of a second and is good for twenty.
-	maxShare = 100
+	lookFactor = 100
 	// maxAge bounds that, for a look that took long because there was much to do.
 	maxAge = time.Minute
 )
@@ -88,7 +88,7 @@ func (c *limitCache) of(name string) *poolLimits {
 		limits, err = c.read(name)
 	}
 	took := time.Since(began)
-	s.limits, s.until = limits, began.Add(took+min(maxShare*took, maxAge))
+	s.limits, s.until = limits, began.Add(took+min(lookFactor*took, maxAge))
 	if err != nil {
 		s.limits = nil
 	}

@@ -7,7 +7,7 @@ import (
 
 // How a cooldown, and what is known of one limit, are written and read again.
 
-func (w *writer) rest(s *pool.RestState) {
+func (w *writer) cooldown(s *pool.RestState) {
 	if s == nil {
 		w.flags(false)
 		return
@@ -20,7 +20,7 @@ func (w *writer) rest(s *pool.RestState) {
 	w.duration(s.Backoff)
 }
 
-func (r *reader) rest() *pool.RestState {
+func (r *reader) cooldown() *pool.RestState {
 	f := r.flags(2)
 	if !f[0] {
 		if f[1] {
@@ -78,7 +78,7 @@ func (w *writer) bucket(s *pool.BucketState) {
 	w.byte(has)
 	w.byte(byte(s.Dimension)<<4 | byte(s.Kind)<<2)
 	w.flags(s.Learned, s.Lowered)
-	w.duration(s.Window)
+	w.window(s.Window)
 	w.int(s.Limit)
 	if has&hasName != 0 {
 		w.text(s.Name)
@@ -120,7 +120,7 @@ func (r *reader) bucket() (s pool.BucketState) {
 	if what&3 != 0 || s.Dimension >= provider.NumDimensions || s.Kind > provider.Fixed {
 		r.fail(errRange)
 	}
-	s.Window, s.Limit = r.duration(), r.int()
+	s.Window, s.Limit = r.window(), r.int()
 	if has&hasName != 0 {
 		s.Name = r.text()
 	}

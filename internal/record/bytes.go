@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"time"
+
+	"github.com/keybroker/keybroker/pool/limit"
 )
 
 // writer appends values to bytes.
@@ -11,8 +13,15 @@ type writer struct{ b []byte }
 
 func (w *writer) uint(n uint64) { w.b = binary.AppendUvarint(w.b, n) }
 
-// int writes a number that is 0 or more; one below 0 is written as 0.
-func (w *writer) int(n int64) { w.uint(uint64(max(n, 0))) }
+// What a record says of amounts and times is bounded, so that the engine can add up a few of
+// them. A number out of its bounds is written as the bound, and is damage when it is read.
+const (
+	most          = limit.Longest        // of an amount, and of a duration in nanoseconds
+	longestWindow = 366 * 24 * time.Hour // far above that of any limit
+)
+
+// int writes an amount.
+func (w *writer) int(n int64) { w.uint(uint64(min(max(n, 0), most))) }
 
 func (w *writer) byte(n byte) { w.b = append(w.b, n) }
 
@@ -23,7 +32,7 @@ func (w *writer) text(s string) {
 
 // duration writes whole seconds as such, since most are.
 func (w *writer) duration(d time.Duration) {
-	d = max(d, 0)
+	d = min(max(d, 0), most)
 	if d%time.Second == 0 {
 		w.uint(uint64(d/time.Second) << 1)
 	} else {
@@ -41,6 +50,7 @@ type reader struct {
 var (
 	errShort = errors.New("a part ends too soon")
 	errRange = errors.New("a number is out of its range")
+	errForm  = errors.New("a number is longer than it need be")
 )
 
 func (r *reader) fail(err error) {
@@ -52,31 +62,45 @@ func (r *reader) fail(err error) {
 
 func (r *reader) uint() uint64 {
 	n, size := binary.Uvarint(r.b)
-	if size <= 0 || size > 1 && r.b[size-1] == 0 { // too short, too long, or not as a writer would have it
-		r.fail(errShort)
+	if !r.varint(size) {
 		return 0
 	}
-	r.b = r.b[size:]
 	return n
 }
 
-func (r *reader) int() int64 {
+// varint takes a varint of so many bytes, as package binary reports them. It returns false if it
+// is not one that a writer would have written.
+func (r *reader) varint(size int) bool {
+	switch {
+	case size == 0:
+		r.fail(errShort)
+	case size < 0:
+		r.fail(errRange)
+	case size > 1 && r.b[size-1] == 0:
+		r.fail(errForm)
+	default:
+		r.b = r.b[size:]
+		return true
+	}
+	return false
+}
+
+// int reads an amount.
+func (r *reader) int() int64 { return int64(r.atMost(most)) }
+
+// atMost reads a number that is not above a bound.
+func (r *reader) atMost(bound uint64) uint64 {
 	n := r.uint()
-	if n > 1<<63-1 {
+	if n > bound {
 		r.fail(errRange)
 		return 0
 	}
-	return int64(n)
+	return n
 }
 
 // below reads a number that is less than bound.
 func (r *reader) below(bound int) int {
-	n := r.uint()
-	if n >= uint64(bound) {
-		r.fail(errRange)
-		return 0
-	}
-	return int(n)
+	return int(r.atMost(uint64(bound) - 1))
 }
 
 // count reads how many elements follow, each of which has at least one byte.
@@ -113,17 +137,27 @@ func (r *reader) text() string { return string(r.bytes(r.count())) }
 
 func (r *reader) duration() time.Duration {
 	n := r.uint()
+	unit, bound := time.Second, uint64(most)/uint64(time.Second)
 	if n&1 == 1 {
-		if n>>1 > 1<<63-1 || n>>1%uint64(time.Second) == 0 {
-			r.fail(errRange)
-		}
-		return time.Duration(n >> 1)
+		unit, bound = 1, most
 	}
-	if n>>1 > (1<<63-1)/uint64(time.Second) {
+	if n >>= 1; n > bound || unit == 1 && n%uint64(time.Second) == 0 {
 		r.fail(errRange)
 		return 0
 	}
-	return time.Duration(n>>1) * time.Second
+	return time.Duration(n) * unit
+}
+
+// window writes the length of a limit's window.
+func (w *writer) window(d time.Duration) { w.duration(min(d, longestWindow)) }
+
+func (r *reader) window() time.Duration {
+	d := r.duration()
+	if d > longestWindow {
+		r.fail(errRange)
+		return 0
+	}
+	return d
 }
 
 func (w *writer) moment(t time.Time) {
@@ -133,11 +167,9 @@ func (w *writer) moment(t time.Time) {
 
 func (r *reader) moment() time.Time {
 	n, size := binary.Varint(r.b)
-	if size <= 0 || size > 1 && r.b[size-1] == 0 {
-		r.fail(errShort)
+	if !r.varint(size) {
 		return time.Time{}
 	}
-	r.b = r.b[size:]
 	t := time.Unix(n, int64(r.below(int(time.Second)))).UTC()
 	if t.IsZero() {
 		r.fail(errRange)

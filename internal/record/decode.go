@@ -96,7 +96,7 @@ func (d *decoder) chunks(chunks map[string][]byte) error {
 	return nil
 }
 
-// counts reports whether a part says what is so: it is the latest, and its class was not
+// counts reports whether a part is in force: it is the latest with its id, and its class was not
 // forgotten.
 func (d *decoder) counts(i int) bool {
 	p := &d.parts[i]
@@ -145,7 +145,7 @@ func (d *decoder) record() (*Record, error) {
 	return &Record{maxTTL, s}, nil
 }
 
-// into reads the content of a part, which was so at a moment, into a state.
+// into adds the content of a part, as of the moment at, to a state.
 func (r *reader) into(s *pool.State, x id, at pool.Time) {
 	switch x.kind {
 	case class:
@@ -154,13 +154,15 @@ func (r *reader) into(s *pool.State, x id, at pool.Time) {
 		c.Age(at, s.At)
 		s.Classes = append(s.Classes, c)
 	case group:
-		g := pool.GroupState{Name: x.name, Rest: r.rest(), Shared: r.buckets()}
+		g := pool.GroupState{Name: x.name, Rest: r.cooldown(), Shared: r.buckets()}
 		g.Age(at, s.At)
 		s.Groups = append(s.Groups, g)
 	case key:
 		k := pool.KeyState{ID: x.name}
 		r.key(&k)
-		k.Age(at, s.At)
+		if k.Age(at, s.At); len(k.Barred) == 0 {
+			k.Barred = nil
+		}
 		s.Keys = append(s.Keys, k)
 	case account:
 		a := pool.AccountState{Group: x.of, Class: x.name}

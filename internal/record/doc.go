@@ -9,7 +9,7 @@
 //	log.go      Log: the chunks of a record as its owner writes them
 //	decode.go   Decode: a record as a successor reads it
 //	parts.go    the bytes of each part of a state
-//	bucket.go   those of limits and times out of use
+//	bucket.go   those of limits and cooldowns
 //	bytes.go    numbers, texts and durations as bytes
 //	version1.go records of version 1, which were JSON
 //

@@ -11,12 +11,13 @@ import (
 )
 
 const (
-	// MaxChunk is how large a chunk gets, in bytes, unless one part alone is larger.
-	MaxChunk = 128 << 10
-	// fanout chunks of about one size become one.
-	fanout = 8
-	// sizeRatio is between chunks of one size and those of the next; smallest is how large
-	// those of the first are at most.
+	// maxChunk bounds a chunk, in bytes. No part is larger: what bounds the parts is beside
+	// barredBytes. Every store takes chunks of this size.
+	maxChunk = 128 << 10
+	// Chunks fall into tiers by size: the first has those of at most smallest bytes, and each
+	// further tier those up to sizeRatio times larger. When fanout chunks of one tier would
+	// exist, they are joined.
+	fanout    = 8
 	sizeRatio = 8
 	smallest  = 2 << 10
 	// waste is how many bytes of a log may be out of date before it is written anew, beside as
@@ -34,7 +35,7 @@ type Log struct {
 
 	attempt *attempt // the last Change, until Saved
 	// unsure are the ids of chunks that are not part of the log, and may be in the store: those
-	// of an owner before, and those of changes of which nobody knows whether they were saved.
+	// of a predecessor, and those of changes of which nobody knows whether they were saved.
 	unsure map[string]bool
 }
 
@@ -46,8 +47,8 @@ type chunk struct {
 	live  int // bytes of the parts that count
 }
 
-// place is where the part is that counts, and how large it is; 0 if it says that a class is
-// gone, since that is of use only as long as there are older chunks.
+// place is the chunk that has the latest version of a part, and the part's size. The size is 0
+// for the note that a class was forgotten, because a whole rewrite drops it.
 type place struct {
 	chunk *chunk
 	size  int
@@ -162,7 +163,7 @@ func (l *Log) join(a *attempt, fresh []part) {
 	for more := true; more; {
 		var alike []*chunk
 		for _, c := range l.chunks {
-			if !a.joined[c] && (all || tier(len(c.b)) <= tier(n) && len(c.b) < MaxChunk/2) {
+			if !a.joined[c] && (all || tier(len(c.b)) <= tier(n) && len(c.b) < maxChunk/2) {
 				alike = append(alike, c)
 			}
 		}
@@ -216,7 +217,7 @@ func (x id) about(classes map[string]bool) bool {
 func (a *attempt) pack(epoch uint64, parts []part) {
 	for len(parts) > 0 {
 		n, size := 0, 2*binary.MaxVarintLen64
-		for n < len(parts) && (n == 0 || size+len(parts[n].b)+binary.MaxVarintLen32 <= MaxChunk) {
+		for n < len(parts) && (n == 0 || size+len(parts[n].b)+binary.MaxVarintLen32 <= maxChunk) {
 			size += len(parts[n].b) + binary.MaxVarintLen32
 			n++
 		}

@@ -1,6 +1,8 @@
 package record
 
 import (
+	"cmp"
+	"encoding/binary"
 	"maps"
 	"slices"
 	"time"
@@ -23,8 +25,8 @@ const (
 	kinds
 )
 
-// id tells the parts of a record from each other. A class that was forgotten has that of the
-// class.
+// id tells the parts of a record from each other. The note that a class was forgotten has the
+// id of the class.
 type id struct {
 	kind kind
 	of   string // the group or key, if it is about a class
@@ -73,7 +75,7 @@ func parts(s *pool.State, maxTTL time.Duration) []part {
 		g := &s.Groups[i]
 		begin(group, g.Name)
 		w.int(int64(s.At))
-		w.rest(g.Rest)
+		w.cooldown(g.Rest)
 		w.buckets(g.Shared)
 		end(id{kind: group, name: g.Name}, false)
 	}
@@ -145,14 +147,44 @@ func (w *writer) class(c *pool.ClassState) {
 	for _, m := range c.Models {
 		w.text(m)
 	}
-	w.rest(c.Rest)
+	w.cooldown(c.Rest)
 }
 
 func (r *reader) class(c *pool.ClassState) {
 	for range r.count() {
 		c.Models = append(c.Models, r.text())
 	}
-	c.Rest = r.rest()
+	c.Rest = r.cooldown()
+}
+
+// A part has at most 128 KiB, whatever holders ask for and report: a larger one might never be
+// saved. The largest are
+//
+//   - that of a key: names of 2.5 KiB, its limits, and barredBytes;
+//   - that of a class: its models, of which the configuration bounds the bytes to 64 KiB;
+//   - all others: names of 2.5 KiB and limits. There are at most 32 of these, each with a
+//     name of 64 bytes, 33 slices and 10 more numbers: less than 20 KiB together.
+//
+// barredBytes bounds what a part has of the classes that a key is barred from. Their number is
+// that of the classes that callers make up, and each names a holder in up to 2 KiB.
+const barredBytes = 64 << 10
+
+// longestBarred returns, in order, as many of the classes that a key is barred from as a part may
+// have: those that stay barred for longest. What is left out costs a successor one refusal.
+func longestBarred(barred map[string]pool.RestState) []string {
+	all := slices.SortedFunc(maps.Keys(barred), func(a, b string) int {
+		return cmp.Or(cmp.Compare(barred[b].Left, barred[a].Left), cmp.Compare(a, b))
+	})
+	const numbers = 2*binary.MaxVarintLen64 + 2*binary.MaxVarintLen32 + 3 // two times, two sizes, three bytes
+	left := barredBytes
+	for i, class := range all {
+		if left -= len(class) + len(barred[class].By) + numbers; left < 0 {
+			all = all[:i]
+			break
+		}
+	}
+	slices.Sort(all)
+	return all
 }
 
 func (w *writer) key(k *pool.KeyState) {
@@ -162,11 +194,12 @@ func (w *writer) key(k *pool.KeyState) {
 	w.text(k.By)
 	w.duration(k.Backoff)
 	w.text(k.Organization)
-	w.uint(uint64(len(k.Barred)))
-	for _, class := range slices.Sorted(maps.Keys(k.Barred)) {
+	barred := longestBarred(k.Barred)
+	w.uint(uint64(len(barred)))
+	for _, class := range barred {
 		w.text(class)
-		r := k.Barred[class]
-		w.rest(&r)
+		c := k.Barred[class]
+		w.cooldown(&c)
 	}
 	w.buckets(k.Shared)
 }
@@ -176,29 +209,32 @@ func (r *reader) key(k *pool.KeyState) {
 	k.Health = pool.Health(r.below(int(pool.Quarantined) + 1)) // #nosec G115 -- three values
 	k.Rest, k.By, k.Backoff, k.Organization = r.duration(), r.text(), r.duration(), r.text()
 	for range r.count() {
-		class, rest := r.text(), r.rest()
-		if _, twice := k.Barred[class]; rest == nil || twice {
+		class, c := r.text(), r.cooldown()
+		if _, twice := k.Barred[class]; c == nil || twice {
 			r.fail(errRange)
 			return
 		}
 		if k.Barred == nil {
 			k.Barred = map[string]pool.RestState{}
 		}
-		k.Barred[class] = *rest
+		k.Barred[class] = *c
 	}
 	k.Shared = r.buckets()
 }
 
+// mostWindow bounds how many leases a slow start lets be open at once.
+const mostWindow = 1<<31 - 1
+
 func (w *writer) account(a *pool.AccountState) {
 	w.flags(a.Capped, a.Steady)
-	w.int(int64(a.Window))
-	w.rest(a.Rest)
+	w.int(int64(min(a.Window, mostWindow)))
+	w.cooldown(a.Rest)
 	w.buckets(a.Buckets)
 }
 
 func (r *reader) account(a *pool.AccountState) {
 	f := r.flags(2)
 	a.Capped, a.Steady = f[0], f[1]
-	a.Window = r.below(1 << 31)
-	a.Rest, a.Buckets = r.rest(), r.buckets()
+	a.Window = r.below(mostWindow + 1)
+	a.Rest, a.Buckets = r.cooldown(), r.buckets()
 }

@@ -2,6 +2,7 @@ package record
 
 import (
 	"encoding/json"
+	"errors"
 	"maps"
 	"slices"
 	"time"
@@ -107,49 +108,141 @@ func decode1(chunks map[string][]byte) (*Record, error) {
 			return nil, damaged(errRange)
 		}
 	}
-	return &Record{r.MaxTTL, r.State.state()}, nil
+	d := decoder1{seen: map[id]bool{}}
+	d.time(r.MaxTTL)
+	s := d.state(r.State)
+	if d.err != nil {
+		return nil, damaged(d.err)
+	}
+	return &Record{r.MaxTTL, s}, nil
 }
 
-func (s *state1) state() *pool.State {
+// decoder1 makes a state of what the JSON says. err is the first mistake: numbers have the
+// bounds that they have in this version, and no two parts have the same name.
+type decoder1 struct {
+	seen map[id]bool
+	err  error
+}
+
+func (d *decoder1) part(x id) {
+	if d.seen[x] {
+		d.err = errors.New("a part is there twice")
+	}
+	d.seen[x] = true
+}
+
+// ofClass is part for what belongs to a class, which comes before it.
+func (d *decoder1) ofClass(x id) {
+	if d.part(x); !d.seen[id{kind: class, name: x.name}] {
+		d.err = errors.New("a part is of an unknown class")
+	}
+}
+
+func (d *decoder1) within(n, bound int64) {
+	if n < 0 || n > bound {
+		d.err = errRange
+	}
+}
+
+func (d *decoder1) amount(n int64) { d.within(n, most) }
+
+func (d *decoder1) time(t time.Duration) { d.within(int64(t), most) }
+
+func (d *decoder1) state(s *state1) *pool.State {
 	out := &pool.State{Whole: true, Stopped: s.Stopped}
-	for _, c := range s.Classes {
-		out.Classes = append(out.Classes, pool.ClassState{Name: c.Name, Models: c.Models, Rest: c.Rest.state()})
+	for i := range s.Classes {
+		out.Classes = append(out.Classes, d.class(&s.Classes[i]))
 	}
-	for _, g := range s.Groups {
-		out.Groups = append(out.Groups, pool.GroupState{Name: g.Name, Rest: g.Rest.state(), Shared: buckets(g.Shared)})
-		for _, a := range g.Accounts {
-			out.Accounts = append(out.Accounts, pool.AccountState{
-				Group: g.Name, Class: a.Class, Rest: a.Rest.state(), Window: a.Window, Capped: a.Capped, Steady: a.Steady, Buckets: buckets(a.Buckets),
-			})
+	for i := range s.Groups {
+		g := &s.Groups[i]
+		d.part(id{kind: group, name: g.Name})
+		out.Groups = append(out.Groups, pool.GroupState{Name: g.Name, Rest: d.cooldown(g.Rest), Shared: d.buckets(g.Shared)})
+		for j := range g.Accounts {
+			out.Accounts = append(out.Accounts, d.account(g.Name, &g.Accounts[j]))
 		}
 	}
-	for _, k := range s.Keys {
-		ks := pool.KeyState{
-			ID: k.ID, Group: k.Group, Health: k.Health, Rest: k.Rest, By: k.By, Backoff: k.Backoff, Organization: k.Organization, Shared: buckets(k.Shared),
-		}
-		for class, r := range k.Barred {
-			if ks.Barred == nil {
-				ks.Barred = map[string]pool.RestState{}
-			}
-			ks.Barred[class] = *r.state()
-		}
-		out.Keys = append(out.Keys, ks)
+	for i := range s.Keys {
+		k := &s.Keys[i]
+		out.Keys = append(out.Keys, d.key(k))
 		for _, class := range slices.Sorted(maps.Keys(k.Own)) {
-			out.Own = append(out.Own, pool.OwnState{Key: k.ID, Class: class, Buckets: buckets(k.Own[class])})
+			d.ofClass(id{own, k.ID, class})
+			out.Own = append(out.Own, pool.OwnState{Key: k.ID, Class: class, Buckets: d.buckets(k.Own[class])})
 		}
 	}
 	return out
 }
 
-func (r *rest1) state() *pool.RestState {
+func (d *decoder1) class(c *class1) pool.ClassState {
+	d.part(id{kind: class, name: c.Name})
+	out := pool.ClassState{Name: c.Name, Rest: d.cooldown(c.Rest)}
+	out.Models = append(out.Models, c.Models...) // nil if there are none
+	return out
+}
+
+func (d *decoder1) account(group string, a *account1) pool.AccountState {
+	d.ofClass(id{account, group, a.Class})
+	d.within(int64(a.Window), mostWindow)
+	return pool.AccountState{
+		Group: group, Class: a.Class, Rest: d.cooldown(a.Rest), Window: a.Window, Capped: a.Capped, Steady: a.Steady, Buckets: d.buckets(a.Buckets),
+	}
+}
+
+func (d *decoder1) key(k *key1) pool.KeyState {
+	d.part(id{kind: key, name: k.ID})
+	d.within(int64(k.Health), int64(pool.Quarantined))
+	d.time(k.Rest)
+	d.time(k.Backoff)
+	out := pool.KeyState{
+		ID: k.ID, Group: k.Group, Health: k.Health, Rest: k.Rest, By: k.By, Backoff: k.Backoff, Organization: k.Organization, Shared: d.buckets(k.Shared),
+	}
+	for class, r := range k.Barred {
+		if s := d.cooldown(&r); s != nil {
+			if out.Barred == nil {
+				out.Barred = map[string]pool.RestState{}
+			}
+			out.Barred[class] = *s
+		}
+	}
+	return out
+}
+
+// cooldown returns one, or nil if nothing is left of it.
+func (d *decoder1) cooldown(r *rest1) *pool.RestState {
 	if r == nil {
+		return nil
+	}
+	d.time(r.Left)
+	d.time(r.Backoff)
+	d.within(int64(r.Only), int64(provider.NumDimensions))
+	d.within(int64(r.Class), int64(provider.NoAnswer))
+	if r.Left <= 0 {
 		return nil
 	}
 	return &pool.RestState{Left: r.Left, By: r.By, Only: r.Only, Class: r.Class, Operator: r.Operator, Backoff: r.Backoff}
 }
 
-func buckets(bs []bucket1) (out []pool.BucketState) {
-	for _, b := range bs {
+func (d *decoder1) bucket(b *bucket1) {
+	d.within(int64(b.Dimension), int64(provider.NumDimensions)-1)
+	d.within(int64(b.Kind), int64(provider.Fixed))
+	d.within(int64(b.Window), int64(longestWindow))
+	for _, t := range []time.Duration{b.Backlog, b.Slice, b.Reset} {
+		d.time(t)
+	}
+	for _, n := range append([]int64{b.Limit, b.Used, b.Past, b.Held, b.Ahead}, b.Slices...) {
+		d.amount(n)
+	}
+	if len(b.Slices) == 0 {
+		b.Slices = nil
+	}
+	if b.Ends = b.Ends.UTC(); b.Ends.IsZero() {
+		b.Ends = time.Time{}
+	}
+}
+
+func (d *decoder1) buckets(bs []bucket1) (out []pool.BucketState) {
+	for i := range bs {
+		b := &bs[i]
+		d.bucket(b)
 		out = append(out, pool.BucketState{
 			Dimension: b.Dimension, Name: b.Name, Window: b.Window, Kind: b.Kind, Limit: b.Limit, Learned: b.Learned, Lowered: b.Lowered,
 			Snapshot: limit.Snapshot{Used: b.Used, Backlog: b.Backlog, Slices: b.Slices, Slice: b.Slice, Past: b.Past, Reset: b.Reset, Ends: b.Ends},

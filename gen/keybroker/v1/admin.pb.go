@@ -360,8 +360,8 @@ type PoolSummary struct {
 	ProviderType string `protobuf:"bytes,2,opt,name=provider_type,json=providerType,proto3" json:"provider_type,omitempty"`
 	// Keys it has.
 	Keys int32 `protobuf:"varint,3,opt,name=keys,proto3" json:"keys,omitempty"`
-	// Keys that could be leased now, were there capacity: those that work and do
-	// not rest.
+	// Keys that could be leased now, were there capacity: those that work and are
+	// not out of use.
 	AvailableKeys int32 `protobuf:"varint,4,opt,name=available_keys,json=availableKeys,proto3" json:"available_keys,omitempty"`
 	// Leases now out.
 	OpenLeases int64 `protobuf:"varint,5,opt,name=open_leases,json=openLeases,proto3" json:"open_leases,omitempty"`
@@ -1107,7 +1107,7 @@ type Quota struct {
 	// How many leases may be out at once while some limit is not known. Zero
 	// when all are.
 	InFlightWindow int64 `protobuf:"varint,7,opt,name=in_flight_window,json=inFlightWindow,proto3" json:"in_flight_window,omitempty"`
-	// Why it rests: "rate_limited", "quota_exhausted", "overloaded" or
+	// Why it cools down: "rate_limited", "quota_exhausted", "overloaded" or
 	// "forbidden". Empty if it does not.
 	CooldownReason string `protobuf:"bytes,8,opt,name=cooldown_reason,json=cooldownReason,proto3" json:"cooldown_reason,omitempty"`
 	unknownFields  protoimpl.UnknownFields
@@ -1756,7 +1756,7 @@ type RestoreKeyRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Name of the pool.
 	Pool string `protobuf:"bytes,1,opt,name=pool,proto3" json:"pool,omitempty"`
-	// The key's name. Empty: all keys of the pool.
+	// The key's name. Empty: all keys of the quota groups that the pool draws on.
 	KeyId         string `protobuf:"bytes,2,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1944,9 +1944,10 @@ type WatchPoolResponse struct {
 	// All that is selected has been sent since the state last started over. Before that, more of it
 	// comes with the next messages.
 	Complete bool `protobuf:"varint,3,opt,name=complete,proto3" json:"complete,omitempty"`
-	// Keys that are not selected any more, by id.
+	// Only with only_limited: keys that are not limited any more, by id.
 	RemovedKeys []string `protobuf:"bytes,4,rep,name=removed_keys,json=removedKeys,proto3" json:"removed_keys,omitempty"`
-	// Quotas that are not selected any more.
+	// Quotas whose class of models was forgotten, since nobody asked for it for long.
+	// With only_limited, also quotas that are not limited any more.
 	RemovedQuotas []*QuotaName `protobuf:"bytes,5,rep,name=removed_quotas,json=removedQuotas,proto3" json:"removed_quotas,omitempty"`
 	// Queues that have nobody in them any more, by class of models.
 	RemovedQueues []string `protobuf:"bytes,6,rep,name=removed_queues,json=removedQueues,proto3" json:"removed_queues,omitempty"`

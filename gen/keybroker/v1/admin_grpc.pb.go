@@ -52,13 +52,13 @@ type AdminServiceClient interface {
 	// and the stream with them: then watch again.
 	//
 	// A change is a lease, a report, a refusal, or what an operator does. What time
-	// alone does is not sent: a limit that refills, or a cooldown that ends. The
-	// times in the messages say when that is.
+	// alone does is not sent, except with only_limited: a limit that refills, or a
+	// cooldown that ends. The times in the messages say when that is.
 	WatchPool(ctx context.Context, in *WatchPoolRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchPoolResponse], error)
 	// RestoreKey takes a key and its quota group back into use at once, whatever
 	// keeps them out of it: for an operator who has paid, or knows better. Their
 	// limits of more than a minute count as unused. If the provider still refuses,
-	// they rest again. NOT_FOUND: there is no such pool or key.
+	// they cool down again. NOT_FOUND: there is no such pool or key.
 	RestoreKey(ctx context.Context, in *RestoreKeyRequest, opts ...grpc.CallOption) (*RestoreKeyResponse, error)
 }
 
@@ -152,13 +152,13 @@ type AdminServiceServer interface {
 	// and the stream with them: then watch again.
 	//
 	// A change is a lease, a report, a refusal, or what an operator does. What time
-	// alone does is not sent: a limit that refills, or a cooldown that ends. The
-	// times in the messages say when that is.
+	// alone does is not sent, except with only_limited: a limit that refills, or a
+	// cooldown that ends. The times in the messages say when that is.
 	WatchPool(*WatchPoolRequest, grpc.ServerStreamingServer[WatchPoolResponse]) error
 	// RestoreKey takes a key and its quota group back into use at once, whatever
 	// keeps them out of it: for an operator who has paid, or knows better. Their
 	// limits of more than a minute count as unused. If the provider still refuses,
-	// they rest again. NOT_FOUND: there is no such pool or key.
+	// they cool down again. NOT_FOUND: there is no such pool or key.
 	RestoreKey(context.Context, *RestoreKeyRequest) (*RestoreKeyResponse, error)
 	mustEmbedUnimplementedAdminServiceServer()
 }

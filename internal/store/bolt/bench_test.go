@@ -6,6 +6,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/keybroker/keybroker/internal/testing/storetest"
@@ -39,9 +40,7 @@ func BenchmarkSaveAtOnce(b *testing.B) {
 					all.Go(func() {
 						record := make([]byte, size)
 						record[0] = byte(n)
-						if err := storetest.Put(context.Background(), s, fmt.Sprint(i), 1, record); err != nil {
-							b.Error(err)
-						}
+						assert.NoError(b, storetest.Put(context.Background(), s, fmt.Sprint(i), 1, record))
 					})
 				}
 				all.Wait()

@@ -74,7 +74,7 @@ func (d *disk) open(path string) (err error) {
 		Timeout:      lockTimeout,
 		FreelistType: bbolt.FreelistMapType,
 		NoStatistics: true,
-		OpenFile: func(name string, flag int, mode os.FileMode) (f *os.File, err error) {
+		OpenFile: func(name string, flag int, mode os.FileMode) (_ *os.File, err error) {
 			d.file, err = os.OpenFile(name, flag, mode)
 			if err == nil && flag&os.O_RDWR != 0 { // a restored copy may be readable to others, and it holds the keys that sign lease ids
 				err = d.file.Chmod(mode)

@@ -139,6 +139,26 @@ func TestFailedWrite(t *testing.T) {
 	require.Equal(t, "before", load(t, s, "name"))
 }
 
+// While the file can be neither written nor opened again, every call fails. When the disk is
+// mended, a renewal is enough to have the file opened: an idle owner calls nothing else.
+func TestARenewalOpensTheFileAgain(t *testing.T) {
+	s := start(t, file(t))
+	epoch := claim(t, s, "name")
+	require.NoError(t, storetest.Put(t.Context(), s, "name", epoch, []byte("before")))
+	away := s.path + ".away"
+	require.NoError(t, os.Rename(s.path, away))
+	require.NoError(t, s.disk.file.Close())
+	_, err := s.Claim(t.Context(), "name")
+	require.ErrorIs(t, err, os.ErrClosed)
+	for range 2 {
+		require.ErrorIs(t, s.Renew(t.Context(), "name", epoch), os.ErrNotExist)
+	}
+	require.NoError(t, os.Rename(away, s.path))
+	require.NoError(t, s.Renew(t.Context(), "name", epoch))
+	require.ErrorIs(t, s.Renew(t.Context(), "name", epoch+1), broker.ErrFenced)
+	require.Equal(t, "before", load(t, s, "name"))
+}
+
 // A claim whose outcome was unknown fences the earlier owner if it took effect. The test
 // changes the file without the store's knowledge, as a commit does whose last fsync fails.
 func TestUnknownClaimThatLanded(t *testing.T) {

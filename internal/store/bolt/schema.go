@@ -146,10 +146,10 @@ func replace(tx *bbolt.Tx, name string, was, is entry) error {
 		stored = binary.BigEndian.Uint64(v)
 	}
 	if stored != was.epoch {
-		return corrupt("the epoch of %q has changed from %d to %d behind our back", name, was.epoch, stored)
+		return corrupt("the epoch of %q was changed from %d to %d by another program", name, was.epoch, stored)
 	}
 	if m, _ := parseManifest(manifests.Get(key)); m != was.manifest {
-		return corrupt("the record of %q has changed from version %d to %d behind our back", name, was.version, m.version)
+		return corrupt("the record of %q was changed from version %d to %d by another program", name, was.version, m.version)
 	}
 	if is.epoch != was.epoch {
 		if err := epochs.Put(key, binary.BigEndian.AppendUint64(nil, is.epoch)); err != nil {

@@ -47,7 +47,7 @@ const MaxName = 1 << 10
 //
 // Every method except Close returns when its context ends, however long the disk takes.
 // What the call asked for may still happen then, as after any error other than
-// broker.ErrFenced.
+// broker.ErrFenced and broker.ErrStale.
 type Store struct {
 	path     string
 	lock     *os.File
@@ -170,19 +170,13 @@ func (s *Store) Save(ctx context.Context, name string, epoch, version uint64, ch
 	return next, err
 }
 
-// Load implements broker.Store. It does not touch the disk, unless a write has failed: then it
-// has the file opened and checked again.
+// Load implements broker.Store.
 func (s *Store) Load(ctx context.Context, name string) (broker.Record, error) {
 	e, err := s.look(ctx, name)
-	if err != nil && s.usable(ctx, name) == nil {
-		if _, err = s.call(ctx, &request{name: name, reopen: true}); err == nil {
-			e, err = s.look(ctx, name)
-		}
-	}
 	return e.record(), err
 }
 
-// Renew implements broker.Store. It does not touch the disk, because no other process can
+// Renew implements broker.Store. What is in memory confirms it, because no other process can
 // claim in a file that this process has locked.
 func (s *Store) Renew(ctx context.Context, name string, epoch uint64) error {
 	e, err := s.look(ctx, name)
@@ -192,10 +186,24 @@ func (s *Store) Renew(ctx context.Context, name string, epoch uint64) error {
 	return err
 }
 
+// look returns what the file holds for a name. It does not touch the disk, unless a write has
+// failed: then it has the file opened and checked again. Load and Renew both do so, because an
+// owner that has nothing to save calls nothing else.
 func (s *Store) look(ctx context.Context, name string) (entry, error) {
 	if err := s.usable(ctx, name); err != nil {
 		return entry{}, err
 	}
+	e, err := s.inMemory(name)
+	if err != nil {
+		if _, err = s.call(ctx, &request{name: name, reopen: true}); err == nil {
+			e, err = s.inMemory(name)
+		}
+	}
+	return e, err
+}
+
+// inMemory returns an entry, or why it may differ from what the file holds.
+func (s *Store) inMemory(name string) (entry, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.failed != nil {

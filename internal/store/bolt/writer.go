@@ -2,13 +2,14 @@ package bolt
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/keybroker/keybroker/internal/broker"
 )
 
-// request is a Claim or a Save on its way to the writer, or a Load that needs the file opened
-// again.
+// request is a Claim or a Save on its way to the writer, or a Load or Renew that needs the file
+// opened again.
 type request struct {
 	name   string
 	claim  bool
@@ -37,7 +38,7 @@ func (s *Store) call(ctx context.Context, r *request) (uint64, error) {
 	select {
 	case s.requests <- r:
 	case <-ctx.Done():
-		return 0, fmt.Errorf("state file %s: the disk is slow: %w", s.path, ctx.Err())
+		return 0, s.unanswered(ctx)
 	case <-s.closed:
 		return 0, located(s.path, ErrClosed)
 	}
@@ -45,8 +46,18 @@ func (s *Store) call(ctx context.Context, r *request) (uint64, error) {
 	case a := <-r.answer:
 		return a.n, a.err
 	case <-ctx.Done():
-		return 0, fmt.Errorf("state file %s: the disk is slow: %w", s.path, ctx.Err())
+		return 0, s.unanswered(ctx)
 	}
+}
+
+// unanswered is the error of a call whose context has ended. The disk may be why, if it was for
+// want of time.
+func (s *Store) unanswered(ctx context.Context) error {
+	err := ctx.Err()
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = fmt.Errorf("%w: the disk is slow; check its health and what else writes to it", err)
+	}
+	return fmt.Errorf("state file %s: %w", s.path, err)
 }
 
 // write is the writer. It serves requests until the store is closed.

@@ -538,7 +538,7 @@ var plants = []plant{
 	},
 	{
 		name: "goes on when it is fenced", rule: "whoever has been followed grants nothing",
-		pkg: "internal/broker", file: "ownership.go", test: "TestPredecessorGrantsNothing", says: "another broker owns the pool",
+		pkg: "internal/broker", file: "ownership.go", test: "TestPredecessorGrantsNothing", says: "another broker owns the domain",
 		old: "l.ownership.fenced = true",
 		new: "_ = l",
 	},

@@ -109,7 +109,7 @@ func changes(t *testing.T, s broker.Store) {
 	next := claim(t, s, name)
 	saves(t, s, name, next, version, broker.Change{Put: chunks("e", "5")})
 	r := load(t, s, name)
-	require.Equal(t, chunks("b", "4", "e", "5"), r.Chunks, "chunks of the owner before stay")
+	require.Equal(t, chunks("b", "4", "e", "5"), r.Chunks, "chunks of the predecessor stay")
 	require.Equal(t, next, r.Epoch)
 }
 

@@ -61,7 +61,7 @@ func stamped(epoch, number uint64) (c broker.Change) {
 	for before := range number {
 		c.Drop = append(c.Drop, fmt.Sprint("only ", before))
 	}
-	if number == 0 { // of the owner before
+	if number == 0 { // of the predecessor
 		c.Drop = []string{"only 1", "only 2"}
 	}
 	return c

@@ -83,6 +83,14 @@ func (f *Faulty) Written() int {
 	return f.written
 }
 
+// Size is about how many bytes a store has to write for a change.
+func Size(c *broker.Change) (n int) {
+	for id, chunk := range c.Put {
+		n += len(id) + len(chunk)
+	}
+	return n
+}
+
 // Stalled returns how many calls are stalled now.
 func (f *Faulty) Stalled() int {
 	f.mu.Lock()
@@ -171,7 +179,7 @@ func (f *Faulty) Save(ctx context.Context, name string, epoch, version uint64, c
 	if err != nil {
 		return 0, err
 	}
-	f.count(&f.written, change.Size())
+	f.count(&f.written, Size(&change))
 	return next, nil
 }
 

@@ -23,7 +23,7 @@ type world struct {
 	chunks  string // all of them
 }
 
-// unknown stands for a version that nobody has been told. It is none of those that anybody was.
+// unknown stands for the version that a save made whose answer was lost; no save ever returns it.
 const unknown = ^uint64(0)
 
 // model has every state that agrees with what the store has answered.
