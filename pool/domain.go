@@ -130,8 +130,8 @@ func (dom *Domain) pool(name string) *pool {
 type choice struct {
 	pool    *pool
 	class   *class
-	tiers   []*tier          // highest priority first
-	largest provider.Amounts // that some key's configured limits let through
+	tiers   []*tier // highest priority first
+	largest bounds  // of all keys
 	queue   queue
 }
 
@@ -215,11 +215,13 @@ func (dom *Domain) choose(p *pool, c *class) {
 		p.choices[c] = ch
 		dom.choices = append(dom.choices, ch)
 	}
-	ch.tiers, ch.largest = nil, provider.Amounts{}
+	ch.tiers, ch.largest = nil, bounds{}
 	tiers := map[int]*tier{}
 	for _, g := range p.groups {
 		a := g.accounts[c.index]
-		ch.raise(a)
+		for _, k := range g.keys {
+			ch.largest.raise(k, a)
+		}
 		for _, s := range g.seats {
 			t := tiers[s.priority]
 			if t == nil {

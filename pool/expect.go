@@ -100,7 +100,7 @@ func (dom *Domain) expects(ch *choice, ask *Ask) {
 		ask.most = *out
 	}
 	likely := dom.experience.of(topic{ask.Holder, ch.class, sizeOf(ask.most)}).expect(ask.most)
-	less := max(0, *out-min(likely, ch.largest[provider.OutputTokens]))
+	less := max(0, *out-min(likely, ch.bounds(&ask.Preference).clamp[provider.OutputTokens]))
 	*out -= less
 	ask.Amounts[provider.Tokens] = max(0, ask.Amounts[provider.Tokens]-less)
 }
