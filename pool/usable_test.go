@@ -169,6 +169,18 @@ func TestWithoutPoolingAnExcludedKeyIsSkipped(t *testing.T) {
 	assert.True(t, s.refused("h", without("a", "b")).NoUsableKey)
 }
 
+// Whoever demands one key is told when that one may be leased.
+func TestWithoutPoolingADemandedKeyIsWaitedFor(t *testing.T) {
+	s := begin(t, setup{Single: true, Keys: []pool.Key{{ID: "x", Limits: rpm(9)}, {ID: "a", Limits: rpm(9)}}})
+	s.answers(s.lease("h", withKey("a")), "h", refusal(provider.Forbidden, provider.KeyModelScope, 10*time.Minute))
+	s.waits("h", withKey("a"))
+	_, wake := s.serves()
+	require.Equal(t, 10*minute, wake)
+	s.now = wake
+	served, _ := s.serves()
+	assert.Equal(t, []string{"h"}, served)
+}
+
 // The number of available keys is that of keys that say they are.
 func TestAvailableIsCountedAsItIsShown(t *testing.T) {
 	s := begin(t, setup{Keys: []pool.Key{
