@@ -33,12 +33,17 @@ type bounds struct {
 	clamp provider.Amounts // an ask for more is for so much
 }
 
+// unbounded is where no limit is configured, also for want of keys.
+func unbounded() (s bounds) {
+	for d := range s.most {
+		s.most[d], s.clamp[d] = math.MaxInt64, math.MaxInt64
+	}
+	return s
+}
+
 // raise takes in the configured limits of another key in an account.
 func (s *bounds) raise(k *key, a *account) {
-	var one bounds
-	for d := range one.most {
-		one.most[d], one.clamp[d] = math.MaxInt64, math.MaxInt64
-	}
+	one := unbounded()
 	for _, b := range k.charges(a).buckets {
 		most := &one.most[b.Dimension()]
 		if b.Clamps() {

@@ -235,5 +235,8 @@ func (dom *Domain) choose(p *pool, c *class) {
 			t.ready.Add(dom.now, cand)
 		}
 	}
+	if len(p.keys) == 0 {
+		ch.largest = unbounded()
+	}
 	slices.SortFunc(ch.tiers, func(a, b *tier) int { return b.priority - a.priority })
 }

@@ -32,10 +32,10 @@ func (dom *Domain) search(now Time, ch *choice, ask *Ask) search {
 
 // only returns the one key that may be leased without pooling: the first that is usable
 // and that this holder may have; and when a key that ranks higher may become usable.
-// With pooling it returns nil.
+// With pooling, or without keys, it returns nil.
 func (dom *Domain) only(ch *choice, ask *Ask) (k *key, until Time) {
 	until = Never
-	if !ch.pool.Single {
+	if !ch.pool.Single || len(ch.pool.keys) == 0 {
 		return nil, until
 	}
 	for _, k := range ch.pool.keys {

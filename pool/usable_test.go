@@ -169,6 +169,44 @@ func TestWithoutPoolingAnExcludedKeyIsSkipped(t *testing.T) {
 	assert.True(t, s.refused("h", without("a", "b")).NoUsableKey)
 }
 
+// Without keys nobody can be served, but no ask is too large, and those who wait may hope for
+// another configuration.
+func TestAPoolWithoutKeys(t *testing.T) {
+	for _, single := range []bool{false, true} {
+		for name, amounts := range map[string]provider.Amounts{"an ask": {1, 1, 1, 2, 1}, "an ask without amounts": {}} {
+			t.Run(fmt.Sprint(name, ", single: ", single), func(t *testing.T) {
+				cfg := setup{Dialect: dialect(t, "anthropic"), Single: single, Flat: true, Keys: one(rpm(1))}
+				s := begin(t, cfg)
+				s.lease("x")
+				s.waits("h", func(a *pool.Ask) { a.Amounts = provider.Amounts{1} })
+				cfg.Keys = nil
+				dropped, err := s.Reconfigure(s.now, cfg.config())
+				require.NoError(t, err)
+				require.Empty(t, dropped)
+
+				with := func(a *pool.Ask) { a.Amounts, a.TTL = amounts, time.Second }
+				e := s.refused("h", with)
+				assert.True(t, e.NoUsableKey)
+				assert.Equal(t, pool.Never, e.RetryAt)
+				w := s.waits("h", with)
+				s.now = 2 * 60 * minute // the lease has ended
+				s.serves()
+				_, wake := s.serves()
+				assert.Equal(t, pool.Never, wake)
+
+				cfg.Keys = one(rpm(10))
+				dropped, err = s.Reconfigure(s.now, cfg.config())
+				require.NoError(t, err)
+				require.Empty(t, dropped)
+				s.now += 2 * minute
+				served, _ := s.serves()
+				assert.Equal(t, []string{"h", "h"}, served)
+				assert.Equal(t, amounts, w.Grant.Reserved, "as much as it asked for")
+			})
+		}
+	}
+}
+
 // Whoever demands one key is told when that one may be leased.
 func TestWithoutPoolingADemandedKeyIsWaitedFor(t *testing.T) {
 	s := begin(t, setup{Single: true, Keys: []pool.Key{{ID: "x", Limits: rpm(9)}, {ID: "a", Limits: rpm(9)}}})
