@@ -108,11 +108,12 @@ func (dom *Domain) Next(now Time) (served []*Waiter, wake Time) {
 		}
 	}
 	if dom.due.len() > 0 {
-		_, at := dom.due.min()
+		_, due := dom.due.min()
+		at := Time(due)
 		if dom.waiting == 0 { // nobody minds, and many are done at once
-			at += int64(housekeeping)
+			at = at.Add(housekeeping)
 		}
-		wake = min(wake, Time(at))
+		wake = min(wake, at)
 	}
 	if dom.orphans.len() > 0 && dom.waiting > 0 {
 		_, at := dom.orphans.min()
