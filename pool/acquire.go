@@ -1,6 +1,7 @@
 package pool
 
 import (
+	"math"
 	"slices"
 	"sort"
 	"time"
@@ -73,6 +74,7 @@ func (dom *Domain) acquire(now Time, ch *choice, ask *Ask) (*lease, error) {
 	}
 	q := &ch.queue
 	if q.len > 0 && (q.due || q.wake <= now) { // whoever waits goes before
+		q.until = math.MaxInt64 // all of them: the turns of lines are those of one Next
 		dom.serve(now, ch)
 	}
 	s := dom.search(now, ch, ask)
