@@ -76,8 +76,8 @@ type Domain struct {
 }
 
 // New makes a domain of which nothing is used. It is an error if there is no dialect or no
-// pool, if a strategy is unknown, if a key or pool names a group that is not configured, or
-// if a name is there twice.
+// pool, if a strategy is unknown, if a key or pool names a group that is not configured, if a
+// name is there twice, or if a model is in two classes.
 func New(cfg Config) (*Domain, error) {
 	dom := &Domain{
 		classes:  map[string]*class{},
