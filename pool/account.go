@@ -74,13 +74,17 @@ func (dom *Domain) newAccount(now Time, g *group, c *class) *account {
 	return a
 }
 
-// findMissing lists the limits that the provider has and nobody has told us.
-func (a *account) findMissing(d *provider.Dialect) {
+// findMissing lists the limits that the provider has and nobody has told us. It returns
+// whether there are some where there were none.
+func (a *account) findMissing(d *provider.Dialect) (begins bool) {
+	s := &a.slowStart
+	begins, s.missing = len(s.missing) == 0, nil
 	for _, d := range d.Limited {
 		if !a.knows(d) {
-			a.slowStart.missing = append(a.slowStart.missing, d)
+			s.missing = append(s.missing, d)
 		}
 	}
+	return begins && len(s.missing) > 0
 }
 
 // add adds a limit that was learned. Leases that are open are not charged to it.

@@ -350,3 +350,20 @@ func TestCutFromFarAbove(t *testing.T) {
 		assert.LessOrEqual(t, at, 2*sec, "%d a minute", configured)
 	}
 }
+
+// An answer that states a limit for the first time may have been given before the others were
+// counted, also those that were granted while a configured limit was in its place.
+func TestALimitThatIsLearnedInTheConfiguredOnesPlace(t *testing.T) {
+	s := begin(t, keys(rpm(60), "a"))
+	var out []pool.Grant
+	for range 30 {
+		out = append(out, s.lease("h"))
+	}
+	s.reload(keys(nil, "a"))
+	s.answers(out[0], "h", states(provider.Requests, 60, 59))
+	assert.Equal(t, int64(31), s.requests().Used, "one that the header saw, and thirty that it may not have seen")
+	s.reload(keys(rpm(90), "a"))
+	s.reload(keys(nil, "a"))
+	s.answers(out[1], "h", states(provider.Requests, 60, 60))
+	assert.Equal(t, int64(30), s.requests().Used, "each once")
+}
