@@ -177,7 +177,7 @@ func TestWaitersSeeForThemselves(t *testing.T) {
 				var got []string
 				s.until(100*sec, func(w *pool.Waiter) {
 					got, at = append(got, w.Ask.Holder), s.now
-					s.answers(w.Grant, w.Ask.Holder, fine)
+					s.answers(w.Grant(), w.Ask.Holder, fine)
 				})
 				assert.Equal(t, []string{"honest", "liar"}, got)
 				assert.Equal(t, 30*sec, at)
@@ -308,7 +308,7 @@ func TestSlowStartServesAllWhoWait(t *testing.T) {
 	n, first := 0, true
 	s.until(20*sec, func(w *pool.Waiter) {
 		if n++; first {
-			s.answers(w.Grant, w.Ask.Holder, fine)
+			s.answers(w.Grant(), w.Ask.Holder, fine)
 		}
 		first = false
 	})
@@ -356,7 +356,7 @@ func TestClassMadeWhileTheGroupRests(t *testing.T) {
 	s.now = minute
 	served, _ := s.Next(s.now)
 	require.Len(t, served, 1, "one tries for the whole group")
-	s.answers(served[0].Grant, "h", fine)
+	s.answers(served[0].Grant(), "h", fine)
 	served, _ = s.Next(s.now)
 	assert.Len(t, served, 1)
 }

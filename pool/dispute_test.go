@@ -132,10 +132,10 @@ func TestLateWordOfALowerLimitIsTriedAtOnce(t *testing.T) {
 				return
 			}
 			require.Equal(t, []string{"third"}, served)
-			assert.True(t, w.Grant.Probe)
+			assert.True(t, w.Grant().Probe)
 			s.refused("fourth") // one is enough
 			s.now += sec
-			s.ends(w.Grant, "third", statesDaily(truth, provider.Unknown), unknown)
+			s.ends(w.Grant(), "third", statesDaily(truth, provider.Unknown), unknown)
 			assert.EqualValues(t, truth, s.limit(3).Limit)
 		})
 	}

@@ -58,7 +58,7 @@ func saturate(t require.TestingT, dom *pool.Domain, lasts time.Duration, crowds 
 				c.tokens += c.input
 			}
 			again = append(again, c)
-			leases = append(leases, open{w.Grant.Lease, c.holder, now.Add(lasts), c.input})
+			leases = append(leases, open{w.Grant().Lease, c.holder, now.Add(lasts), c.input})
 		}
 		for _, c := range again {
 			wait(now, c)

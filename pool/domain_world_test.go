@@ -615,7 +615,7 @@ func (w *domainWorld) serve() {
 		}
 	}
 	for _, wt := range served {
-		w.granted(wt.Grant, wt.Ask)
+		w.granted(wt.Grant(), wt.Ask)
 	}
 	if len(w.waiting) == 1 {
 		w.vain(w.waiting[0].Ask, "stands in line alone")

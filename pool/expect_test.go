@@ -178,11 +178,11 @@ func TestWaitersAskForWhatIsLikely(t *testing.T) {
 	n := 0
 	s.until(10*minute, func(w *pool.Waiter) {
 		n++
-		s.ends(w.Grant, w.Ask.Holder, fine, provider.Amounts{1, 0, 100, 100, 1})
+		s.ends(w.Grant(), w.Ask.Holder, fine, provider.Amounts{1, 0, 100, 100, 1})
 	})
 	assert.Equal(t, 25, n)
 	for _, w := range known {
-		assert.EqualValues(t, 200, w.Grant.Reserved[provider.OutputTokens])
+		assert.EqualValues(t, 200, w.Grant().Reserved[provider.OutputTokens])
 	}
 	s.lease("h", output(64_000), func(a *pool.Ask) { a.Caps.Tokens = 200 })
 }
@@ -223,7 +223,7 @@ func TestNoAskIsTooLargeForALimitThatClamps(t *testing.T) {
 		s.ends(g, "x", fine, provider.Amounts{1, 0, 0, 0, 1})
 		served, _ := s.serves()
 		assert.Equal(t, []string{"h"}, served)
-		assert.EqualValues(t, 50, w.Grant.Reserved[provider.OutputTokens])
+		assert.EqualValues(t, 50, w.Grant().Reserved[provider.OutputTokens])
 	})
 }
 
@@ -258,7 +258,7 @@ func TestMoreThanExpectedIsPaidForInLine(t *testing.T) {
 		}
 		served, _ := s.Next(s.now)
 		for _, w := range served {
-			open = append(open, call{w.Grant, w.Ask.Holder, s.now + 10*sec})
+			open = append(open, call{w.Grant(), w.Ask.Holder, s.now + 10*sec})
 			waits(w.Ask.Holder)
 		}
 	}
@@ -288,9 +288,9 @@ func TestOverUseOfOneIsPaidForByNobodyElse(t *testing.T) {
 	}
 	got := map[string]int{}
 	serve := func(w *pool.Waiter) {
-		h, n := w.Ask.Holder, w.Grant.Reserved[provider.OutputTokens]
+		h, n := w.Ask.Holder, w.Grant().Reserved[provider.OutputTokens]
 		got[h]++
-		s.ends(w.Grant, h, fine, provider.Amounts{1, 0, n, n, 1})
+		s.ends(w.Grant(), h, fine, provider.Amounts{1, 0, n, n, 1})
 		s.waits(h, output(1000))
 	}
 	s.waits("far back", output(8000))

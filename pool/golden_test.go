@@ -254,8 +254,8 @@ func (s *script) serve() (n int, wake pool.Time) {
 	}
 	served, wake := s.pool.Next(s.now)
 	for _, w := range served {
-		s.leases = append(s.leases, &named{w.Grant, w.Ask.Holder})
-		s.print("at %v %s has lease %d: key %s", time.Duration(s.now), w.Ask.Holder, len(s.leases), w.Grant.Key)
+		s.leases = append(s.leases, &named{w.Grant(), w.Ask.Holder})
+		s.print("at %v %s has lease %d: key %s", time.Duration(s.now), w.Ask.Holder, len(s.leases), w.Grant().Key)
 	}
 	return len(served), wake
 }

@@ -88,7 +88,7 @@ func TestCapsAreExact(t *testing.T) {
 			served, _ := p.Next(now)
 			for _, w := range served {
 				waiting = slices.DeleteFunc(waiting, func(x *pool.Waiter) bool { return x == w })
-				grants[w.Grant.Lease] = w.Ask.Holder
+				grants[w.Grant().Lease] = w.Ask.Holder
 			}
 		}
 		oldest := func() (pool.LeaseID, string) {

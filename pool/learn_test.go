@@ -270,8 +270,8 @@ func TestRequestThatWaitedTwice(t *testing.T) {
 	require.NoError(t, s.Release(s.now, two.Lease, "h", true))
 	served, _ := s.Next(s.now)
 	require.Len(t, served, 2)
-	last := served[1].Grant.Lease
-	require.NoError(t, s.Release(s.now, served[0].Grant.Lease, "h", true))
+	last := served[1].Grant().Lease
+	require.NoError(t, s.Release(s.now, served[0].Grant().Lease, "h", true))
 	assert.Equal(t, last, s.lease("h", request("r")).Lease)
 }
 

@@ -183,7 +183,7 @@ func (w *world) serve() {
 	served, _ := w.pool.Next(w.now)
 	for _, wt := range served {
 		delete(w.waiting, wt)
-		w.granted(wt.Grant, wt.Ask)
+		w.granted(wt.Grant(), wt.Ask)
 	}
 }
 

@@ -205,11 +205,11 @@ func (x *twins) next() {
 	}
 	x.parted = len(sa) != len(sb)
 	for i := range sa {
-		if x.parted || fmt.Sprint(sa[i].Grant) != fmt.Sprint(sb[i].Grant) { // whoever is served has waited
+		if x.parted || fmt.Sprint(sa[i].Grant()) != fmt.Sprint(sb[i].Grant()) { // whoever is served has waited
 			x.parted = true
 			return
 		}
-		x.granted(sa[i].Grant, sa[i].Ask.Holder)
+		x.granted(sa[i].Grant(), sa[i].Ask.Holder)
 	}
 }
 

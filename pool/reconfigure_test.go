@@ -173,7 +173,7 @@ func TestModelsThatGetAnotherClass(t *testing.T) {
 	s.now = minute
 	served, _ := s.serves()
 	assert.Equal(t, []string{"h"}, served, "in the line of its new class")
-	assert.Equal(t, "big", w.Grant.Class)
+	assert.Equal(t, "big", w.Grant().Class)
 }
 
 func TestWhoHasNoPlaceIsTold(t *testing.T) {

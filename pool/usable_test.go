@@ -201,7 +201,7 @@ func TestAPoolWithoutKeys(t *testing.T) {
 				s.now += 2 * minute
 				served, _ := s.serves()
 				assert.Equal(t, []string{"h", "h"}, served)
-				assert.Equal(t, amounts, w.Grant.Reserved, "as much as it asked for")
+				assert.Equal(t, amounts, w.Grant().Reserved, "as much as it asked for")
 			})
 		}
 	}
