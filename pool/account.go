@@ -28,23 +28,23 @@ type group struct {
 
 // account is what one group may use of one class of models.
 type account struct {
+	// What every ask touches comes first, and lies together.
+	group    *group
+	class    *class
+	*ledger       // own, and those that the group shares
+	open     int  // leases
+	disputed bool // there is an open dispute
+	keyed    bool // a key of the group has, or had, limits of its own
 	tracked
-	group      *group
-	class      *class
+	cooldown  cooldown
+	slowStart slowStart
+
 	own        []*bucket    // of this account alone: configured, then learned
-	*ledger                 // own, and those that the group shares
 	candidates []*Candidate // one for each seat of the group
-	cooldown   cooldown
-	slowStart  slowStart
-	open       int  // leases
-	limitedAt  Time // the last rate-limit refusal, 0 if there was none
-
-	disputed bool    // there is an open dispute
-	probe    LeaseID // the lease that probes what is disputed, 0 if none is out
-	probedAt Time    // when it was granted
-
-	changed Mark // the last change of the account's own
-	keyed   bool // a key of the group has, or had, limits of its own
+	limitedAt  Time         // the last rate-limit refusal, 0 if there was none
+	probe      LeaseID      // the lease that probes what is disputed, 0 if none is out
+	probedAt   Time         // when it was granted
+	changed    Mark         // the last change of the account's own
 }
 
 // ledger is the buckets that a lease is charged to. Leases share it, so it is replaced and
