@@ -19,7 +19,7 @@ type group struct {
 	goneAt   Time      // not configured since, Never while it is
 	crossed  bool      // leases may hold slots in accounts of other classes than their own
 	orphans  []*orphan
-	accounts []*account // one for each class, in the pool's order
+	accounts []*account // one for each class, in the domain's order
 	cooldown cooldown   // of all of them
 
 	// The last changes: of all of the group, of its shared limits, and of anything in it.

@@ -15,7 +15,7 @@ type class struct {
 	models []string // with which it was declared
 
 	changed  Mark     // the last change of its cooldown
-	index    int      // in the pool's order, and in each group's accounts
+	index    int      // in the domain's order, and in each group's accounts
 	cooldown cooldown // of the provider's model, whoever calls it
 	strain   float64  // the part of late answers that were overloads
 	usedAt   Time     // when it was last asked for

@@ -41,7 +41,7 @@ type Domain struct {
 	byModel map[string]*class
 	random  *rand.Rand
 
-	choices []*choice // of all pools: by class, then by pool
+	choices []*choice // of all pools, in the order in which they were made
 	lines   []*choice // scratch: those in which somebody waits
 	given   int64     // virtual time of the lines
 
@@ -63,13 +63,13 @@ type Domain struct {
 	changes    changes
 	marks      marks
 	fading     fading
-	lookedAt   Time // when a class was last looked at, that may be forgotten
+	lookedAt   Time // when forgetUnused last looked at a class
 	lookNext   int  // its place in inOrder, about
 	orphans    heap[*orphan]
 	before     *recovery // with which we began; nil if there was nothing to recover
 	known      []stated  // scratch of learn
 	changed    bool      // it has been configured more than once
-	unflat     Time      // when limits ceased to count all models together, if they did
+	unflat     Time      // when Flat last changed
 
 	predecessors predecessors
 	named        map[string]*group // also those that are retired

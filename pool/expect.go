@@ -21,7 +21,7 @@ const (
 	// learnedLeast the most that the ask allows.
 	learnedFrom  = 32
 	learnedLeast = 4
-	// maxLearned bounds what is remembered, in a pool.
+	// maxLearned bounds what is remembered, in a domain.
 	maxLearned = 20_000
 )
 

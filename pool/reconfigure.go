@@ -14,8 +14,9 @@ import (
 )
 
 // Reconfigure puts another configuration in force. Waiters that it leaves without a place
-// are returned with their Err set: ErrNoPool, ErrNoKey, ErrModelNotServed or *TooLargeError.
-// The errors are those of New, and then nothing has changed. The dialect must stay the same.
+// are returned with their Err set: ErrNoPool, ErrNoKey, ErrModelRequired, ErrModelNotServed or
+// *TooLargeError. The errors are those of New, and then nothing has changed. The dialect must
+// stay the same.
 func (dom *Domain) Reconfigure(now Time, cfg Config) (dropped []*Waiter, err error) {
 	if err := cfg.check(); err != nil {
 		return nil, err

@@ -252,10 +252,9 @@ func (ts *turns) charge(holder, instance string, part float64) {
 	ts.passed(part)
 }
 
-// owes moves a holder back in line that has used a part of a limit beyond what it was
-// given, and its instance among its own. It may be far back already, so this is nobody's
-// turn. No more virtual time goes by than if twice as much had been given, as is usual
-// where all guess; given is what the lease took. It returns whether the holder has a turn.
+// owes moves a holder, and its instance, back by the part of a limit that it used beyond its
+// reservation. Virtual time advances by at most given, the part that the lease took. It
+// returns whether the holder has a turn.
 func (ts *turns) owes(holder, instance string, part, given float64) bool {
 	t := ts.byName[holder]
 	if t == nil {
