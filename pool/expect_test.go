@@ -84,7 +84,7 @@ func TestErrorsTeachNothing(t *testing.T) {
 			assert.EqualValues(t, 4000, s.setsAside("h", output(4000)))
 		})
 	}
-	t.Run("nothing, by its holder's word", func(t *testing.T) {
+	t.Run("nothing, as its holder states", func(t *testing.T) {
 		s := begin(t, setup{Keys: one(limits(plenty, plenty, 8000))})
 		for range 8 {
 			s.answersWith("h", 0, output(4000))

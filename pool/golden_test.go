@@ -266,7 +266,7 @@ func (s *script) inspect() {
 	for _, q := range v.Quotas {
 		rest, window := "", ""
 		if q.CooldownUntil > s.now {
-			rest = fmt.Sprintf(", rests %v", q.CooldownUntil.Sub(s.now))
+			rest = fmt.Sprintf(", cools down for %v", q.CooldownUntil.Sub(s.now))
 		}
 		if q.Window > 0 {
 			window = fmt.Sprintf(", feels its way with %d", q.Window)

@@ -158,9 +158,9 @@ func TestCapsAreExact(t *testing.T) {
 	})
 }
 
-// A lease that has run out counts no more; a late word of what was sent of it takes off
+// A lease that has run out counts no more; a late report of what was sent of it takes off
 // nothing again.
-func TestLateWordsOfLapsedLeasesTakeOffNothing(t *testing.T) {
+func TestLateReportsOfLapsedLeasesTakeOffNothing(t *testing.T) {
 	s := begin(t, setup{Keys: one(limits(plenty, plenty, plenty))})
 	capped := func(n int64) func(*pool.Ask) {
 		return func(a *pool.Ask) { a.TTL, a.Caps.Tokens = time.Minute, n }

@@ -281,7 +281,7 @@ func TestCancelOfTheFirstLetsOthersPass(t *testing.T) {
 	assert.Equal(t, []string{"second"}, served)
 }
 
-// A release, a rest that ends and a key that is proven each wake a waiter.
+// A release, a cooldown that ends and a key that is proven each wake a waiter.
 func TestWhatWakesAWaiter(t *testing.T) {
 	t.Run("release", func(t *testing.T) {
 		s := begin(t, setup{Keys: one(append(rpm(plenty), slots(1)))})
@@ -293,7 +293,7 @@ func TestWhatWakesAWaiter(t *testing.T) {
 		served, _ := s.serves()
 		assert.Equal(t, []string{"h"}, served)
 	})
-	t.Run("rest of an account", func(t *testing.T) {
+	t.Run("cooldown of an account", func(t *testing.T) {
 		s := begin(t, setup{Keys: one(rpm(plenty))})
 		s.ends(s.lease("x"), "x", limited(7*time.Second), unknown)
 		s.waits("h")

@@ -98,8 +98,8 @@ func TestNoUsableKeyIsSaidOnlyWhenItIsSo(t *testing.T) {
 	}
 }
 
-// The one key that is large enough rests, and will be back.
-func TestTooLargeIsNotSaidWhileTheFittingKeyRests(t *testing.T) {
+// The one key that is large enough cools down, and will be back.
+func TestTooLargeIsNotSaidWhileTheFittingKeyCoolsDown(t *testing.T) {
 	s := begin(t, setup{
 		Groups: []pool.Group{{Name: "g", Limits: rpm(plenty)}},
 		Keys:   []pool.Key{{ID: "small", Group: "g", Limits: limits(plenty, 10, plenty)}, {ID: "large", Group: "g"}},
@@ -237,7 +237,7 @@ func TestAvailableIsCountedAsItIsShown(t *testing.T) {
 	}
 	agrees(4, "at the start")
 	s.answers(s.only("a"), "h", limited(10*time.Second))
-	agrees(3, "a rests")
+	agrees(3, "a cools down")
 	s.suspects("b")
 	agrees(2, "b is suspect")
 	s.quarantines("c")
