@@ -19,7 +19,7 @@ type group struct {
 	goneAt   Time      // not configured since, Never while it is
 	crossed  bool      // leases may hold slots in accounts of other classes than their own
 	orphans  []*orphan
-	accounts []*account // one for each class, in the pool's order
+	accounts []*account // one for each class, in the domain's order
 	cooldown cooldown   // of all of them
 
 	// The last changes: of all of the group, of its shared limits, and of anything in it.
@@ -28,23 +28,23 @@ type group struct {
 
 // account is what one group may use of one class of models.
 type account struct {
+	// What every ask touches comes first, and lies together.
+	group    *group
+	class    *class
+	*ledger       // own, and those that the group shares
+	open     int  // leases
+	disputed bool // there is an open dispute
+	keyed    bool // a key of the group has, or had, limits of its own
 	tracked
-	group      *group
-	class      *class
+	cooldown  cooldown
+	slowStart slowStart
+
 	own        []*bucket    // of this account alone: configured, then learned
-	*ledger                 // own, and those that the group shares
 	candidates []*Candidate // one for each seat of the group
-	cooldown   cooldown
-	slowStart  slowStart
-	open       int  // leases
-	limitedAt  Time // the last rate-limit refusal, 0 if there was none
-
-	disputed bool    // there is an open dispute
-	probe    LeaseID // the lease that probes what is disputed, 0 if none is out
-	probedAt Time    // when it was granted
-
-	changed Mark // the last change of the account's own
-	keyed   bool // a key of the group has, or had, limits of its own
+	limitedAt  Time         // the last rate-limit refusal, 0 if there was none
+	probe      LeaseID      // the lease that probes what is disputed, 0 if none is out
+	probedAt   Time         // when it was granted
+	changed    Mark         // the last change of the account's own
 }
 
 // ledger is the buckets that a lease is charged to. Leases share it, so it is replaced and
@@ -74,13 +74,17 @@ func (dom *Domain) newAccount(now Time, g *group, c *class) *account {
 	return a
 }
 
-// findMissing lists the limits that the provider has and nobody has told us.
-func (a *account) findMissing(d *provider.Dialect) {
+// findMissing lists the limits that the provider has and nobody has told us. It returns
+// whether there are some where there were none.
+func (a *account) findMissing(d *provider.Dialect) (begins bool) {
+	s := &a.slowStart
+	begins, s.missing = len(s.missing) == 0, nil
 	for _, d := range d.Limited {
 		if !a.knows(d) {
-			a.slowStart.missing = append(a.slowStart.missing, d)
+			s.missing = append(s.missing, d)
 		}
 	}
+	return begins && len(s.missing) > 0
 }
 
 // add adds a limit that was learned. Leases that are open are not charged to it.

@@ -1,6 +1,7 @@
 package pool
 
 import (
+	"math"
 	"slices"
 	"sort"
 	"time"
@@ -33,7 +34,7 @@ type Ask struct {
 func (dom *Domain) Acquire(now Time, ask Ask) (Grant, error) {
 	now = dom.tick(now)
 	if l := dom.repeated(now, &ask); l != nil {
-		return l.grant(), nil
+		return l.give(), nil
 	}
 	ch, err := dom.admit(&ask)
 	if err != nil {
@@ -43,7 +44,7 @@ func (dom *Domain) Acquire(now Time, ask Ask) (Grant, error) {
 	if err != nil {
 		return Grant{}, err
 	}
-	return l.grant(), nil
+	return l.give(), nil
 }
 
 // admit finds what an ask chooses from, sets aside what its answer will likely use, and
@@ -73,6 +74,7 @@ func (dom *Domain) acquire(now Time, ch *choice, ask *Ask) (*lease, error) {
 	}
 	q := &ch.queue
 	if q.len > 0 && (q.due || q.wake <= now) { // whoever waits goes before
+		q.until = math.MaxInt64 // all of them: the turns of lines are those of one Next
 		dom.serve(now, ch)
 	}
 	s := dom.search(now, ch, ask)
@@ -83,7 +85,7 @@ func (dom *Domain) acquire(now Time, ch *choice, ask *Ask) (*lease, error) {
 	if q.turns.waits(ask.Holder) {
 		q.due = true // it moves back in line, and another may be the first
 	}
-	return dom.grant(now, &s, ask), nil
+	return dom.grant(now, &s, ask, dom.hold(ch.pool, ask.Holder, ask.Instance)), nil
 }
 
 // Repeated returns the lease that Acquire would return again for an ask that it has
@@ -93,7 +95,7 @@ func (dom *Domain) Repeated(now Time, ask Ask) (Grant, bool) {
 	if l == nil {
 		return Grant{}, false
 	}
-	return l.grant(), true
+	return l.give(), true
 }
 
 // repeated finds the lease that the same ask was given before, unless the time to use it
@@ -153,13 +155,13 @@ func (dom *Domain) alive(ch *choice, ask *Ask) bool {
 	return false
 }
 
-// grant leases what a search has found.
-func (dom *Domain) grant(now Time, s *search, ask *Ask) *lease {
+// grant leases what a search has found to an instance.
+func (dom *Domain) grant(now Time, s *search, ask *Ask, by *instance) *lease {
 	a, k, ch := s.candidate.account, s.key, s.candidate.tier.choice
 	count := dom.requestsFor(now, s, ask)
 	dom.lastID++
 	l := &lease{
-		id: dom.lastID, by: dom.hold(ch.pool, ask.Holder, ask.Instance), key: k, account: a, choice: ch, model: ask.Model,
+		id: dom.lastID, by: by, key: k, account: a, choice: ch, model: ask.Model,
 		granted: now, heldFrom: now, expires: now.Add(ask.TTL), ttl: ask.TTL,
 		reserved: ask.Amounts, count: int32(count), size: sizeOf(ask.most), index: -1, // #nosec G115 -- no more than asked for, which is an int32
 	}
@@ -256,9 +258,14 @@ func times(a *provider.Amounts, n int64) (out provider.Amounts) {
 	return out
 }
 
+// give returns the lease for one more call.
+func (l *lease) give() Grant {
+	l.given++
+	return l.grant()
+}
+
 // grant returns the lease as its holder gets it.
 func (l *lease) grant() Grant {
-	l.given++
 	return Grant{
 		Lease: l.id, Key: l.key.id, Count: int(l.count),
 		Granted: l.granted, StartBy: l.startBy(), Expires: l.expires, Probe: l.probe,

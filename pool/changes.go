@@ -35,7 +35,7 @@ type changes struct {
 	savingGone int // so many of gone
 }
 
-// change says that a unit is to be in the next record. It is not worth a record of its own.
+// change puts a unit into the next State, but asks for none.
 func (dom *Domain) change(u unit) {
 	if t := u.tracking(); dom.keeps && !t.changed && !t.gone { // the first State has all
 		t.changed = true

@@ -15,7 +15,7 @@ type class struct {
 	models []string // with which it was declared
 
 	changed  Mark     // the last change of its cooldown
-	index    int      // in the pool's order, and in each group's accounts
+	index    int      // in the domain's order, and in each group's accounts
 	cooldown cooldown // of the provider's model, whoever calls it
 	strain   float64  // the part of late answers that were overloads
 	usedAt   Time     // when it was last asked for
@@ -26,51 +26,63 @@ type class struct {
 // of one of them cannot loosen a limit of all.
 func (c *class) mixed() bool { return c.name == otherModels }
 
-// raise takes in the configured limits of another account. Those that were learned bind
-// nobody for ever.
-func (ch *choice) raise(a *account) {
-	for _, k := range a.group.keys {
-		most := k.most(a)
-		ch.largest.Raise(&most)
-	}
+// bounds are what the configured limits of some keys let through of one ask. A learned
+// limit makes no ask too large.
+type bounds struct {
+	most  provider.Amounts // an ask for more never fits
+	clamp provider.Amounts // an ask for more is for so much
 }
 
-// most is what a key lets through of one ask in an account.
-func (k *key) most(a *account) (most provider.Amounts) {
-	for d := range most {
-		most[d] = math.MaxInt64
+// unbounded is where no limit is configured, also for want of keys.
+func unbounded() (s bounds) {
+	for d := range s.most {
+		s.most[d], s.clamp[d] = math.MaxInt64, math.MaxInt64
 	}
+	return s
+}
+
+// raise takes in the configured limits of another key in an account.
+func (s *bounds) raise(k *key, a *account) {
+	one := unbounded()
 	for _, b := range k.charges(a).buckets {
+		most := &one.most[b.Dimension()]
+		if b.Clamps() {
+			most = &one.clamp[b.Dimension()]
+		}
 		if c := b.Ceiling(); c > 0 {
-			most[b.Dimension()] = min(most[b.Dimension()], c)
+			*most = min(*most, c)
 		}
 	}
-	return most
+	s.most.Raise(&one.most)
+	s.clamp.Raise(&one.clamp)
 }
 
-// most is what some key lets through that an ask may have.
-func (ch *choice) most(p *Preference) *provider.Amounts {
+// bounds are those of the keys that an ask may have.
+func (ch *choice) bounds(p *Preference) *bounds {
 	if !p.demands() {
 		return &ch.largest
 	}
-	var largest provider.Amounts
-	for _, k := range ch.pool.keys {
-		if p.allows(k) {
-			most := k.most(k.group.accounts[ch.class.index])
-			largest.Raise(&most)
+	largest := &bounds{}
+	if a := ch.demanded(p); a != nil {
+		for _, k := range a.group.keys {
+			if p.allows(k) {
+				largest.raise(k, a)
+			}
 		}
 	}
-	return &largest
+	return largest
 }
 
 // exceeded reports whether an ask is above what any key lets through in some dimension.
-func (ch *choice) exceeded(ask *Ask) bool { return !ch.most(&ask.Preference).Covers(&ask.Amounts) }
+func (ch *choice) exceeded(ask *Ask) bool {
+	return !ch.bounds(&ask.Preference).most.Covers(&ask.Amounts)
+}
 
 // tooLarge names a dimension in which the ask is over the largest limit; if it is over a
 // different one with each key, then any that has a limit.
 func (ch *choice) tooLarge(ask *Ask) error {
 	e := &TooLargeError{}
-	most := ch.most(&ask.Preference)
+	most := &ch.bounds(&ask.Preference).most
 	for d, n := range ask.Amounts {
 		limit := most[d]
 		if n > limit || e.Limit == 0 && n > 0 && limit < math.MaxInt64 {

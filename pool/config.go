@@ -80,19 +80,20 @@ func (cfg *Config) check() error {
 	if len(cfg.Pools) == 0 {
 		return fmt.Errorf("domain %q has no pool", cfg.Name)
 	}
-	groups := map[string]bool{}
+	groups := names{}
 	for _, g := range cfg.Groups {
-		groups[g.Name] = true
+		if err := groups.add("group", g.Name); err != nil {
+			return err
+		}
 	}
-	keys := map[string]bool{}
+	keys := names{}
 	for _, k := range cfg.Keys {
 		if k.Group != "" && !groups[k.Group] {
 			return fmt.Errorf("key %q: unknown group %q", k.ID, k.Group)
 		}
-		if keys[k.ID] {
-			return fmt.Errorf("key %q is there twice", k.ID)
+		if err := keys.add("key", k.ID); err != nil {
+			return err
 		}
-		keys[k.ID] = true
 	}
 	for _, k := range cfg.Keys {
 		if k.Group == "" && groups[k.ID] {
@@ -100,15 +101,17 @@ func (cfg *Config) check() error {
 		}
 		groups[k.GroupName()] = true
 	}
+	if err := cfg.checkClasses(); err != nil {
+		return err
+	}
 	if err := cfg.checkLimits(); err != nil {
 		return err
 	}
-	pools := map[string]bool{}
+	pools := names{}
 	for _, r := range cfg.Pools {
-		if pools[r.Name] {
-			return fmt.Errorf("pool %q is there twice", r.Name)
+		if err := pools.add("pool", r.Name); err != nil {
+			return err
 		}
-		pools[r.Name] = true
 		if _, err := NewSelector(r.Strategy, nil); err != nil {
 			return fmt.Errorf("pool %q: %w", r.Name, err)
 		}
@@ -116,6 +119,34 @@ func (cfg *Config) check() error {
 			if !groups[g] {
 				return fmt.Errorf("pool %q: unknown group %q", r.Name, g)
 			}
+		}
+	}
+	return nil
+}
+
+// names are those of one kind of thing, each of which may be there once.
+type names map[string]bool
+
+func (n names) add(what, name string) error {
+	if n[name] {
+		return fmt.Errorf("%s %q is there twice", what, name)
+	}
+	n[name] = true
+	return nil
+}
+
+// checkClasses refuses a class that is there twice, and a model that is in two.
+func (cfg *Config) checkClasses() error {
+	classes, in := names{}, map[string]string{}
+	for _, c := range cfg.Classes {
+		if err := classes.add("class", c.Name); err != nil {
+			return err
+		}
+		for _, m := range c.Models {
+			if other, ok := in[m]; ok && other != c.Name {
+				return fmt.Errorf("model %q is in two classes, %q and %q", m, other, c.Name)
+			}
+			in[m] = c.Name
 		}
 	}
 	return nil

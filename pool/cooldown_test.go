@@ -63,11 +63,11 @@ func scopes() setup {
 	}
 }
 
-func TestWhatRestsIsWhatIsBlamed(t *testing.T) {
+func TestWhatCoolsDownIsWhatIsBlamed(t *testing.T) {
 	all := map[string]bool{"a opus": true, "a haiku": true, "b opus": true, "b haiku": true, "other opus": true, "other haiku": true}
 	for name, c := range map[string]struct {
-		s    provider.Signal
-		rest []string
+		s      provider.Signal
+		blamed []string
 	}{
 		"the group for the model": {refusal(provider.RateLimited, provider.ClassScope, time.Minute), []string{"a opus", "b opus"}},
 		"the group":               {refusal(provider.QuotaExhausted, provider.GroupScope, time.Minute), []string{"a opus", "a haiku", "b opus", "b haiku"}},
@@ -94,11 +94,11 @@ func TestWhatRestsIsWhatIsBlamed(t *testing.T) {
 					}
 					_, err := s.Acquire(s.now, ask("h", model(m), without(others...)))
 					at := k + " " + m
-					rests := false
-					for _, r := range c.rest {
-						rests = rests || r == at
+					blamed := false
+					for _, r := range c.blamed {
+						blamed = blamed || r == at
 					}
-					assert.Equal(t, all[at] && !rests, err == nil, at)
+					assert.Equal(t, all[at] && !blamed, err == nil, at)
 				}
 			}
 		})
@@ -155,9 +155,9 @@ func TestOthersSeeForThemselves(t *testing.T) {
 			s.refused("honest")
 			s.now++
 			s.refused("liar")
-			trial := s.lease("honest")
+			probe := s.lease("honest")
 			s.refused("third") // one at a time
-			s.answers(trial, "honest", fine)
+			s.answers(probe, "honest", fine)
 			s.lease("third")
 			s.lease("liar")
 		})
@@ -177,7 +177,7 @@ func TestWaitersSeeForThemselves(t *testing.T) {
 				var got []string
 				s.until(100*sec, func(w *pool.Waiter) {
 					got, at = append(got, w.Ask.Holder), s.now
-					s.answers(w.Grant, w.Ask.Holder, fine)
+					s.answers(w.Grant(), w.Ask.Holder, fine)
 				})
 				assert.Equal(t, []string{"honest", "liar"}, got)
 				assert.Equal(t, 30*sec, at)
@@ -186,8 +186,8 @@ func TestWaitersSeeForThemselves(t *testing.T) {
 	}
 }
 
-// A trial that tells nothing leaves it to the next.
-func TestTrialWithoutAVerdict(t *testing.T) {
+// A probe that tells nothing leaves it to the next.
+func TestProbeWithoutAVerdict(t *testing.T) {
 	for name, end := range map[string]struct {
 		does  func(*story, pool.Grant)
 		after pool.Time
@@ -205,13 +205,13 @@ func TestTrialWithoutAVerdict(t *testing.T) {
 				s := begin(t, setup{Keys: one(rpm(plenty))})
 				s.answers(s.lease("liar"), "liar", refusal(provider.QuotaExhausted, scope, provider.LongestWait))
 				s.now = 30 * sec
-				trial := s.lease("one", lasting(time.Duration(max(end.after, 1))))
+				probe := s.lease("one", lasting(time.Duration(max(end.after, 1))))
 				if name == "says nothing" {
-					s.ends(trial, "one", s.unanswered(), unknown)
-					trial = s.lease("one")
+					s.ends(probe, "one", s.unanswered(), unknown)
+					probe = s.lease("one")
 				}
 				s.waits("two")
-				end.does(s, trial)
+				end.does(s, probe)
 				served := false
 				s.until(30*sec+end.after, func(*pool.Waiter) { served = true })
 				assert.True(t, served)
@@ -221,19 +221,19 @@ func TestTrialWithoutAVerdict(t *testing.T) {
 }
 
 // Its answer comes with its end, and counts then.
-func TestTrialThatReportsOnlyAtItsEnd(t *testing.T) {
+func TestProbeThatReportsOnlyAtItsEnd(t *testing.T) {
 	s := begin(t, setup{Keys: one(rpm(plenty))})
 	s.answers(s.lease("liar"), "liar", limited(time.Hour))
 	s.now = 30 * sec
-	trial := s.lease("honest")
+	probe := s.lease("honest")
 	s.now = 33 * sec
 	s.refused("third")
-	s.ends(trial, "honest", fine, unknown)
+	s.ends(probe, "honest", fine, unknown)
 	s.lease("third")
 }
 
-// A holder that takes the trials for itself does not keep the others from theirs.
-func TestTrialsAreNotTheLiarsToTake(t *testing.T) {
+// A holder that takes the probes for itself does not keep the others from theirs.
+func TestProbesAreNotTheLiarsToTake(t *testing.T) {
 	s := begin(t, setup{Keys: one(rpm(plenty))})
 	g := s.lease("liar")
 	for s.now < 60*sec {
@@ -288,9 +288,9 @@ func TestSlowStart(t *testing.T) {
 	s := begin(t, setup{Keys: one(rpm(plenty))})
 	s.answers(s.lease("h"), "h", limited(10*time.Second))
 	s.now = 10 * sec
-	trial := s.lease("h")
+	probe := s.lease("h")
 	require.Zero(t, s.granted("h"))
-	s.answers(trial, "h", fine)
+	s.answers(probe, "h", fine)
 	for i, most := range []int{4, 4, 8, 16, 32, 64, 128, 256} {
 		assert.Equal(t, most, s.granted("h"), "in second %d", i)
 		s.now += sec
@@ -308,7 +308,7 @@ func TestSlowStartServesAllWhoWait(t *testing.T) {
 	n, first := 0, true
 	s.until(20*sec, func(w *pool.Waiter) {
 		if n++; first {
-			s.answers(w.Grant, w.Ask.Holder, fine)
+			s.answers(w.Grant(), w.Ask.Holder, fine)
 		}
 		first = false
 	})
@@ -329,7 +329,7 @@ func TestRefusalInASlowStartBeginsItAnew(t *testing.T) {
 }
 
 // An ask for nothing of what is refused passes, and its answer tells nothing of it.
-func TestRestOfOneDimension(t *testing.T) {
+func TestCooldownOfOneDimension(t *testing.T) {
 	s := begin(t, setup{Keys: one(limits(plenty, plenty, plenty))})
 	s.answers(s.lease("h", input(5)), "h", about(limited(time.Minute), provider.InputTokens))
 	assert.Equal(t, provider.InputTokens, s.refused("h", input(1)).Dimension)
@@ -341,13 +341,13 @@ func TestRestOfOneDimension(t *testing.T) {
 }
 
 // Who asks for none of it and is refused for it all the same asks for some.
-func TestRestOfADimensionThatIsNotAskedFor(t *testing.T) {
+func TestCooldownOfADimensionThatIsNotAskedFor(t *testing.T) {
 	s := begin(t, setup{Keys: one(limits(plenty, plenty, plenty))})
 	s.answers(s.lease("h"), "h", about(limited(time.Minute), provider.InputTokens))
 	assert.Equal(t, minute, s.refused("h").RetryAt)
 }
 
-func TestClassMadeWhileTheGroupRests(t *testing.T) {
+func TestClassMadeWhileTheGroupCoolsDown(t *testing.T) {
 	s := begin(t, setup{Keys: one(rpm(plenty)), Models: nil, Classes: []pool.Class{{Name: "opus", Models: []string{"opus"}}}})
 	s.answers(s.lease("h", model("opus")), "h", refusal(provider.QuotaExhausted, provider.GroupScope, time.Minute))
 	assert.Equal(t, minute, s.refused("h", model("new")).RetryAt)
@@ -356,13 +356,13 @@ func TestClassMadeWhileTheGroupRests(t *testing.T) {
 	s.now = minute
 	served, _ := s.Next(s.now)
 	require.Len(t, served, 1, "one tries for the whole group")
-	s.answers(served[0].Grant, "h", fine)
+	s.answers(served[0].Grant(), "h", fine)
 	served, _ = s.Next(s.now)
 	assert.Len(t, served, 1)
 }
 
 // Overloads that come now and then are the caller's to try again; a model that
-// answers mostly so rests.
+// answers mostly so cools down.
 func TestModelOverload(t *testing.T) {
 	overloaded := refusal(provider.Overloaded, provider.ModelScope, 0)
 	s := begin(t, setup{Keys: one(rpm(plenty))})
@@ -383,7 +383,7 @@ func TestModelOverload(t *testing.T) {
 		s.ends(g, "h", overloaded, unknown)
 		n++
 	}
-	assert.InDelta(t, 6, n, 3, "then it rests")
+	assert.InDelta(t, 6, n, 3, "then it cools down")
 	assert.Equal(t, s.now+sec, s.refused("h").RetryAt)
 	for range 4 {
 		s.now = s.refused("h").RetryAt
@@ -398,22 +398,22 @@ func TestModelOverload(t *testing.T) {
 	assert.Equal(t, 20*sec, s.refused("h").RetryAt, "what is stated is obeyed at once")
 }
 
-func TestPriorityFallsBackWhileTheHigherRests(t *testing.T) {
+func TestPriorityFallsBackWhileTheHigherCoolsDown(t *testing.T) {
 	s := begin(t, setup{Keys: []pool.Key{{ID: "high", Priority: 1, Limits: rpm(plenty)}, {ID: "low", Limits: rpm(plenty)}}})
 	s.answers(s.lease("h"), "h", limited(20*time.Second))
 	assert.Equal(t, "low", s.key("h"))
 	s.now = 20 * sec
-	trial := s.lease("h")
-	assert.Equal(t, "high", trial.Key)
+	probe := s.lease("h")
+	assert.Equal(t, "high", probe.Key)
 	assert.Equal(t, "low", s.key("h"), "while it is tried")
-	s.answers(trial, "h", fine)
+	s.answers(probe, "h", fine)
 	assert.Equal(t, map[string]int{"high": 4, "low": 6}, s.tally(10), "a slow start")
 	s.now = 40 * sec
 	assert.Equal(t, map[string]int{"high": 10}, s.tally(10))
 }
 
-// Without pooling a key that rests is waited for; one that may not be used is not.
-func TestWithoutPoolingARestIsWaitedFor(t *testing.T) {
+// Without pooling a key that cools down is waited for; one that may not be used is not.
+func TestWithoutPoolingACooldownIsWaitedFor(t *testing.T) {
 	cfg := setup{Single: true, Keys: []pool.Key{{ID: "a", Limits: rpm(plenty)}, {ID: "b", Limits: rpm(plenty)}}}
 	s := begin(t, cfg)
 	s.answers(s.lease("h"), "h", limited(20*time.Second))
@@ -424,10 +424,10 @@ func TestWithoutPoolingARestIsWaitedFor(t *testing.T) {
 	s.answers(s.lease("h"), "h", refusal(provider.Forbidden, provider.KeyModelScope, 20*time.Second))
 	assert.Equal(t, "b", s.key("h"))
 	s.now = 20 * sec
-	trial := s.lease("h")
-	assert.Equal(t, "a", trial.Key)
+	probe := s.lease("h")
+	assert.Equal(t, "a", probe.Key)
 	assert.Equal(t, "b", s.key("h"))
-	s.answers(trial, "h", fine)
+	s.answers(probe, "h", fine)
 	assert.Equal(t, "a", s.key("h"))
 }
 
@@ -475,7 +475,7 @@ func TestRestoreOfAKeyWithLimitsOfItsOwn(t *testing.T) {
 }
 
 // A refusal that is over sooner does not hide the one that lasts.
-func TestWhyItRestsIsWhyItRestsSoLong(t *testing.T) {
+func TestWhyItCoolsDownIsWhyItTakesSoLong(t *testing.T) {
 	s := begin(t, setup{Keys: one(rpm(plenty))})
 	broke := refusal(provider.QuotaExhausted, provider.GroupScope, 0)
 	broke.Operator = true
@@ -534,7 +534,7 @@ func TestRefusalsOfOneKeyAtOneMomentCountOnce(t *testing.T) {
 
 // A longer wait that one holder has stated is not shortened by another's guess,
 // for the one; nor does it bind the others.
-func TestKeyQuotaOfTwoWords(t *testing.T) {
+func TestKeyQuotaAsTwoStateIt(t *testing.T) {
 	s := begin(t, setup{Keys: one(rpm(plenty))})
 	s.answers(s.lease("one"), "one", refusal(provider.QuotaExhausted, provider.KeyScope, 24*time.Hour))
 	s.now = 30 * sec

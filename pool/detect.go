@@ -43,17 +43,23 @@ func (dom *Domain) detect(now Time, k *key, s *provider.Signal) {
 // together is how close refusals of all groups are to count as one event.
 const together = 10 * time.Second
 
-// allLimited warns if every group of a class has just been refused for lack of capacity.
+// allLimited warns if every group with keys, of several, has just been refused calls of a
+// class for lack of capacity.
 func (dom *Domain) allLimited(now Time, c *class) {
-	if len(dom.groups) < 2 {
-		return
-	}
+	groups := 0
 	for _, g := range dom.groups {
-		if at := g.accounts[c.index].limitedAt; len(g.keys) > 0 && (at == 0 || at.Add(together) < now) {
+		if len(g.keys) == 0 {
+			continue
+		}
+		if at := g.accounts[c.index].limitedAt; at == 0 || at.Add(together) < now {
 			return
 		}
+		groups++
+	}
+	if groups < 2 {
+		return
 	}
 	dom.warn(now, Event{Kind: AllRateLimited, Class: c.name, Text: fmt.Sprintf(
 		"all %d quota groups were answered 429 within %v: they may share a limit, such as that of one organisation or address, or somebody else uses it up",
-		len(dom.groups), together)})
+		groups, together)})
 }

@@ -165,3 +165,23 @@ func TestAllGroupsRefusedAtOnce(t *testing.T) {
 		})
 	}
 }
+
+// Groups without keys are none that could be refused.
+func TestGroupsWithoutKeysDoNotCount(t *testing.T) {
+	for want, keys := range map[string][]string{"": {"a"}, "all 2 quota groups were answered 429 within 10s": {"a", "b"}} {
+		cfg := setup{Groups: []pool.Group{{Name: "unused"}}}
+		for _, k := range keys {
+			cfg.Keys = append(cfg.Keys, pool.Key{ID: k, Limits: rpm(99)})
+		}
+		s := begin(t, cfg)
+		for _, k := range keys {
+			s.ends(s.lease("h", withKey(k)), "h", limited(0), unknown)
+		}
+		said := ""
+		for _, w := range s.Warnings() {
+			said += w.Text
+		}
+		before, _, _ := strings.Cut(said, ":")
+		assert.Equal(t, want, before)
+	}
+}

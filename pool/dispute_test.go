@@ -52,7 +52,7 @@ func (s *story) lies(holder string, all []provider.Signal) {
 	}
 }
 
-func TestOneWordShutsNothingForLong(t *testing.T) {
+func TestOneStatementShutsNothingForLong(t *testing.T) {
 	for name, lies := range shut {
 		for _, kind := range []provider.Kind{provider.Refilling, provider.Sliding, provider.Fixed} {
 			for _, learned := range []bool{false, true} {
@@ -86,7 +86,7 @@ func TestOneWordShutsNothingForLong(t *testing.T) {
 }
 
 // It binds at once, for everybody but the one who is to try.
-func TestOneWordBindsAtOnce(t *testing.T) {
+func TestOneStatementBindsAtOnce(t *testing.T) {
 	s := begin(t, setup{Keys: one(append(rpm(plenty), daily(1000, provider.Refilling)))})
 	s.lies("liar", shut["nothing remains"])
 	s.refused("liar")
@@ -94,21 +94,21 @@ func TestOneWordBindsAtOnce(t *testing.T) {
 	assert.Equal(t, s.now+30*sec, e.RetryAt)
 	assert.Equal(t, provider.Requests, e.Dimension)
 	s.now += 30 * sec
-	trial := s.lease("honest")
-	assert.True(t, trial.Probe)
+	probe := s.lease("honest")
+	assert.True(t, probe.Probe)
 	s.refused("third")
 	s.refused("liar")
 	s.now += 5 * sec
 	assert.True(t, s.lease("third").Probe, "patience ends")
 }
 
-// A late word of a lower limit, after the limit was raised again: others who were
+// A late statement of a lower limit, after the limit was raised again: others who were
 // granted their leases later say otherwise, so that the next may see for itself.
-func TestLateWordOfALowerLimitIsTriedAtOnce(t *testing.T) {
+func TestLateStatementOfALowerLimitIsProbedAtOnce(t *testing.T) {
 	const truth, lower = 1000, 100
 	for name, c := range map[string]struct{ late, newer int }{
-		"the word is of an older lease": {0, 1},
-		"of a newer one":                {1, 0},
+		"the statement is of an older lease": {0, 1},
+		"of a newer one":                     {1, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := begin(t, setup{Keys: one(append(rpm(plenty), daily(truth, provider.Refilling)))})
@@ -128,21 +128,21 @@ func TestLateWordOfALowerLimitIsTriedAtOnce(t *testing.T) {
 			s.ends(grants[c.newer], holders[c.newer], statesDaily(truth, provider.Unknown), unknown)
 			served, _ := s.serves()
 			if c.newer < c.late {
-				assert.Empty(t, served, "an older word contradicts nothing")
+				assert.Empty(t, served, "an older statement contradicts nothing")
 				return
 			}
 			require.Equal(t, []string{"third"}, served)
-			assert.True(t, w.Grant.Probe)
+			assert.True(t, w.Grant().Probe)
 			s.refused("fourth") // one is enough
 			s.now += sec
-			s.ends(w.Grant, "third", statesDaily(truth, provider.Unknown), unknown)
+			s.ends(w.Grant(), "third", statesDaily(truth, provider.Unknown), unknown)
 			assert.EqualValues(t, truth, s.limit(3).Limit)
 		})
 	}
 }
 
-// Another late word, of what was granted before there was any doubt, does not end it.
-func TestOldWordsSettleNothing(t *testing.T) {
+// Another late statement, of what was granted before there was any dispute, does not end it.
+func TestOldStatementsSettleNothing(t *testing.T) {
 	const truth, lower = 1000, 100
 	s := begin(t, setup{Keys: one(append(rpm(plenty), daily(truth, provider.Refilling)))})
 	a, c := s.lease("a"), s.lease("c")
@@ -156,15 +156,15 @@ func TestOldWordsSettleNothing(t *testing.T) {
 	s.ends(b, "b", statesDaily(truth, provider.Unknown), unknown)
 	s.ends(c, "c", statesDaily(lower, provider.Unknown), unknown)
 	for _, h := range []string{"d", "e"} { // who agree
-		trial := s.lease(h)
-		assert.True(t, trial.Probe)
+		probe := s.lease(h)
+		assert.True(t, probe.Probe)
 		s.now += sec
-		s.ends(trial, h, statesDaily(truth, provider.Unknown), unknown)
+		s.ends(probe, h, statesDaily(truth, provider.Unknown), unknown)
 	}
 	assert.EqualValues(t, truth, s.limit(3).Limit)
 }
 
-// A debt that two have confirmed is in no doubt, though it is more than what is left.
+// A debt that two have confirmed is not disputed, though it is more than what is left.
 func TestNobodyTriesInSpiteOfADebt(t *testing.T) {
 	s := begin(t, setup{Keys: one(limits(plenty, plenty, 1000))})
 	says := func(remaining int64) provider.Signal {
@@ -225,8 +225,8 @@ func TestSecondOpinionConfirms(t *testing.T) {
 	}
 }
 
-// A trial that tells nothing settles nothing.
-func TestDoubtOutlivesATrialWithoutAVerdict(t *testing.T) {
+// A probe that tells nothing settles nothing.
+func TestDisputeOutlivesAProbeWithoutAVerdict(t *testing.T) {
 	for name, end := range map[string]func(*story, pool.Grant){
 		"a 400": func(s *story, g pool.Grant) {
 			s.ends(g, "two", provider.Signal{Class: provider.InvalidRequest}, unknown)
@@ -248,8 +248,8 @@ func TestDoubtOutlivesATrialWithoutAVerdict(t *testing.T) {
 	}
 }
 
-// What opens is what is in doubt, and nothing else.
-func TestDoubtOpensNoOtherLimit(t *testing.T) {
+// What opens is what is disputed, and nothing else.
+func TestDisputeOpensNoOtherLimit(t *testing.T) {
 	s := begin(t, setup{Keys: one(append(limits(plenty, 100, plenty), daily(1000, provider.Refilling), slots(5)))})
 	s.lease("x", input(100))
 	s.lies("liar", shut["nothing remains"])
@@ -277,8 +277,8 @@ func TestTwoWhoDisagree(t *testing.T) {
 	assert.EqualValues(t, 1000, s.requests().Limit)
 }
 
-// Whoever said it first, a doubt on what another has said stands for itself.
-func TestHonestWordsDoNotHideLies(t *testing.T) {
+// Whoever said it first, a dispute of what another has said stands for itself.
+func TestHonestStatementsDoNotHideLies(t *testing.T) {
 	s := begin(t, setup{StartWithin: 2 * time.Second, Keys: one(nil)})
 	s.ends(s.lease("honest"), "honest", statesDaily(1000, 900), unknown)
 	s.lies("liar", shut["there is another limit"])
@@ -287,7 +287,7 @@ func TestHonestWordsDoNotHideLies(t *testing.T) {
 }
 
 // A holder that says calls were too many at a time, and keeps its own.
-func TestTooManyAtATimeOnOneWord(t *testing.T) {
+func TestTooManyAtATimeOnOneStatement(t *testing.T) {
 	for name, cfg := range map[string]setup{"felt": {Keys: one(nil)}, "configured": {Keys: one(rpm(plenty))}} {
 		t.Run(name, func(t *testing.T) {
 			s := begin(t, cfg)
@@ -345,8 +345,8 @@ func TestLiarDoesNotSitOnTheProbe(t *testing.T) {
 	assert.Equal(t, 10*sec, served)
 }
 
-// An operator's word ends the doubts, too.
-func TestRestoreEndsDoubts(t *testing.T) {
+// Restore ends disputes, too.
+func TestRestoreEndsDisputes(t *testing.T) {
 	s := begin(t, setup{Keys: one(nil)})
 	s.lies("liar", shut["and another, soon in use"])
 	s.Restore(s.now, "", "a")

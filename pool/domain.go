@@ -45,7 +45,7 @@ type Domain struct {
 	byModel  map[string]*class
 	random   *rand.Rand
 
-	choices []*choice // of all pools: by class, then by pool
+	choices []*choice // of all pools, in the order in which they were made
 	lines   []*choice // scratch: those in which somebody waits
 	given   int64     // virtual time of the lines
 
@@ -67,7 +67,7 @@ type Domain struct {
 	changes    changes
 	marks      marks
 	fading     fading
-	lookedAt   Time // when a class was last looked at, that may be forgotten
+	lookedAt   Time // when forgetUnused last looked at a class
 	lookNext   int  // its place in inOrder, about
 	orphans    heap[*orphan]
 	before     *recovery // with which we began; nil if there was nothing to recover
@@ -79,8 +79,8 @@ type Domain struct {
 }
 
 // New makes a domain of which nothing is used. It is an error if there is no dialect or no
-// pool, if a strategy is unknown, if a key or pool names a group that is not configured, or
-// if a name is there twice.
+// pool, if a strategy is unknown, if a key or pool names a group that is not configured, if a
+// name is there twice, or if a model is in two classes.
 func New(cfg Config) (*Domain, error) {
 	dom := &Domain{
 		classes:  map[string]*class{},
@@ -132,8 +132,8 @@ func (dom *Domain) pool(name string) *pool {
 type choice struct {
 	pool    *pool
 	class   *class
-	tiers   []*tier          // highest priority first
-	largest provider.Amounts // that some key's configured limits let through
+	tiers   []*tier // highest priority first
+	largest bounds  // of all keys
 	queue   queue
 }
 
@@ -217,11 +217,13 @@ func (dom *Domain) choose(p *pool, c *class) {
 		p.choices[c] = ch
 		dom.choices = append(dom.choices, ch)
 	}
-	ch.tiers, ch.largest = nil, provider.Amounts{}
+	ch.tiers, ch.largest = nil, bounds{}
 	tiers := map[int]*tier{}
 	for _, g := range p.groups {
 		a := g.accounts[c.index]
-		ch.raise(a)
+		for _, k := range g.keys {
+			ch.largest.raise(k, a)
+		}
 		for _, s := range g.seats {
 			t := tiers[s.priority]
 			if t == nil {
@@ -234,6 +236,9 @@ func (dom *Domain) choose(p *pool, c *class) {
 			a.candidates = append(a.candidates, cand)
 			t.ready.Add(dom.now, cand)
 		}
+	}
+	if len(p.keys) == 0 {
+		ch.largest = unbounded()
 	}
 	slices.SortFunc(ch.tiers, func(a, b *tier) int { return b.priority - a.priority })
 }

@@ -133,6 +133,25 @@ func TestARequestIDIsOfOnePool(t *testing.T) {
 	assert.Equal(t, provider.Amounts{provider.Requests: 1, provider.Concurrency: 1}, a.Reserved)
 }
 
+// A line that shares its turns with another goes before a newcomer all the same, as a whole.
+func TestANewcomerPassesNobodyInItsLine(t *testing.T) {
+	s := share(t, func(c *pool.Config) { c.Groups[0].Limits = rpm(8) })
+	for range 8 {
+		s.lease("x", of("part"))
+	}
+	for range 8 {
+		s.waits("h", of("part"))
+	}
+	s.waits("q", of("all"), inGroup("one"))
+	served, _ := s.serves() // both lines are due
+	require.Empty(t, served)
+	s.now = minute
+	s.refused("new", of("part"))
+	served, _ = s.serves()
+	assert.Len(t, served, 8)
+	assert.NotContains(t, served, "q")
+}
+
 func TestWhatOnePoolGivesBackTheOtherHas(t *testing.T) {
 	s := share(t, func(c *pool.Config) {
 		c.Groups[0].Limits = append(rpm(10), slots(1))
@@ -144,5 +163,5 @@ func TestWhatOnePoolGivesBackTheOtherHas(t *testing.T) {
 	assert.Empty(t, served)
 	s.ends(g, "h", fine, unknown)
 	served, _ = s.serves()
-	assert.Len(t, served, 1)
+	assert.Equal(t, []string{"p"}, served, "the line of the first pool, as both were given the same")
 }

@@ -615,7 +615,7 @@ func (w *domainWorld) serve() {
 		}
 	}
 	for _, wt := range served {
-		w.granted(wt.Grant, wt.Ask)
+		w.granted(wt.Grant(), wt.Ask)
 	}
 	if len(w.waiting) == 1 {
 		w.vain(w.waiting[0].Ask, "stands in line alone")
@@ -655,7 +655,13 @@ func (w *domainWorld) report(final bool) {
 		w.Fatalf("report: %v", err)
 	}
 	if w.one(4, "again") {
-		w.dom.Report(w.now, c.grant.Lease, c.ask.Holder, c.answer(), c.told, false)
+		again, err := w.dom.Report(w.now, c.grant.Lease, c.ask.Holder, c.answer(), c.told, false)
+		switch {
+		case final && !errors.Is(err, pool.ErrLeaseEnded):
+			w.Fatalf("a report after the final one: %v", err)
+		case !final && (err != nil || again != expires):
+			w.Fatalf("the same report again: %v, until %v instead of %v", err, time.Duration(again), time.Duration(expires))
+		}
 	}
 	c.told.Raise(&used)
 	if final {

@@ -82,8 +82,8 @@ func (dom *Domain) warn(now Time, n Event) {
 	w.Count++
 }
 
-// warned lists the warnings, the latest first.
-func (dom *Domain) warned() (all []Warning) {
+// Warnings lists what somebody should look at, the latest first.
+func (dom *Domain) Warnings() (all []Warning) {
 	for _, w := range dom.warnings {
 		all = append(all, *w)
 	}

@@ -21,7 +21,7 @@ const (
 	// learnedLeast the most that the ask allows.
 	learnedFrom  = 32
 	learnedLeast = 4
-	// maxLearned bounds what is remembered, in a pool.
+	// maxLearned bounds what is remembered, in a domain.
 	maxLearned = 20_000
 )
 
@@ -100,7 +100,7 @@ func (dom *Domain) expects(ch *choice, ask *Ask) {
 		ask.most = *out
 	}
 	likely := dom.experience.of(topic{ask.Holder, ch.class, sizeOf(ask.most)}).expect(ask.most)
-	less := max(0, *out-min(likely, ch.largest[provider.OutputTokens]))
+	less := max(0, *out-min(likely, ch.bounds(&ask.Preference).clamp[provider.OutputTokens]))
 	*out -= less
 	ask.Amounts[provider.Tokens] = max(0, ask.Amounts[provider.Tokens]-less)
 }

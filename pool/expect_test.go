@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 
 	"github.com/keybroker/keybroker/internal/provider"
 	"github.com/keybroker/keybroker/pool"
@@ -83,7 +84,7 @@ func TestErrorsTeachNothing(t *testing.T) {
 			assert.EqualValues(t, 4000, s.setsAside("h", output(4000)))
 		})
 	}
-	t.Run("nothing, by its holder's word", func(t *testing.T) {
+	t.Run("nothing, as its holder states", func(t *testing.T) {
 		s := begin(t, setup{Keys: one(limits(plenty, plenty, 8000))})
 		for range 8 {
 			s.answersWith("h", 0, output(4000))
@@ -177,11 +178,11 @@ func TestWaitersAskForWhatIsLikely(t *testing.T) {
 	n := 0
 	s.until(10*minute, func(w *pool.Waiter) {
 		n++
-		s.ends(w.Grant, w.Ask.Holder, fine, provider.Amounts{1, 0, 100, 100, 1})
+		s.ends(w.Grant(), w.Ask.Holder, fine, provider.Amounts{1, 0, 100, 100, 1})
 	})
 	assert.Equal(t, 25, n)
 	for _, w := range known {
-		assert.EqualValues(t, 200, w.Grant.Reserved[provider.OutputTokens])
+		assert.EqualValues(t, 200, w.Grant().Reserved[provider.OutputTokens])
 	}
 	s.lease("h", output(64_000), func(a *pool.Ask) { a.Caps.Tokens = 200 })
 }
@@ -195,6 +196,35 @@ func TestSmallerGroupsServeLongAnswers(t *testing.T) {
 	assert.EqualValues(t, 8000, s.lease("h", output(64_000), without("small")).Reserved[provider.OutputTokens])
 	assert.EqualValues(t, 4000, s.lease("h", output(64_000)).Reserved[provider.OutputTokens])
 	assert.Equal(t, provider.OutputTokens, s.refused("h", output(1)).Dimension)
+}
+
+// A limit that clamps makes no ask too large, whatever other groups have or the limit was.
+func TestNoAskIsTooLargeForALimitThatClamps(t *testing.T) {
+	t.Run("of the group that is demanded", func(t *testing.T) {
+		s := begin(t, setup{Keys: []pool.Key{
+			{ID: "small", Limits: limits(plenty, plenty, 50)}, {ID: "large", Limits: limits(plenty, plenty, 100)},
+		}})
+		assert.EqualValues(t, 50, s.lease("h", output(80), inGroup("small")).Reserved[provider.OutputTokens])
+		assert.EqualValues(t, 80, s.lease("h", output(80), withKey("large")).Reserved[provider.OutputTokens])
+		_, err := s.Acquire(s.now, ask("h", output(80), input(plenty+1), inGroup("small")))
+		var e *pool.TooLargeError
+		require.ErrorAs(t, err, &e)
+		assert.Equal(t, pool.TooLargeError{Dimension: provider.InputTokens, Limit: plenty}, *e)
+	})
+	t.Run("that is lower than before", func(t *testing.T) {
+		cfg := setup{Dialect: dialect(t, "anthropic"), Flat: true, Keys: one(limits(plenty, plenty, 100))}
+		s := begin(t, cfg)
+		g := s.lease("x", output(100))
+		w := s.waits("h", output(200))
+		cfg.Keys = one(limits(plenty, plenty, 50))
+		dropped, err := s.Reconfigure(s.now, cfg.config())
+		require.NoError(t, err)
+		require.Empty(t, dropped)
+		s.ends(g, "x", fine, provider.Amounts{1, 0, 0, 0, 1})
+		served, _ := s.serves()
+		assert.Equal(t, []string{"h"}, served)
+		assert.EqualValues(t, 50, w.Grant().Reserved[provider.OutputTokens])
+	})
 }
 
 // Nobody gets more for having short answers first, and long ones then.
@@ -228,7 +258,7 @@ func TestMoreThanExpectedIsPaidForInLine(t *testing.T) {
 		}
 		served, _ := s.Next(s.now)
 		for _, w := range served {
-			open = append(open, call{w.Grant, w.Ask.Holder, s.now + 10*sec})
+			open = append(open, call{w.Grant(), w.Ask.Holder, s.now + 10*sec})
 			waits(w.Ask.Holder)
 		}
 	}
@@ -258,9 +288,9 @@ func TestOverUseOfOneIsPaidForByNobodyElse(t *testing.T) {
 	}
 	got := map[string]int{}
 	serve := func(w *pool.Waiter) {
-		h, n := w.Ask.Holder, w.Grant.Reserved[provider.OutputTokens]
+		h, n := w.Ask.Holder, w.Grant().Reserved[provider.OutputTokens]
 		got[h]++
-		s.ends(w.Grant, h, fine, provider.Amounts{1, 0, n, n, 1})
+		s.ends(w.Grant(), h, fine, provider.Amounts{1, 0, n, n, 1})
 		s.waits(h, output(1000))
 	}
 	s.waits("far back", output(8000))

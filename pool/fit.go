@@ -62,7 +62,11 @@ func (f *fit) within(now Time, b *bucket, ask *provider.Amounts, probe Time) {
 func (a *account) fit(now Time, ask *provider.Amounts, holder string) fit {
 	f := fit{at: now, by: unconditional}
 	for _, b := range a.buckets {
-		f.within(now, b, ask, min(a.mayProbe(now, &b.unsure, holder), a.mayProbe(now, &b.unseen, holder)))
+		probe := Never
+		if a.disputed {
+			probe = min(a.mayProbe(now, &b.unsure, holder), a.mayProbe(now, &b.unseen, holder))
+		}
+		f.within(now, b, ask, probe)
 	}
 	if f.never {
 		return f

@@ -9,7 +9,7 @@ import (
 // in every group. They go again when nothing is left to be remembered of them.
 
 const (
-	// unusedFor is for how long at least nobody has asked for a class that is forgotten.
+	// A class is forgotten only after nobody has asked for it for unusedFor.
 	unusedFor = time.Hour
 	// lookEvery is how often one class is looked at.
 	lookEvery = time.Second

@@ -254,8 +254,8 @@ func (s *script) serve() (n int, wake pool.Time) {
 	}
 	served, wake := s.pool.Next(s.now)
 	for _, w := range served {
-		s.leases = append(s.leases, &named{w.Grant, w.Ask.Holder})
-		s.print("at %v %s has lease %d: key %s", time.Duration(s.now), w.Ask.Holder, len(s.leases), w.Grant.Key)
+		s.leases = append(s.leases, &named{w.Grant(), w.Ask.Holder})
+		s.print("at %v %s has lease %d: key %s", time.Duration(s.now), w.Ask.Holder, len(s.leases), w.Grant().Key)
 	}
 	return len(served), wake
 }
@@ -266,7 +266,7 @@ func (s *script) inspect() {
 	for _, q := range v.Quotas {
 		rest, window := "", ""
 		if q.CooldownUntil > s.now {
-			rest = fmt.Sprintf(", rests %v", q.CooldownUntil.Sub(s.now))
+			rest = fmt.Sprintf(", cools down for %v", q.CooldownUntil.Sub(s.now))
 		}
 		if q.Window > 0 {
 			window = fmt.Sprintf(", feels its way with %d", q.Window)

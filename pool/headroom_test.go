@@ -24,7 +24,7 @@ func (s *story) headroom(d provider.Dimension) int64 {
 	return -1
 }
 
-// turnedAway is a refusal that rests nothing for long.
+// turnedAway is a refusal that cools nothing down for long.
 func (s *story) turnedAway(answer provider.Signal, more ...func(*pool.Ask)) {
 	s.Helper()
 	g := s.lease("h", more...)
@@ -117,7 +117,7 @@ func TestLikelyRefusalsLetItWearOff(t *testing.T) {
 		g := s.lease("h", input(10))
 		s.granted("x", input(1)) // all the others
 		s.ends(g, "h", named, unknown)
-		s.now += 30 * sec // its rest ends
+		s.now += 30 * sec // its cooldown ends
 		s.ends(s.lease("h", input(1)), "h", fine, unknown)
 		kept := s.headroom(provider.InputTokens)
 		require.LessOrEqual(t, kept, max(last, 50))
@@ -152,7 +152,7 @@ func TestUnlikelyRefusalsKeepNothing(t *testing.T) {
 }
 
 // Who tries in spite of full buckets may be refused.
-func TestRefusedTrialsKeepNothing(t *testing.T) {
+func TestRefusedProbesKeepNothing(t *testing.T) {
 	s := begin(t, setup{Keys: one(append(rpm(plenty), daily(1000, provider.Refilling)))})
 	s.lies("one", shut["nothing remains"])
 	s.now += 30 * sec

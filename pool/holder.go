@@ -46,7 +46,6 @@ func (dom *Domain) hold(p *pool, name, instanceName string) *instance {
 		h.first = instance{holder: h, name: instanceName}
 		dom.holders[k] = h
 	}
-	h.uses++
 	i := &h.first
 	if i.name != instanceName {
 		if i = h.instances[instanceName]; i == nil {
@@ -57,7 +56,13 @@ func (dom *Domain) hold(p *pool, name, instanceName string) *instance {
 			h.instances[instanceName] = i
 		}
 	}
+	return i.hold()
+}
+
+// hold keeps an instance of a holder until letGo is called once more.
+func (i *instance) hold() *instance {
 	i.uses++
+	i.holder.uses++
 	return i
 }
 
@@ -84,6 +89,9 @@ func (dom *Domain) sole(name string) bool {
 // overCaps returns an error if an ask is more than its holder may have.
 func (dom *Domain) overCaps(p *pool, ask *Ask) error {
 	c := &ask.Caps
+	if *c == (Caps{}) {
+		return nil
+	}
 	var none holder
 	h := dom.holders[holderKey{p, ask.Holder}]
 	if h == nil {

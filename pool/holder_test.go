@@ -88,7 +88,7 @@ func TestCapsAreExact(t *testing.T) {
 			served, _ := p.Next(now)
 			for _, w := range served {
 				waiting = slices.DeleteFunc(waiting, func(x *pool.Waiter) bool { return x == w })
-				grants[w.Grant.Lease] = w.Ask.Holder
+				grants[w.Grant().Lease] = w.Ask.Holder
 			}
 		}
 		oldest := func() (pool.LeaseID, string) {
@@ -158,9 +158,9 @@ func TestCapsAreExact(t *testing.T) {
 	})
 }
 
-// A lease that has run out counts no more; a late word of what was sent of it takes off
+// A lease that has run out counts no more; a late report of what was sent of it takes off
 // nothing again.
-func TestLateWordsOfLapsedLeasesTakeOffNothing(t *testing.T) {
+func TestLateReportsOfLapsedLeasesTakeOffNothing(t *testing.T) {
 	s := begin(t, setup{Keys: one(limits(plenty, plenty, plenty))})
 	capped := func(n int64) func(*pool.Ask) {
 		return func(a *pool.Ask) { a.TTL, a.Caps.Tokens = time.Minute, n }

@@ -146,9 +146,6 @@ func (g *group) available(now Time) (n, visited int) {
 	return n, visited
 }
 
-// Warnings lists what somebody should look at, the latest first.
-func (dom *Domain) Warnings() []Warning { return dom.warned() }
-
 // Queues lists a pool's queues that have somebody in them; the empty name is the first pool.
 // With very many holders, OldestSince is that of those who were looked at.
 func (dom *Domain) Queues(now Time, name string) (all []QueueState) {

@@ -43,7 +43,7 @@ type key struct {
 	probe        *lease // the one lease out on a key that is not healthy, while its answer is waited for
 	open         int
 	goneAt       Time  // not configured since, Never while it is
-	index        int32 // in the pool's heap of keys that are out of use
+	index        int32 // in the domain's heap of keys that are out of use
 	turn         int32 // in the seat; -1 while it is out of use
 	changed      Mark  // the last change of its own
 }

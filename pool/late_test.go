@@ -2,7 +2,7 @@ package pool_test
 
 // Reports that come late: after their lease's time, after the limit they speak
 // of has changed, after another answer. What was used must be paid for and what
-// was refused must be heard, but nobody gets more on the word of the past.
+// was refused must be heard, but nobody gets more by what is past.
 
 import (
 	"testing"
@@ -57,7 +57,7 @@ func TestLateRefundIsSafe(t *testing.T) {
 	}
 }
 
-func TestLateRefusalRestsTheAccount(t *testing.T) {
+func TestLateRefusalCoolsTheAccountDown(t *testing.T) {
 	s, g := late(t, 10)
 	s.answers(g, "h", limited(30*time.Second))
 	assert.Equal(t, 45*sec, s.refused("h").RetryAt)
@@ -155,7 +155,7 @@ func TestSoleHolderVouchesForItself(t *testing.T) {
 }
 
 // Nobody pays for one class of models alone.
-func TestPaymentRequiredRestsAllClasses(t *testing.T) {
+func TestPaymentRequiredCoolsAllClassesDown(t *testing.T) {
 	s := begin(t, setup{Models: []string{"opus", "haiku"}, Keys: one(rpm(60))})
 	s.answers(s.lease("h", model("opus")), "h", provider.Signal{
 		Class: provider.QuotaExhausted, Scope: provider.GroupScope, Wait: time.Hour, Source: provider.InMessageDate,
@@ -184,7 +184,7 @@ func TestRepeatedRequestIsTheSameAsk(t *testing.T) {
 	assert.Equal(t, third, s.lease("h", request("r"), model("haiku")), "and now that is what it names")
 }
 
-// The report of one refusal may come twice; the rest it asks for counts from the
+// The report of one refusal may come twice; the wait it asks for counts from the
 // first.
 func TestRefusalReportedAgainIsTheSame(t *testing.T) {
 	s := begin(t, setup{Keys: []pool.Key{{ID: "k", Limits: rpm(10)}}})

@@ -1,7 +1,7 @@
 package pool_test
 
-// What answers teach, and who pays for them: limits from headers, the feeling
-// of the way where a limit is not known, rests, and keys that are refused.
+// What answers teach, and who pays for them: limits from headers, slow start where a
+// limit is not known, cooldowns, and keys that are refused.
 
 import (
 	"testing"
@@ -29,8 +29,8 @@ func (s *story) window() int { return s.Inspect(s.now, "").Quotas[0].Window }
 func (s *story) health(key int) pool.Health { return s.Inspect(s.now, "").Keys[key].Health }
 
 // A header knows nothing of what answers under way will use: that it states more than we
-// have to give is no reason to doubt what we hold.
-func TestWhatIsHeldIsNotInDoubt(t *testing.T) {
+// have to give is no reason to dispute what we hold.
+func TestWhatIsHeldIsNotDisputed(t *testing.T) {
 	s := begin(t, setup{Keys: one(nil)})
 	told := states(provider.OutputTokens, 1000, 1000)
 	told.Windows = append(told.Windows, states(provider.Requests, 10_000, 10_000).Windows...)
@@ -39,9 +39,9 @@ func TestWhatIsHeldIsNotInDoubt(t *testing.T) {
 	s.now += 20 * sec
 	s.granted("others", output(100))
 	s.now += 15 * sec
-	trial := s.lease("second", output(100)) // finds out whether it is so
-	require.True(t, trial.Probe)
-	s.answers(trial, "second", told)
+	probe := s.lease("second", output(100)) // finds out whether it is so
+	require.True(t, probe.Probe)
+	s.answers(probe, "second", told)
 	s.granted("others", output(100))
 	s.refused("third", output(100))
 	assert.EqualValues(t, 1000, s.limit(0).Held)
@@ -187,7 +187,7 @@ func TestRefusalsOfOneMomentCountOnce(t *testing.T) {
 	assert.Equal(t, 2*sec, s.refused("h").RetryAt)
 }
 
-// A mistake of the caller's, and what is about nothing of ours, rest nothing.
+// A mistake of the caller's, and what is about nothing of ours, cool nothing down.
 func TestOthersAreNotBlamed(t *testing.T) {
 	s := begin(t, setup{Keys: []pool.Key{{ID: "a", Limits: rpm(60)}}})
 	for _, class := range []provider.Class{provider.InvalidRequest, provider.RequestTooLarge, provider.RateLimited, provider.Forbidden, provider.NoAnswer} {
@@ -203,7 +203,7 @@ func TestRefusedKeyIsProvenByOneLease(t *testing.T) {
 	s.now = sec
 	s.answers(one, "h1", invalid)
 	assert.Equal(t, pool.Suspect, s.health(0))
-	assert.Equal(t, "b", s.key("h1"), "it rests")
+	assert.Equal(t, "b", s.key("h1"), "it cools down")
 	s.answers(one, "h1", invalid)
 	assert.Equal(t, pool.Suspect, s.health(0), "the same lease again confirms nothing")
 	s.answers(two, "h2", invalid)
@@ -270,8 +270,8 @@ func TestRequestThatWaitedTwice(t *testing.T) {
 	require.NoError(t, s.Release(s.now, two.Lease, "h", true))
 	served, _ := s.Next(s.now)
 	require.Len(t, served, 2)
-	last := served[1].Grant.Lease
-	require.NoError(t, s.Release(s.now, served[0].Grant.Lease, "h", true))
+	last := served[1].Grant().Lease
+	require.NoError(t, s.Release(s.now, served[0].Grant().Lease, "h", true))
 	assert.Equal(t, last, s.lease("h", request("r")).Lease)
 }
 
@@ -301,7 +301,7 @@ func TestEndedAndForeignLeases(t *testing.T) {
 	require.NoError(t, report("h"), "a late report settles it")
 	require.ErrorIs(t, report("h"), pool.ErrLeaseEnded)
 
-	s.now += pool.Time(time.Hour) // what was refused rests
+	s.now += pool.Time(time.Hour) // what was refused cools down
 	g = s.lease("h")
 	s.now += 2 * pool.Time(time.Hour)
 	require.ErrorIs(t, report("h"), pool.ErrLeaseEnded, "its time has run out twice over")
@@ -349,4 +349,21 @@ func TestCutFromFarAbove(t *testing.T) {
 		_, at := s.polls("h", minute)
 		assert.LessOrEqual(t, at, 2*sec, "%d a minute", configured)
 	}
+}
+
+// An answer that states a limit for the first time may have been given before the others were
+// counted, also those that were granted while a configured limit was in its place.
+func TestALimitThatIsLearnedInTheConfiguredOnesPlace(t *testing.T) {
+	s := begin(t, keys(rpm(60), "a"))
+	var out []pool.Grant
+	for range 30 {
+		out = append(out, s.lease("h"))
+	}
+	s.reload(keys(nil, "a"))
+	s.answers(out[0], "h", states(provider.Requests, 60, 59))
+	assert.Equal(t, int64(31), s.requests().Used, "one that the header saw, and thirty that it may not have seen")
+	s.reload(keys(rpm(90), "a"))
+	s.reload(keys(nil, "a"))
+	s.answers(out[1], "h", states(provider.Requests, 60, 60))
+	assert.Equal(t, int64(30), s.requests().Used, "each once")
 }

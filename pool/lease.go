@@ -7,7 +7,7 @@ import (
 	"github.com/keybroker/keybroker/pool/limit"
 )
 
-// LeaseID numbers the leases of a pool in the order of their grants, from 1.
+// LeaseID numbers the leases of a domain in the order of their grants, from 1.
 type LeaseID uint64
 
 // Grant is a lease as its holder gets it.
@@ -86,8 +86,8 @@ func (s *places) add(i int)     { *s |= 1 << i }
 func (s *places) drop(i int)    { *s &^= 1 << i }
 
 // take charges the reservation. An ask above a limit that was learned or lowered
-// reserves the limit: more would be debt for longer than a window, on nobody's word but
-// the holder's. It returns whether all that it charged is durable.
+// reserves the limit: more would be debt for longer than a window, stated by the holder
+// alone. It returns whether all that it charged is durable.
 func (l *lease) take(now Time) (durable bool) {
 	l.ledger = l.key.charges(l.account)
 	for _, b := range l.buckets { // in all buckets, before anything is charged

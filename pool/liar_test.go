@@ -159,7 +159,7 @@ func (c *court) honest() {
 	var g pool.Grant
 	switch {
 	case len(served) > 0:
-		g, c.waiter = served[0].Grant, nil
+		g, c.waiter = served[0].Grant(), nil
 	case c.waiter != nil:
 		return
 	default:

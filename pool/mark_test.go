@@ -109,7 +109,7 @@ func (c *changer) step() (what string) {
 	case "next":
 		served, _ := c.pool.Next(c.now)
 		for _, w := range served {
-			c.granted(w.Grant, w.Ask.Holder)
+			c.granted(w.Grant(), w.Ask.Holder)
 		}
 	case "report":
 		used := provider.Amounts{provider.Requests: 1, provider.InputTokens: rapid.Int64Range(0, 90).Draw(c.T, "used")}

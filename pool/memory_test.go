@@ -5,6 +5,7 @@ package pool
 
 import (
 	"fmt"
+	"math"
 	"testing"
 	"time"
 
@@ -62,6 +63,16 @@ func TestLapsedLeasesAreForgotten(t *testing.T) {
 	assert.Empty(t, p.leases)
 	assert.Empty(t, p.holders)
 	assert.Zero(t, p.due.len())
+}
+
+func TestALeaseThatNeverEndsNeedsNoCall(t *testing.T) {
+	p, a := busy(t, 1)
+	a.TTL = math.MaxInt64
+	now := Time(2 * time.Minute)
+	_, err := p.Acquire(now, a)
+	require.NoError(t, err)
+	_, wake := p.Next(now)
+	assert.Equal(t, Never, wake)
 }
 
 // Waiters alike are looked at once, however many there are: what is known to have

@@ -183,7 +183,7 @@ func (o *oracle) settle() {
 func (o *oracle) next() {
 	served, _ := o.pool.Next(o.now)
 	for _, w := range served {
-		o.open[w.Grant.Lease] = w.Ask.Holder
+		o.open[w.Grant().Lease] = w.Ask.Holder
 	}
 }
 

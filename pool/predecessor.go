@@ -61,8 +61,8 @@ type predecessorLease struct {
 // reserved counts already, as far as anybody knows, so nothing comes back, and nothing
 // that an answer says about limits is believed. expires is until when the lease is
 // remembered. The error is ErrLeaseEnded: it has ended by a final report, or long ago,
-// and nothing has changed. While the predecessor may still grant (Overlap), our owner
-// waits with this call: it would renew what the predecessor takes for ended.
+// and nothing has changed. Until Overlap has passed the owner delays this call, or it would
+// renew a lease that the predecessor has ended.
 func (dom *Domain) ReportPredecessor(now Time, o *PredecessorLease, s provider.Signal, used provider.Amounts, final bool) (expires Time, err error) {
 	now = dom.tick(now)
 	l := dom.predecessorLease(now, o)

@@ -31,6 +31,9 @@ func (ch *choice) checkPreference(p *Preference) error {
 // account returns the account of a quota group that a pool draws on, by the group's name;
 // nil if there is none.
 func (ch *choice) account(group string) *account {
+	if group == "" {
+		return nil
+	}
 	if g := ch.pool.byName[group]; g != nil {
 		return g.accounts[ch.class.index]
 	}

@@ -32,7 +32,7 @@ func TestProviderNeverRefuses(t *testing.T) {
 type use struct {
 	lo, hi pool.Time
 	n      int64
-	trial  bool // may be refused
+	probe  bool // may be refused
 }
 
 // limitChange is the provider's change of a limit.
@@ -183,7 +183,7 @@ func (w *world) serve() {
 	served, _ := w.pool.Next(w.now)
 	for _, wt := range served {
 		delete(w.waiting, wt)
-		w.granted(wt.Grant, wt.Ask)
+		w.granted(wt.Grant(), wt.Ask)
 	}
 }
 
@@ -232,7 +232,7 @@ func (w *world) report(final bool) {
 }
 
 // answer is what comes back, of which only the use is of interest here. To a
-// trial a provider says more than this one can.
+// probe a provider says more than this one can.
 func (c *call) answer() provider.Signal {
 	if c.grant.Probe {
 		return provider.Signal{Class: provider.NoAnswer}
@@ -348,7 +348,7 @@ func (a *account) judge(t *rapid.T, what string, moment pool.Time) {
 	}
 	var all []arrival
 	for _, u := range a.uses {
-		if u.trial { // it may cost a refusal, its own or another's
+		if u.probe { // it may cost a refusal, its own or another's
 			continue
 		}
 		all = append(all, arrival{at: min(max(moment, u.lo), u.hi), n: u.n})

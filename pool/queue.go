@@ -25,16 +25,22 @@ const housekeeping = 100 * time.Millisecond
 type Waiter struct {
 	Ask   Ask
 	Since Time
-	Grant Grant // once it has been served
 	Err   error // why Reconfigure has taken it out of line
 
 	choice     *choice
 	number     int64 // in the order in which they came
 	by         *instance
-	turn       *turn   // of its holder; nil when it is out of line
-	part       *turn   // of its instance; the same while its holder has just one in line
+	turn       *turn   // of its instance, or of its holder while that has just one in line; nil when it is out of line
 	prev, next *Waiter // of the same instance
-	served     bool
+	lease      *lease  // once it has been served
+}
+
+// Grant returns the lease that the waiter was served with; the zero value if it was not.
+func (w *Waiter) Grant() Grant {
+	if w.lease == nil {
+		return Grant{}
+	}
+	return w.lease.grant()
 }
 
 // queue is the line of those who wait for one class. Holders are served in the order of
@@ -60,8 +66,10 @@ func (dom *Domain) Wait(now Time, ask Ask) (*Waiter, error) {
 	if err != nil {
 		return nil, err
 	}
-	if h := dom.holders[holderKey{ch.pool, ask.Holder}]; h != nil && ask.Caps.Waiters > 0 && int(h.waiting) >= ask.Caps.Waiters {
-		return nil, &HolderLimitError{"calls in line", int64(ask.Caps.Waiters)}
+	if most := ask.Caps.Waiters; most > 0 {
+		if h := dom.holders[holderKey{ch.pool, ask.Holder}]; h != nil && int(h.waiting) >= most {
+			return nil, &HolderLimitError{"calls in line", int64(most)}
+		}
 	}
 	if ch.queue.len >= maxWaiters {
 		return nil, ErrQueueFull
@@ -77,7 +85,7 @@ func (dom *Domain) Wait(now Time, ask Ask) (*Waiter, error) {
 // already; then its lease is the caller's to release.
 func (dom *Domain) Cancel(w *Waiter) bool {
 	switch {
-	case w.served:
+	case w.lease != nil:
 		return false
 	case w.turn == nil: // it has been cancelled before
 		return true
@@ -108,11 +116,12 @@ func (dom *Domain) Next(now Time) (served []*Waiter, wake Time) {
 		}
 	}
 	if dom.due.len() > 0 {
-		_, at := dom.due.min()
+		_, due := dom.due.min()
+		at := Time(due)
 		if dom.waiting == 0 { // nobody minds, and many are done at once
-			at += int64(housekeeping)
+			at = at.Add(housekeeping)
 		}
-		wake = min(wake, Time(at))
+		wake = min(wake, at)
 	}
 	if dom.orphans.len() > 0 && dom.waiting > 0 {
 		_, at := dom.orphans.min()
@@ -212,7 +221,8 @@ func (dom *Domain) pass(now Time, ch *choice) (again bool) {
 }
 
 func (dom *Domain) serveWaiter(now Time, w *Waiter, s *search) {
-	w.Grant, w.served = dom.grant(now, s, &w.Ask).grant(), true
+	w.lease = dom.grant(now, s, &w.Ask, w.by.hold())
+	w.lease.given++
 	dom.served = append(dom.served, w)
 	dom.dequeue(w)
 }

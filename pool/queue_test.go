@@ -195,11 +195,11 @@ func TestThoseBehindAreServedElsewhere(t *testing.T) {
 	s.waits("third", output(5))
 	s.waits("fourth", input(20))
 	got := map[string]string{}
-	s.until(30*sec-1, func(w *pool.Waiter) { got[w.Ask.Holder] = w.Grant.Key })
+	s.until(30*sec-1, func(w *pool.Waiter) { got[w.Ask.Holder] = w.Grant().Key })
 	assert.Equal(t, "small", got["second"])
 	assert.Contains(t, got, "third", "it takes nothing that the first needs")
 	assert.NotContains(t, got, "fourth", "it would delay the first")
-	s.until(50*sec, func(w *pool.Waiter) { got[w.Ask.Holder] = w.Grant.Key })
+	s.until(50*sec, func(w *pool.Waiter) { got[w.Ask.Holder] = w.Grant().Key })
 	assert.Equal(t, "large", got["first"])
 	assert.Equal(t, "large", got["fourth"])
 }
@@ -281,7 +281,7 @@ func TestCancelOfTheFirstLetsOthersPass(t *testing.T) {
 	assert.Equal(t, []string{"second"}, served)
 }
 
-// A release, a rest that ends and a key that is proven each wake a waiter.
+// A release, a cooldown that ends and a key that is proven each wake a waiter.
 func TestWhatWakesAWaiter(t *testing.T) {
 	t.Run("release", func(t *testing.T) {
 		s := begin(t, setup{Keys: one(append(rpm(plenty), slots(1)))})
@@ -293,7 +293,7 @@ func TestWhatWakesAWaiter(t *testing.T) {
 		served, _ := s.serves()
 		assert.Equal(t, []string{"h"}, served)
 	})
-	t.Run("rest of an account", func(t *testing.T) {
+	t.Run("cooldown of an account", func(t *testing.T) {
 		s := begin(t, setup{Keys: one(rpm(plenty))})
 		s.ends(s.lease("x"), "x", limited(7*time.Second), unknown)
 		s.waits("h")
@@ -313,7 +313,7 @@ func TestWhatWakesAWaiter(t *testing.T) {
 		s.now = wake
 		served, _ := s.Next(s.now)
 		require.Len(t, served, 1, "one tries it")
-		s.answers(served[0].Grant, "h1", fine)
+		s.answers(served[0].Grant(), "h1", fine)
 		again, _ := s.serves()
 		assert.Equal(t, []string{"h2"}, again)
 	})

@@ -14,8 +14,9 @@ import (
 )
 
 // Reconfigure puts another configuration in force. Waiters that it leaves without a place
-// are returned with their Err set: ErrNoPool, ErrNoKey, ErrModelNotServed or *TooLargeError.
-// The errors are those of New, and then nothing has changed. The dialect must stay the same.
+// are returned with their Err set: ErrNoPool, ErrNoKey, ErrModelRequired, ErrModelNotServed or
+// *TooLargeError. The errors are those of New, and then nothing has changed. The dialect must
+// stay the same.
 func (dom *Domain) Reconfigure(now Time, cfg Config) (dropped []*Waiter, err error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
@@ -38,6 +39,8 @@ type reconfiguration struct {
 	moved    map[*group]bool // nobody knows what is used of them: they have got a key of another group
 	back     map[*group]bool // groups that were not configured just before, but once were
 	mixed    map[*class]bool // nobody knows what is used of them: models of theirs were in another class
+
+	missing map[*account]bool // some limit of theirs has ceased to be known, while all were
 }
 
 // configure makes the domain what a configuration says, of whatever it was before.
@@ -45,7 +48,7 @@ func (dom *Domain) configure(now Time, cfg Config) {
 	first := dom.pools == nil
 	c := &reconfiguration{
 		dom: dom, now: now, was: dom.cfg, cfg: cfg, fresh: map[*group]bool{}, freshKey: map[*key]bool{},
-		moved: map[*group]bool{}, back: map[*group]bool{}, mixed: map[*class]bool{},
+		moved: map[*group]bool{}, back: map[*group]bool{}, mixed: map[*class]bool{}, missing: map[*account]bool{},
 	}
 	dom.cfg, dom.dirty, dom.changes.all, dom.marks.configured = cfg, true, true, dom.mark()
 	delta := dom.delta
@@ -64,6 +67,7 @@ func (dom *Domain) configure(now Time, cfg Config) {
 	for _, g := range dom.groups {
 		c.accounts(g)
 	}
+	c.noteGranted()
 	c.pools()
 	if !first {
 		c.exhaustUnknown()

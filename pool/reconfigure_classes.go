@@ -2,7 +2,11 @@ package pool
 
 // Classes of another configuration, with their accounts and buckets.
 
-import "slices"
+import (
+	"slices"
+
+	"github.com/keybroker/keybroker/internal/provider"
+)
 
 // classes makes the classes what the configuration says. The models of a class that is not
 // declared any more have classes of their own again.
@@ -141,8 +145,9 @@ func (c *reconfiguration) account(a *account) {
 		own := k.limitsFor(a.class)
 		own.set(c.buckets(g, own, own.each, k.limits, c.freshKey[k]), k.shared, a)
 	}
-	a.slowStart.missing = nil
-	a.findMissing(c.cfg.Dialect)
+	if a.findMissing(c.cfg.Dialect) {
+		a.slowStart.granted, c.missing[a] = provider.Amounts{}, true
+	}
 }
 
 // buckets returns the buckets of a list of limits. Those that there were already are kept, also

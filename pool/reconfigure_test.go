@@ -165,7 +165,7 @@ func TestModelsThatGetAnotherClass(t *testing.T) {
 	cfg.Models = []string{"opus", "haiku", "old"}
 	s := begin(t, cfg)
 	s.lease("h", model("opus"))
-	w := s.waits("h", model("opus"), input(2*plenty/2))
+	w := s.waits("h", model("opus"), input(plenty))
 	cfg.Classes = []pool.Class{{Name: "big", Models: []string{"opus", "old"}}}
 	assert.Empty(t, s.reload(cfg))
 	assert.Equal(t, sec, s.refused("h", model("old")).RetryAt, "opus has used some of it")
@@ -173,7 +173,7 @@ func TestModelsThatGetAnotherClass(t *testing.T) {
 	s.now = minute
 	served, _ := s.serves()
 	assert.Equal(t, []string{"h"}, served, "in the line of its new class")
-	assert.Equal(t, "big", w.Grant.Class)
+	assert.Equal(t, "big", w.Grant().Class)
 }
 
 func TestWhoHasNoPlaceIsTold(t *testing.T) {

@@ -1,7 +1,7 @@
 package pool
 
-// What another configuration must take for used up, since nobody knows what is used of it, and
-// where open leases hold a slot after it.
+// Limits whose use nobody knows after a Reconfigure count as used up. Open leases hold slots in
+// the limits that now apply to them.
 
 import (
 	"slices"

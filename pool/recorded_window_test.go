@@ -41,7 +41,7 @@ func usedUp(t *testing.T, down, wrong time.Duration) *story {
 	return s
 }
 
-func TestAWindowThatHasEndedOpensOnTheProvidersWord(t *testing.T) {
+func TestAWindowThatHasEndedOpensByTheProvidersDate(t *testing.T) {
 	s := usedUp(t, time.Hour, 0)
 	g := s.lease("h")
 	assert.True(t, g.Probe)

@@ -85,7 +85,7 @@ func TestHeldOutputStaysHeldForHalfAWindow(t *testing.T) {
 }
 
 // However late anybody looks, what was held began to refill when its time came.
-func TestGhostsEndInTime(t *testing.T) {
+func TestOrphansEndInTime(t *testing.T) {
 	cfg := setup{Keys: one(limits(plenty, plenty, 60))}
 	s := succeeds(t, cfg, kept(t, cfg).state(false), after)
 	s.now += 92 * sec
@@ -247,7 +247,7 @@ func TestWithoutARecordAllCountsAsUsed(t *testing.T) {
 }
 
 // What one holder has said keeps the others out no longer than it did.
-func TestRestsComeBack(t *testing.T) {
+func TestCooldownsComeBack(t *testing.T) {
 	cfg := scopes()
 	s := kept(t, cfg)
 	s.answers(s.lease("h", model("opus"), without("b", "other")), "h", limited(time.Hour))

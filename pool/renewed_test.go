@@ -24,7 +24,7 @@ func TestRenewedKeyIsNotItsAccount(t *testing.T) {
 		s.lease("h")
 	}
 	s.ends(refused, "h", invalid, unknown)
-	s.refused("h", without("b")) // a rests
+	s.refused("h", without("b")) // a cools down
 	s.now = sec
 	require.True(t, s.Renewed(s.now, "a"))
 	assert.False(t, s.Renewed(s.now, "none"))
@@ -34,7 +34,7 @@ func TestRenewedKeyIsNotItsAccount(t *testing.T) {
 	s.refused("h")             // and the ten of the day are out, as before
 }
 
-func TestRestOfTheAccountOutlivesANewValue(t *testing.T) {
+func TestCooldownOfTheAccountOutlivesANewValue(t *testing.T) {
 	s := begin(t, setup{Keys: one(rpm(10))})
 	s.ends(s.lease("h"), "h", limited(10*time.Minute), unknown)
 	s.Renewed(s.now, "a")

@@ -57,7 +57,7 @@ func TestBudgetLeavesRoomForThoseWhoWait(t *testing.T) {
 	one, two := s.waits("one", several(100)), s.waits("two", several(100))
 	s.now = 6 * sec // ten have refilled
 	s.serves()
-	assert.Equal(t, []int{5, 5}, []int{one.Grant.Count, two.Grant.Count})
+	assert.Equal(t, []int{5, 5}, []int{one.Grant().Count, two.Grant().Count})
 }
 
 func TestWhatABudgetDidNotSendComesBack(t *testing.T) {

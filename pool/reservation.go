@@ -31,10 +31,9 @@ type reservation struct {
 
 // reserve gives one of the first in line the account, of those not reserved yet, where it
 // will fit first. There is at most one reservation a holder; a second is allowed if it
-// ends at least longBefore earlier than the first. What a search remembers of smaller
-// asks is too rough to go by: a large ask would move from one group to the next, and each
-// group would be spent before its turn. Where some are level, the ask keeps what it had.
-// found is where the search would have it.
+// ends at least longBefore earlier than the first. Each ask is searched for anew: what is
+// remembered of smaller asks would move a large ask from group to group. Among equals the
+// ask keeps its last account; found is looked at first after that.
 func (dom *Domain) reserve(now Time, ch *choice, w *Waiter, had []reservation, found *account) {
 	q := &ch.queue
 	before := Never // by which a second one must end

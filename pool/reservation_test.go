@@ -1,6 +1,6 @@
 package pool_test
 
-// What the first in line has a claim on. Whoever comes between, by polling, by
+// What the first in line reserves. Whoever comes between, by polling, by
 // being many or by being new, must not make it wait longer than if it were alone;
 // and nobody is to be hidden behind those who cannot be served.
 
@@ -41,7 +41,7 @@ func (s *story) polled(w *pool.Waiter, end pool.Time, poll ...func(*pool.Ask)) (
 }
 
 // A poll comes just before the timer that would have served the waiter.
-func TestPollDoesNotTakeTheClaim(t *testing.T) {
+func TestPollDoesNotTakeTheReservation(t *testing.T) {
 	for _, single := range []bool{false, true} {
 		for _, n := range []int64{1, 20, 60} {
 			t.Run(fmt.Sprintf("single %v, poll for %d", single, n), func(t *testing.T) {
@@ -59,7 +59,7 @@ func TestPollDoesNotTakeTheClaim(t *testing.T) {
 	}
 }
 
-func TestClaimCoversTheLimitsOfASingleKey(t *testing.T) {
+func TestReservationCoversTheLimitsOfASingleKey(t *testing.T) {
 	for name, cfg := range map[string]setup{
 		"of the key": {
 			Groups: []pool.Group{{Name: "g", Limits: rpm(plenty)}},
@@ -83,8 +83,8 @@ func TestClaimCoversTheLimitsOfASingleKey(t *testing.T) {
 }
 
 // The holder of the first is given something else, which moves it back. From
-// then on it is the next whose claim counts.
-func TestClaimGoesToWhoeverIsFirstNow(t *testing.T) {
+// then on it is the next whose reservation counts.
+func TestReservationGoesToWhoeverIsFirstNow(t *testing.T) {
 	s := begin(t, setup{Keys: []pool.Key{
 		{ID: "x", Limits: limits(10, 60, plenty)}, {ID: "y", Limits: limits(60, 10, plenty)}, {ID: "z", Limits: limits(30, 30, plenty)},
 	}})
@@ -109,15 +109,15 @@ func TestGrantToTheFirstLetsTheNextBeLookedAt(t *testing.T) {
 	s.waits("f", input(60), without("b")) // at 40 s
 	w := s.waits("g", input(20), without("b"))
 	served, wake := s.serves()
-	require.Empty(t, served, "the first claims all")
+	require.Empty(t, served, "the first reserves all")
 	require.Equal(t, 40*sec, wake)
 	s.lease("f", without("a"))
 	got, _ := s.Next(s.now)
 	assert.Equal(t, []*pool.Waiter{w}, got)
 }
 
-// Who excludes every key waits for nothing, and so claims nothing.
-func TestWaiterWithoutAKeyClaimsNothing(t *testing.T) {
+// Who excludes every key waits for nothing, and so reserves nothing.
+func TestWaiterWithoutAKeyReservesNothing(t *testing.T) {
 	s := begin(t, setup{Keys: one(limits(plenty, 60, plenty))})
 	s.waits("f", input(60), without("a"))
 	s.waits("g", input(60))
@@ -193,7 +193,7 @@ func TestLargeAsksAreNotStarvedBetweenGroups(t *testing.T) {
 }
 
 // One holder that wants all of each of several groups shuts one of them.
-func TestOneHolderHasOneClaim(t *testing.T) {
+func TestOneHolderHasOneReservation(t *testing.T) {
 	var keys []pool.Key
 	for i := range 4 {
 		keys = append(keys, pool.Key{ID: fmt.Sprint(i), Limits: limits(plenty, 600, plenty)})
@@ -212,7 +212,7 @@ func TestOneHolderHasOneClaim(t *testing.T) {
 	assert.Len(t, served, 6, "two in each of the others")
 }
 
-// But a holder whose oldest call waits for what rests has its other calls protected, too.
+// But a holder whose oldest call waits for a cooldown has its other calls protected, too.
 func TestALongWaitCostsNotTheHoldersOtherCalls(t *testing.T) {
 	s := begin(t, setup{Keys: []pool.Key{
 		{ID: "x", Limits: limits(plenty, 600, plenty)}, {ID: "y", Limits: limits(plenty, 600, plenty)},
@@ -229,7 +229,7 @@ func TestALongWaitCostsNotTheHoldersOtherCalls(t *testing.T) {
 }
 
 // The only group that is large enough stands at the end of a long list.
-func TestClaimOfAGroupFarDownTheList(t *testing.T) {
+func TestReservationOfAGroupFarDownTheList(t *testing.T) {
 	var keys []pool.Key
 	for i := range 100 {
 		keys = append(keys, pool.Key{ID: fmt.Sprint(i), Limits: limits(plenty, 10, plenty)})
@@ -243,8 +243,8 @@ func TestClaimOfAGroupFarDownTheList(t *testing.T) {
 	assert.Zero(t, got)
 }
 
-// A claim ends with whoever has it.
-func TestNobodyKeepsAClaim(t *testing.T) {
+// A reservation ends with whoever has it.
+func TestNobodyKeepsAReservation(t *testing.T) {
 	s := begin(t, setup{Keys: one(limits(plenty, 60, plenty))})
 	s.lease("x", input(60))
 	w := s.waits("a", input(60))

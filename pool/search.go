@@ -32,10 +32,10 @@ func (dom *Domain) search(now Time, ch *choice, ask *Ask) search {
 
 // only returns the one key that may be leased without pooling: the first that is usable
 // and that this holder may have; and when a key that ranks higher may become usable.
-// With pooling it returns nil.
+// With pooling, or without keys, it returns nil.
 func (dom *Domain) only(ch *choice, ask *Ask) (k *key, until Time) {
 	until = Never
-	if !ch.pool.Single {
+	if !ch.pool.Single || len(ch.pool.keys) == 0 {
 		return nil, until
 	}
 	for _, k := range ch.pool.keys {
@@ -57,12 +57,21 @@ func (s *search) allows(k *key) bool {
 		!slices.Contains(s.exclude, k.id) && !k.keptFrom(s.now, s.holder)
 }
 
-// run tries the priorities from the top. It returns whether there was room; if not, when
-// there will be.
+// run looks for room. It returns whether there was any; if not, when there will be.
 func (s *search) run(ch *choice) (n negative, ok bool) {
 	if s.preference.demands() {
-		return s.onlyIn(ch, ch.demanded(&s.preference))
+		n, ok = s.onlyIn(ch, ch.demanded(&s.preference))
+	} else {
+		n, ok = s.anywhere(ch)
 	}
+	if !ok && s.until < n.fit.at {
+		n.fit = fit{at: s.until, by: unconditional}
+	}
+	return n, ok
+}
+
+// anywhere tries the group that is preferred, then the priorities from the top.
+func (s *search) anywhere(ch *choice) (n negative, ok bool) {
 	if a := ch.account(s.preference.Prefer); a != nil {
 		if n, ok := s.onlyIn(ch, a); ok {
 			return n, true
@@ -80,9 +89,6 @@ func (s *search) run(ch *choice) (n negative, ok bool) {
 	}
 	if n.account == nil { // nobody was even asked
 		n.fit = fit{at: Never, by: unconditional}
-	}
-	if s.until < n.fit.at {
-		n.fit = fit{at: s.until, by: unconditional}
 	}
 	return n, false
 }

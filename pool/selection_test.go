@@ -35,6 +35,9 @@ func TestMistakesOfAConfiguration(t *testing.T) {
 		`pool "p": unknown group "g"`:                           {Dialect: d, Pools: []pool.Rules{{Name: "p", Groups: []string{"g"}}}},
 		`pool "p" is there twice`:                               {Dialect: d, Pools: append(one, one...)},
 		`key "a": unknown group "g"`:                            {Dialect: d, Pools: one, Keys: []pool.Key{{ID: "a", Group: "g"}}},
+		`group "g" is there twice`:                              {Dialect: d, Pools: one, Groups: []pool.Group{{Name: "g"}, {Name: "g"}}},
+		`class "c" is there twice`:                              {Dialect: d, Pools: one, Classes: []pool.Class{{Name: "c"}, {Name: "c"}}},
+		`model "m" is in two classes, "c" and "d"`:              {Dialect: d, Pools: one, Classes: []pool.Class{{Name: "c", Models: []string{"m"}}, {Name: "d", Models: []string{"l", "m"}}}},
 		`key "a" is there twice`:                                {Dialect: d, Pools: one, Keys: []pool.Key{{ID: "a"}, {ID: "a"}}},
 		`key "g": it has the name of a group, but is not in it`: {Dialect: d, Pools: one, Groups: []pool.Group{{Name: "g"}}, Keys: []pool.Key{{ID: "g"}}},
 	} {

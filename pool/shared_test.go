@@ -5,6 +5,7 @@ package pool_test
 
 import (
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -105,4 +106,20 @@ func TestListedModelsHaveAccountsFromTheStart(t *testing.T) {
 		seen[q.Group+" "+q.Class] = q.Limits[0].Remaining
 	}
 	assert.Equal(t, map[string]int64{"a large": 7, "a haiku": 7, "b large": 7, "b haiku": 7}, seen)
+}
+
+// What one holder has said of a shared limit is found out for the models of which it was said.
+// Others are not told to come when they may not.
+func TestWhatIsDisputedForOneModelIsNotProbedForAnother(t *testing.T) {
+	hourly := pool.Limit{Dimension: provider.Requests, Window: time.Hour, Amount: 60, Kind: provider.Refilling, Shared: true}
+	s := begin(t, setup{Models: models, Keys: one(append(rpm(plenty), hourly))})
+	answer := states(provider.Requests, 60, 0)
+	answer.Windows[0].Length = time.Hour
+	s.answers(s.lease("one", model("opus")), "one", answer)
+	s.now = 40 * sec // others may probe by now
+	assert.Equal(t, 2*minute, s.refused("two", model("haiku")).RetryAt)
+	s.waits("two", model("haiku"))
+	_, wake := s.serves()
+	assert.Equal(t, 2*minute, wake)
+	assert.True(t, s.lease("two", model("opus")).Probe)
 }

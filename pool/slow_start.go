@@ -88,7 +88,27 @@ func (s *slowStart) note(ask *provider.Amounts, idle bool) {
 	if idle {
 		s.granted = provider.Amounts{}
 	}
-	for d, n := range ask {
+	s.add(ask)
+}
+
+// add takes in what a first header may not have counted.
+func (s *slowStart) add(amounts *provider.Amounts) {
+	for d, n := range amounts {
 		s.granted[d] = min(s.granted[d], limit.Longest) + min(n, limit.Longest)
+	}
+}
+
+// noteGranted notes the open leases of the accounts of which a limit has ceased to be known.
+// While all were known, none was noted.
+func (c *reconfiguration) noteGranted() {
+	if len(c.missing) == 0 {
+		return
+	}
+	for l := c.dom.order.next; l != &c.dom.order; l = l.next {
+		if c.missing[l.account] {
+			amounts := l.reserved
+			amounts.Raise(&l.used)
+			l.account.slowStart.add(&amounts)
+		}
 	}
 }

@@ -9,9 +9,8 @@ import (
 )
 
 // State is what outlives the owner of a domain, as plain data: all of it, or what has changed.
-// Durations are the time left as of At, so that whoever restores a state need not know how
-// long it has been kept, and that time brings no room. Limits that a new domain would have
-// anyway are left out.
+// Durations are the time left as of At. The time for which a state was kept frees nothing.
+// Limits that a new domain would have anyway are left out.
 //
 // A state that is not Whole changes the one before it: an element takes the place of the one
 // of the same name, and whatever belongs to a class in Gone goes.
@@ -101,7 +100,7 @@ type BucketState struct {
 
 // State returns what is to be saved: what has changed since the last State of which Saved was
 // called. From the first time on, leases tell by Durable whether they may be given out before
-// that is saved. again is when the pool wants to be asked for the sake of time alone: what is
+// that is saved. again is when the domain wants to be asked for the sake of time alone: what is
 // used of long windows is less by then. Never means that it is not.
 func (dom *Domain) State(now Time, stopped bool) (s *State, again Time) {
 	now = dom.tick(now)

@@ -24,6 +24,7 @@ type turn struct {
 	last     *Waiter
 	instance string // of all these waiters
 	parts    *turns // of the instances, if there are several; they have the waiters then
+	whole    *turn  // of the holder, if this is the turn of one of several instances
 	cursor   *Waiter
 	tries    int   // searches in this pass
 	pass     int64 // virtual time
@@ -78,41 +79,44 @@ func (ts *turns) add(w *Waiter) {
 	if t.parts == nil && t.instance != w.Ask.Instance {
 		t.split()
 	}
-	w.turn, w.part = t, t
 	if t.parts != nil {
-		w.part = t.parts.of(w.Ask.Instance)
-		if !w.part.waits() {
-			t.parts.enter(w.part)
+		p := t.parts.of(w.Ask.Instance)
+		if p.whole = t; !p.waits() {
+			t.parts.enter(p)
 		}
+		t = p
 	}
-	w.part.append(w)
+	w.turn = t
+	t.append(w)
 }
 
 // split gives each instance a turn of its own, from when a second one joins the line.
 func (t *turn) split() {
 	t.parts = &turns{}
 	p := t.parts.of(t.instance)
+	p.whole = t
 	t.parts.enter(p)
 	p.first, p.last, p.cursor = t.first, t.last, t.cursor
 	for w := p.first; w != nil; w = w.next {
-		w.part = p
+		w.turn = p
 	}
 	t.first, t.last, t.cursor = nil, nil, nil
 }
 
 // remove takes a waiter out of line.
 func (ts *turns) remove(w *Waiter) {
-	t, p := w.turn, w.part
-	p.unlink(w)
-	w.turn, w.part = nil, nil
-	if p.first != nil {
+	t := w.turn
+	t.unlink(w)
+	w.turn = nil
+	if t.first != nil {
 		return
 	}
-	if p != t {
-		if t.parts.leave(p); t.parts.waiting > 0 {
+	if whole := t.whole; whole != nil {
+		if whole.parts.leave(t); whole.parts.waiting > 0 {
 			return
 		}
-		t.parts = nil
+		whole.parts = nil
+		t = whole
 	}
 	ts.leave(t)
 }
@@ -248,10 +252,9 @@ func (ts *turns) charge(holder, instance string, part float64) {
 	ts.passed(part)
 }
 
-// owes moves a holder back in line that has used a part of a limit beyond what it was
-// given, and its instance among its own. It may be far back already, so this is nobody's
-// turn. No more virtual time goes by than if twice as much had been given, as is usual
-// where all guess; given is what the lease took. It returns whether the holder has a turn.
+// owes moves a holder, and its instance, back by the part of a limit that it used beyond its
+// reservation. Virtual time advances by at most given, the part that the lease took. It
+// returns whether the holder has a turn.
 func (ts *turns) owes(holder, instance string, part, given float64) bool {
 	t := ts.byName[holder]
 	if t == nil {

@@ -71,6 +71,6 @@ func TestAnInstanceThatLeavesTakesNothingAlong(t *testing.T) {
 	assert.True(t, s.Cancel(gone))
 	assert.True(t, s.Cancel(gone), "again")
 	assert.Equal(t, map[string]int{"h/1": 1, "h/2": 3}, s.served(10))
-	assert.NotZero(t, stays.Grant.Lease)
+	assert.NotZero(t, stays.Grant().Lease)
 	assert.Zero(t, s.Summary(s.now, "").Waiters)
 }

@@ -98,8 +98,8 @@ func TestNoUsableKeyIsSaidOnlyWhenItIsSo(t *testing.T) {
 	}
 }
 
-// The one key that is large enough rests, and will be back.
-func TestTooLargeIsNotSaidWhileTheFittingKeyRests(t *testing.T) {
+// The one key that is large enough cools down, and will be back.
+func TestTooLargeIsNotSaidWhileTheFittingKeyCoolsDown(t *testing.T) {
 	s := begin(t, setup{
 		Groups: []pool.Group{{Name: "g", Limits: rpm(plenty)}},
 		Keys:   []pool.Key{{ID: "small", Group: "g", Limits: limits(plenty, 10, plenty)}, {ID: "large", Group: "g"}},
@@ -169,6 +169,56 @@ func TestWithoutPoolingAnExcludedKeyIsSkipped(t *testing.T) {
 	assert.True(t, s.refused("h", without("a", "b")).NoUsableKey)
 }
 
+// Without keys nobody can be served, but no ask is too large, and those who wait may hope for
+// another configuration.
+func TestAPoolWithoutKeys(t *testing.T) {
+	for _, single := range []bool{false, true} {
+		for name, amounts := range map[string]provider.Amounts{"an ask": {1, 1, 1, 2, 1}, "an ask without amounts": {}} {
+			t.Run(fmt.Sprint(name, ", single: ", single), func(t *testing.T) {
+				cfg := setup{Dialect: dialect(t, "anthropic"), Single: single, Flat: true, Keys: one(rpm(1))}
+				s := begin(t, cfg)
+				s.lease("x")
+				s.waits("h", func(a *pool.Ask) { a.Amounts = provider.Amounts{1} })
+				cfg.Keys = nil
+				dropped, err := s.Reconfigure(s.now, cfg.config())
+				require.NoError(t, err)
+				require.Empty(t, dropped)
+
+				with := func(a *pool.Ask) { a.Amounts, a.TTL = amounts, time.Second }
+				e := s.refused("h", with)
+				assert.True(t, e.NoUsableKey)
+				assert.Equal(t, pool.Never, e.RetryAt)
+				w := s.waits("h", with)
+				s.now = 2 * 60 * minute // the lease has ended
+				s.serves()
+				_, wake := s.serves()
+				assert.Equal(t, pool.Never, wake)
+
+				cfg.Keys = one(rpm(10))
+				dropped, err = s.Reconfigure(s.now, cfg.config())
+				require.NoError(t, err)
+				require.Empty(t, dropped)
+				s.now += 2 * minute
+				served, _ := s.serves()
+				assert.Equal(t, []string{"h", "h"}, served)
+				assert.Equal(t, amounts, w.Grant().Reserved, "as much as it asked for")
+			})
+		}
+	}
+}
+
+// Whoever demands one key is told when that one may be leased.
+func TestWithoutPoolingADemandedKeyIsWaitedFor(t *testing.T) {
+	s := begin(t, setup{Single: true, Keys: []pool.Key{{ID: "x", Limits: rpm(9)}, {ID: "a", Limits: rpm(9)}}})
+	s.answers(s.lease("h", withKey("a")), "h", refusal(provider.Forbidden, provider.KeyModelScope, 10*time.Minute))
+	s.waits("h", withKey("a"))
+	_, wake := s.serves()
+	require.Equal(t, 10*minute, wake)
+	s.now = wake
+	served, _ := s.serves()
+	assert.Equal(t, []string{"h"}, served)
+}
+
 // The number of available keys is that of keys that say they are.
 func TestAvailableIsCountedAsItIsShown(t *testing.T) {
 	s := begin(t, setup{Keys: []pool.Key{
@@ -187,7 +237,7 @@ func TestAvailableIsCountedAsItIsShown(t *testing.T) {
 	}
 	agrees(4, "at the start")
 	s.answers(s.only("a"), "h", limited(10*time.Second))
-	agrees(3, "a rests")
+	agrees(3, "a cools down")
 	s.suspects("b")
 	agrees(2, "b is suspect")
 	s.quarantines("c")

@@ -95,7 +95,8 @@ type reach struct {
 	left     float64   // there, of the tightest limit, 0 to 1
 }
 
-// reachOf goes through all accounts of a key's group, once for all keys that are not different.
+// reachOf goes through all accounts of a key's group, once for all keys of a group without
+// limits of their own.
 func (w *walk) reachOf(k *key) reach {
 	if k.limited == nil && w.of == k.group {
 		return w.reach

@@ -125,7 +125,8 @@ func (l *locked) serve(now pool.Time) {
 	served, wake := l.engine.Next(now)
 	for _, w := range served {
 		c := l.leaveQueue(w)
-		l.deliver(c, &w.Grant, w.Ask.TTL)
+		g := w.Grant()
+		l.deliver(c, &g, w.Ask.TTL)
 	}
 	if wake < l.wake || l.wake <= now {
 		if l.wake = wake; wake == pool.Never || l.closed {

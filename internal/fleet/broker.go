@@ -169,7 +169,8 @@ func (b *brokered) next() {
 	for _, w := range served {
 		q := b.waits[w]
 		delete(b.waits, w)
-		b.granted(q, &w.Grant)
+		g := w.Grant()
+		b.granted(q, &g)
 	}
 	for _, n := range b.engine.Events() {
 		if n.Kind == pool.KeyQuarantined && !b.isRevoked(n.Key) {

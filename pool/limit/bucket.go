@@ -182,6 +182,9 @@ func (b *Bucket) Limit() int64 { return b.limit }
 // Ceiling returns the configured limit, 0 if the limit was learned.
 func (b *Bucket) Ceiling() int64 { return b.ceiling }
 
+// Clamps reports whether an ask above the limit is for all there is.
+func (b *Bucket) Clamps() bool { return b.clamps }
+
 // Slots reports whether the limit is on calls at one time. Of those nothing is ever
 // charged: they are held until they end.
 func (b *Bucket) Slots() bool { return b.window == 0 }

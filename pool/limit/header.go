@@ -85,7 +85,7 @@ func (b *Bucket) ObserveDate(now, granted Time, date time.Time) (freed bool) {
 	return freed
 }
 
-// replace puts another counter in the place of one, which a new record has to say.
+// replace exchanges the counter; the next record must have the new one.
 func (b *Bucket) replace(next counter) {
 	b.counter = next
 	if b.writesAhead() {

@@ -15,9 +15,14 @@ type headroom struct {
 	at     Time // the moment as of which amount holds
 }
 
+// mostHeadroom returns how much of a limit may be kept unused.
+func mostHeadroom(limit int64) int64 { return limit - limit/4 }
+
 // left returns what is kept unused at a moment. Each step takes the same, so that it does
-// not matter how often one looks.
+// not matter how often one looks. Of a limit that is lower than before it is no more than
+// may be.
 func (h *headroom) left(now Time, limit int64) int64 {
+	h.amount = min(h.amount, mostHeadroom(limit))
 	if steps := int64(now.Sub(h.at) / headroomWear); h.amount > 0 && steps > 0 {
 		h.amount = max(0, h.amount-MulDiv(steps, limit/headroomStep+1, 1))
 		h.at = h.at.Add(time.Duration(steps) * headroomWear)
@@ -31,7 +36,7 @@ func (b *Bucket) Headroom(now Time) int64 { return b.headroom.left(now, b.limit)
 // Tighten raises the headroom to before and one part-th of the limit, if it is not
 // that much already.
 func (b *Bucket) Tighten(now Time, before, part int64) {
-	if n := min(before+max(b.limit/part, 1), b.limit-b.limit/4); n > b.Headroom(now) {
+	if n := min(before+max(b.limit/part, 1), mostHeadroom(b.limit)); n > b.Headroom(now) {
 		b.headroom = headroom{n, now}
 	}
 }

@@ -13,7 +13,7 @@ import "time"
 type kept struct {
 	changed func() // called when a new record is needed
 
-	left  int64 // may still be charged; below 0 there are charges that nobody may have yet
+	left  int64 // may still be charged; below 0: some charges are not durable yet
 	since int64 // charged since the last snapshot
 	ahead int64 // of the last snapshot
 
