@@ -73,13 +73,15 @@ func (n *negative) sooner(m *negative) {
 // knownFull returns what is known without a search, if it is known that no tier has room.
 // Without keys there is never any.
 func (ch *choice) knownFull(now Time, ask *provider.Amounts) (n negative, ok bool) {
-	n.fit = fit{at: Never, by: unconditional}
 	for _, t := range ch.tiers {
 		m := t.recall(now, ask)
 		if m == nil {
 			return n, false
 		}
 		n.sooner(m)
+	}
+	if len(ch.tiers) == 0 {
+		n.fit = fit{at: Never, by: unconditional}
 	}
 	return n, true
 }

@@ -20,15 +20,17 @@ type turns struct {
 
 // turn is one contender's place, with its waiters.
 type turn struct {
-	first    *Waiter // oldest
+	// What every pass touches comes first, and lies together.
+	first  *Waiter // oldest
+	cursor *Waiter // next in this pass
+	tries  int     // searches in this pass
+	parts  *turns  // of the instances, if there are several; they have the waiters then
+	pass   int64   // virtual time
+	index  int32   // in the heap of those who wait
+
 	last     *Waiter
 	instance string // of all these waiters
-	parts    *turns // of the instances, if there are several; they have the waiters then
 	whole    *turn  // of the holder, if this is the turn of one of several instances
-	cursor   *Waiter
-	tries    int   // searches in this pass
-	pass     int64 // virtual time
-	index    int32 // in the heap of those who wait
 }
 
 func (t *turn) place() *int32 { return &t.index }
