@@ -13,6 +13,7 @@ type class struct {
 	name   string
 	limits []Limit
 	models []string // with which it was declared
+	former []string // that a predecessor counted in it
 
 	changed  Mark     // the last change of its cooldown
 	index    int      // in the domain's order, and in each group's accounts

@@ -37,9 +37,14 @@ func (dom *Domain) forgetUnused() {
 	}
 }
 
+// configures reports whether the configuration names a class.
+func (dom *Domain) configures(c *class) bool {
+	return c.name == allModels && dom.cfg.Flat || slices.ContainsFunc(dom.cfg.Classes, func(d Class) bool { return d.Name == c.name })
+}
+
 // declared reports whether the configuration names a class or one of its models.
 func (dom *Domain) declared(c *class) bool {
-	if c.name == allModels && dom.cfg.Flat || slices.ContainsFunc(dom.cfg.Classes, func(d Class) bool { return d.Name == c.name }) {
+	if dom.configures(c) {
 		return true
 	}
 	for _, p := range dom.pools {

@@ -36,7 +36,7 @@ func (c *reconfiguration) classes() {
 			dom.inOrder = append(dom.inOrder, cl)
 		}
 		declared[cl] = true
-		cl.limits, cl.models = cfg.Limits, cfg.Models
+		cl.limits, cl.models, cl.former = cfg.Limits, cfg.Models, nil
 		for _, m := range cfg.Models {
 			joins(m, cl)
 		}
@@ -46,7 +46,7 @@ func (c *reconfiguration) classes() {
 		were[cl] = cl.models
 	}
 	if c.cfg.Flat {
-		if all := dom.classes[formerlyAll]; all != nil {
+		if all := dom.classes[formerlyAll]; all != nil && dom.classes[allModels] == nil {
 			dom.rename(all, allModels)
 		}
 		declare(Class{Name: allModels})

@@ -248,3 +248,79 @@ func TestLearnedLimitsTakeALongerStartWithin(t *testing.T) {
 	s.lease("h", input(50)) // what is granted in 70 s may arrive in 60
 	s.refused("h", input(5))
 }
+
+// What a restart knows of models that nobody has asked for since is on record, too.
+func TestTwoRestartsForgetNoMoreThanOne(t *testing.T) {
+	plain := setup{Classes: apart, Keys: one([]pool.Limit{daily(1, provider.Sliding)})}
+	flat := plain
+	flat.Flat, flat.Classes = true, nil
+	classed := plain
+	classed.Classes = append([]pool.Class{{Name: "c", Models: []string{"opus", "haiku"}}}, apart...)
+	for name, was := range map[string]setup{"counted with all": flat, "counted in a class": classed} {
+		t.Run(name, func(t *testing.T) {
+			s := begin(t, was)
+			s.lease("h", model("opus"))
+			s = s.restarts(plain)
+			s = s.restarts(plain)
+			s.refused("h", model("opus"))
+			s.refused("h", model("haiku"))
+			s.now += pool.Time(2 * day)
+			s.lease("h", model("opus"))
+		})
+	}
+}
+
+func TestFlatAgainHasOneClass(t *testing.T) {
+	cfg := setup{Classes: apart, Keys: one([]pool.Limit{daily(2, provider.Sliding)})}
+	flat := cfg
+	flat.Flat, flat.Classes = true, nil
+	s := begin(t, flat)
+	s.becomes(cfg)
+	s = s.restarts(flat)
+	s.now += pool.Time(2 * day)
+	s.lease("h")
+	s.becomes(flat)
+	assert.Len(t, s.Inspect(s.now, "").Quotas, 1)
+	s.lease("h")
+	s.refused("h")
+}
+
+// Calls of a predecessor that has stopped may still be open.
+func TestSlotsThatAreNewAtARestart(t *testing.T) {
+	cfg := setup{Keys: one(rpm(plenty))}
+	s := begin(t, cfg)
+	for range 7 {
+		s.lease("h")
+	}
+	cfg.Keys = one(append(rpm(plenty), slots(3)))
+	s = succeeds(t, cfg, s.state(true), pool.Recovery{TTL: time.Hour})
+	s.refused("h")
+	again := succeeds(t, cfg, s.state(true), pool.Recovery{TTL: time.Hour})
+	again.refused("h")
+	s.now += 60 * minute
+	s.lease("h")
+	unused := succeeds(t, cfg, begin(t, cfg).state(true), pool.Recovery{TTL: time.Hour})
+	unused.lease("h")
+}
+
+// What a token bucket has refilled counts in a window that slides.
+func TestOtherWayOfCountingForgetsNothing(t *testing.T) {
+	cfg := setup{Flat: true, Keys: one(limits(plenty, 60, plenty))}
+	sliding := cfg
+	sliding.Keys = one(limits(plenty, 60, plenty))
+	sliding.Keys[0].Limits[1].Kind = provider.Sliding
+	for name, changes := range map[string]func(*story) *story{
+		"reconfigured": func(s *story) *story { s.becomes(sliding); return s },
+		"restarted":    func(s *story) *story { return s.restarts(sliding) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := begin(t, cfg)
+			s.lease("h", input(60))
+			s.now = 30 * sec
+			s = changes(s)
+			s.refused("h", input(1))
+			s.now += minute + 2*sec
+			s.lease("h", input(60))
+		})
+	}
+}

@@ -176,9 +176,10 @@ func (x *recovery) class(s *ClassState) {
 		c = x.dom.addClass(Class{Name: otherModels})
 	case s.Name == noModel:
 		c = x.dom.addClass(Class{Name: noModel})
-	case s.Name == allModels: // they are counted by themselves now
-		return
-	case s.Name == formerlyAll:
+	case s.Name == allModels, s.Name == formerlyAll:
+		if x.dom.cfg.Flat || x.dom.classes[formerlyAll] != nil {
+			return
+		}
 		c = x.dom.addClass(Class{Name: formerlyAll})
 		x.dom.unflat = x.until
 	default:
@@ -189,6 +190,9 @@ func (x *recovery) class(s *ClassState) {
 		}
 		if c == nil || c.name != s.Name {
 			return // no pool serves it any more, or it is in another class
+		}
+		if !x.dom.configures(c) {
+			c.former = s.Models
 		}
 	}
 	x.cooldown(&c.cooldown, s.Rest)
@@ -345,7 +349,7 @@ func (x *recovery) buckets(g *group, bs []*bucket, states []BucketState) {
 		switch {
 		case i >= 0:
 			x.bucket(g, b, &states[i])
-		case x.stopped && !limit.Long(b.Window()):
+		case x.stopped && !limit.Long(b.Window()) && !b.Slots(): // calls may be open
 			x.bucket(g, b, &BucketState{Limit: b.Limit()})
 		default:
 			x.unknown(g, b)
@@ -354,6 +358,10 @@ func (x *recovery) buckets(g *group, bs []*bucket, states []BucketState) {
 }
 
 func (x *recovery) bucket(g *group, b *bucket, s *BucketState) {
+	if b.Kind() != s.Kind && !b.Slots() && s.Window > 0 { // what has refilled is not on record
+		x.unknown(g, b)
+		return
+	}
 	if s.Lowered && s.Limit > 0 && s.Limit < b.Limit() {
 		b.SetLimit(x.now, s.Limit)
 	}

@@ -113,6 +113,9 @@ func (dom *Domain) end(now Time, l *lease, freed bool) {
 	freed = l.end(now) || freed
 	a, k := l.account, l.key
 	dom.touch(a, k)
+	if a.group.crossed { // it may hold amounts of other accounts
+		dom.touchGroup(a.group)
+	}
 	dom.endProbes(now, l)
 	l.choice.pool.open--
 	a.open--

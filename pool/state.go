@@ -134,8 +134,8 @@ type recorder struct {
 
 func (c *class) record(r *recorder) {
 	s := ClassState{Name: c.name, Rest: r.cooldown(&c.cooldown)}
-	if len(c.models) != 1 || c.models[0] != c.name {
-		s.Models = c.models
+	if models := concat(c.models, c.former); len(models) != 1 || models[0] != c.name {
+		s.Models = models
 	}
 	r.Classes = append(r.Classes, s)
 }
@@ -217,7 +217,7 @@ func (r *recorder) bucket(u unit, b *bucket) (s BucketState, ok bool) {
 	if long || r.Stopped || used > b.Limit() {
 		s.Snapshot, s.Held = b.Snapshot(r.now), held
 	}
-	return s, long || s.Used > 0 || s.Held > 0 || s.Peak > 0 || s.Learned || s.Lowered
+	return s, long || s.Used > 0 || s.Held > 0 || s.Peak > 0 || s.Learned || s.Lowered || b.Slots()
 }
 
 // fading is until when something is used of the long windows, by their lengths.

@@ -153,11 +153,14 @@ func (b *Bucket) Reconfigure(now Time, l Limit, t Terms) {
 		b.delta = t.Delta
 	}
 	if !b.Slots() && (b.delta != was.delta || b.kind() != b.kindFor(l)) {
-		s := b.Snapshot(now)
+		s, refills := b.Snapshot(now), b.Refills()
 		b.count(now, l, 0)
 		// With a shorter delta than theirs, the leases of before count as later ones.
 		late := now.Add(max(0, was.delta-b.delta))
 		b.counter.restore(late, late, &s, was.limit)
+		if refills && !b.Refills() { // what has refilled counts again
+			b.counter.exhaust(late)
+		}
 		b.loosenedAt = now // no refund can tell where its charge is now
 	}
 	b.ceiling, b.clamps = l.Amount, t.Clamps
