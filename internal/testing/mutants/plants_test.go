@@ -443,8 +443,8 @@ var plants = []plant{
 	{
 		name: "a group that comes back is another", rule: "a group that comes back has used what it had used, neither less nor more",
 		file: "reconfigure_groups.go", test: "TestAKeyThatGoesDrains", says: "no requests left",
-		old: "had := slices.Concat(dom.groups, dom.retired)",
-		new: "had := slices.Clone(dom.groups)",
+		old: "hadGroups, hadKeys := dom.everyGroup(), dom.everyKey()",
+		new: "hadGroups, hadKeys := slices.Clone(dom.groups), dom.everyKey()",
 	},
 	{
 		name: "a new limit starts unused", rule: "of a new limit nobody knows what is used",
@@ -467,8 +467,8 @@ var plants = []plant{
 	{
 		name: "models bring nothing along", rule: "nobody knows what a class's new models have used",
 		file: "reconfigure_classes.go", test: "TestModelsThatGetAnotherClass", says: "expected: *pool.ExhaustedError",
-		old: "\t\t\t\tc.mixed[cl] = true\n",
-		new: "\t\t\t\t_ = cl\n",
+		old: "\t\tif from != nil && from != cl {\n\t\t\tc.mixed[cl] = true\n",
+		new: "\t\tif from != nil && from != cl {\n",
 	},
 	{
 		name: "a reload lifts the provider's limit", rule: "a limit that the provider has lowered stays lowered",
