@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -195,6 +196,9 @@ func TestSigningKeysAreKept(t *testing.T) {
 	assert.NotZero(t, one.newest.reveal())
 }
 
+// addresses are where something lies in memory, which may look like anything.
+var addresses = regexp.MustCompile(`0x[0-9a-f]+`)
+
 func TestDamagedSigningRecordIsRefused(t *testing.T) {
 	const planted = "c2lnbmVkLWJ5LXRoZS1wbGFudGVkLWtleS0wMTIzNDU2Nzg5"
 	key := func(s string) string { return base64.StdEncoding.EncodeToString([]byte(s)) }
@@ -230,7 +234,8 @@ func TestDamagedSigningRecordIsRefused(t *testing.T) {
 			require.Zero(t, k.newest.id)
 			for e := err; e != nil; e = errors.Unwrap(e) {
 				for _, secret := range []string{"signed-by", "c2lnbmVk", "115", "300", "256"} {
-					require.NotContains(t, fmt.Sprintf("%+v %#v", e, e), secret)
+					said := addresses.ReplaceAllString(fmt.Sprintf("%+v %#v", e, e), "")
+					require.NotContains(t, said, secret)
 				}
 			}
 		})
