@@ -16,8 +16,9 @@ type group struct {
 	limits   []Limit
 	shared   []*bucket // limits for all models together
 	shares   bool      // there are such limits, of the group or of a key
-	goneAt   Time      // not configured since, Never while it is
-	crossed  bool      // leases may hold slots in accounts of other classes than their own
+	later    later
+	goneAt   Time // not configured since, Never while it is
+	crossed  bool // leases may hold slots in accounts of other classes than their own
 	orphans  []*orphan
 	accounts []*account // one for each class, in the domain's order
 	cooldown cooldown   // of all of them
@@ -58,11 +59,13 @@ func (dom *Domain) newAccount(now Time, g *group, c *class) *account {
 	a := &account{group: g, class: c, slowStart: slowStart{window: firstWindow}}
 	a.own = dom.newBuckets(now, a, tightest(g.limits, c.limits)...)
 	a.ledger = &ledger{concat(a.own, g.shared)}
+	g.later.exhaust(dom, g, a.own)
 	dom.note(a)
 	for _, k := range g.keys {
 		if k.limited != nil {
 			l := k.limitsFor(c)
 			l.set(dom.newBuckets(now, l, k.limits...), k.shared, a)
+			k.later.exhaust(dom, g, l.each)
 			dom.note(l)
 		}
 	}

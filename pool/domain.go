@@ -69,6 +69,7 @@ type Domain struct {
 	fading     fading
 	lookedAt   Time // when forgetUnused last looked at a class
 	lookNext   int  // its place in inOrder, about
+	forgotAt   Time // when a class was last forgotten; long ago if none was
 	orphans    heap[*orphan]
 	before     *recovery // with which we began; nil if there was nothing to recover
 	known      []stated  // scratch of learn
@@ -91,6 +92,7 @@ func New(cfg Config) (*Domain, error) {
 		warnings: map[Event]*Warning{},
 	}
 	dom.order.prev, dom.order.next, dom.unflat = &dom.order, &dom.order, -Time(remembered)
+	dom.forgotAt = -Never / 4
 	if err := cfg.check(); err != nil {
 		return nil, err
 	}

@@ -107,7 +107,7 @@ func allUnused(now, since Time, bs []*bucket) bool {
 
 // forgetClass takes a class out of the books, with its accounts and all that pools choose from.
 func (dom *Domain) forgetClass(c *class) {
-	c.gone = true
+	c.gone, dom.forgotAt = true, dom.now
 	delete(dom.classes, c.name)
 	for _, m := range c.models {
 		if dom.byModel[m] == c {

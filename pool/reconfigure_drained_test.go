@@ -324,3 +324,19 @@ func TestOtherWayOfCountingForgetsNothing(t *testing.T) {
 		})
 	}
 }
+
+// Of a class that was forgotten nobody knows what it had used of a long limit that is new.
+func TestForgottenClassHasUsedWhatIsNew(t *testing.T) {
+	cfg := setup{Classes: apart, Keys: one(rpm(plenty))}
+	s := begin(t, cfg)
+	s.ends(s.lease("h", model("idle")), "h", fine, unknown)
+	for range 100 {
+		s.now += minute
+		_, _ = s.Acquire(s.now, ask("x", model("other")))
+	}
+	cfg.Keys = one(append(rpm(plenty), daily(1, provider.Sliding)))
+	s.becomes(cfg)
+	s.refused("h", model("idle"))
+	s.now += pool.Time(2 * day)
+	s.lease("h", model("idle"))
+}

@@ -57,8 +57,11 @@ func (c *reconfiguration) group(groups map[string]*group, cfg Group) {
 		c.fresh[g] = true
 	}
 	g.goneAt = Never
-	var shared []Limit
-	g.limits, shared = split(cfg.Limits)
+	each, shared := split(cfg.Limits)
+	if !c.fresh[g] {
+		g.later.note(c.late, g.limits, each)
+	}
+	g.limits = each
 	g.shared = c.buckets(g, g, g.shared, shared, c.fresh[g])
 	g.shares = len(g.shared) > 0
 	dom.groups = append(dom.groups, g)
@@ -83,8 +86,11 @@ func (c *reconfiguration) key(g *group, k *key, cfg Key, limits []Limit) {
 	}
 	k.goneAt = Never
 	k.weight = int64(max(cfg.Weight, 1))
-	var shared []Limit
-	k.limits, shared = split(limits)
+	each, shared := split(limits)
+	if !c.freshKey[k] {
+		k.later.note(c.late, k.limits, each)
+	}
+	k.limits = each
 	k.shared = c.buckets(g, k, k.shared, shared, c.freshKey[k])
 	g.shares = g.shares || len(k.shared) > 0
 	switch {

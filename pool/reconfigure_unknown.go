@@ -101,6 +101,36 @@ func (c *reconfiguration) exhaust(g *group, b *bucket) {
 	}
 }
 
+// later are the limits of a group or key, for each class, that came into force when it was in
+// use already. What a class that was forgotten had used then is not known.
+type later []laterLimit
+
+type laterLimit struct {
+	Limit
+	at Time
+}
+
+// note takes note of those that are new.
+func (ls *later) note(at Time, before, now []Limit) {
+	for _, l := range now {
+		if !slices.ContainsFunc(before, func(o Limit) bool { return o.Dimension == l.Dimension && o.Name == l.Name && o.Window == l.Window }) {
+			*ls = append(slices.DeleteFunc(*ls, func(o laterLimit) bool { return o.at.Add(o.Window) <= at }), laterLimit{l, at})
+		}
+	}
+}
+
+// exhaust takes those of some buckets for used up that are new in this sense, if a class was
+// forgotten that may have used them.
+func (ls later) exhaust(dom *Domain, g *group, buckets []*bucket) {
+	for _, l := range ls {
+		for _, b := range buckets {
+			if b.Is(l.Dimension, l.Name, l.Window) && dom.forgotAt.Add(l.Window+unusedFor) > l.at {
+				(&reconfiguration{dom: dom, now: l.at, late: l.at}).exhaust(g, b)
+			}
+		}
+	}
+}
+
 // exhaustUnknown takes the limits for used up of which nobody knows what is used.
 func (c *reconfiguration) exhaustUnknown() {
 	for _, g := range c.dom.groups {
