@@ -77,9 +77,12 @@ func (dom *Domain) Recover(now Time, s *State, r Recovery) {
 // count there if they are put back.
 func (x *recovery) drain(s *State) {
 	dom := x.dom
-	groups := map[string]*group{}
+	groups, configured := map[string]*group{}, map[string]bool{}
 	for _, g := range dom.groups {
 		groups[g.name] = g
+	}
+	for _, k := range dom.keys {
+		configured[k.id] = true
 	}
 	for i := range s.Groups {
 		if g := &s.Groups[i]; groups[g.Name] == nil {
@@ -89,7 +92,7 @@ func (x *recovery) drain(s *State) {
 	for i := range s.Keys {
 		k := &s.Keys[i]
 		g := groups[cmp.Or(k.Group, k.ID)]
-		if g == nil || slices.ContainsFunc(dom.keys, func(o *key) bool { return o.id == k.ID }) {
+		if g == nil || configured[k.ID] {
 			continue
 		}
 		drained := &key{id: k.ID, group: g, index: -1, turn: -1, goneAt: x.now, limited: map[*class]*keyLimits{}}
