@@ -16,9 +16,9 @@ type group struct {
 	limits   []Limit
 	shared   []*bucket // limits for all models together
 	shares   bool      // there are such limits, of the group or of a key
-	later    later
-	goneAt   Time // not configured since, Never while it is
-	crossed  bool // leases may hold slots in accounts of other classes than their own
+	later    later     // of its limits
+	goneAt   Time      // not configured since, Never while it is
+	crossed  bool      // leases may hold amounts in accounts of other classes than their own
 	orphans  []*orphan
 	accounts []*account // one for each class, in the domain's order
 	cooldown cooldown   // of all of them

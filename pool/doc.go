@@ -66,7 +66,8 @@
 //   - What is charged and held, up to what each lease reserved, fits every configured
 //     limit. Only a probe may exceed a learned or lowered limit, one at a time.
 //   - A lease is charged to the buckets that existed at its grant, each exactly once. After
-//     a Reconfigure it also holds a slot in every limit that it would be charged to then.
+//     a Reconfigure it also holds what it may still use in every limit that holds amounts
+//     and that it would be charged to then.
 //     Its charge ends by a report, its release, or its time, and never without one.
 //   - Use beyond the reservation is debt, and debt is never dropped.
 //   - An ask that fits is served, unless an ask before it in line has reserved what it needs.

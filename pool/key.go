@@ -25,8 +25,8 @@ type key struct {
 	group        *group
 	seat         *seat
 	weight       int64
-	limits       []Limit // of this key alone, within its group's, for each class
-	later        later
+	limits       []Limit               // of this key alone, within its group's, for each class
+	later        later                 // of its limits
 	shared       []*bucket             // of this key alone, for all models together
 	limited      map[*class]*keyLimits // the buckets of both; nil if there are none
 	health       Health

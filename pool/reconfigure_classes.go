@@ -95,6 +95,7 @@ func (c *reconfiguration) flat() {
 	dom.rename(all, formerlyAll)
 }
 
+// rename gives a class another name, which no class may have.
 func (dom *Domain) rename(c *class, name string) {
 	delete(dom.classes, c.name)
 	c.name = name

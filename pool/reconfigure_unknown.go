@@ -1,7 +1,7 @@
 package pool
 
-// Limits whose use nobody knows after a Reconfigure count as used up. Open leases hold slots in
-// the limits that now apply to them.
+// Limits whose use nobody knows after a Reconfigure count as used up. Open leases hold what
+// they may still use in the limits that now apply to them.
 
 import (
 	"slices"
@@ -101,8 +101,8 @@ func (c *reconfiguration) exhaust(g *group, b *bucket) {
 	}
 }
 
-// later are the limits of a group or key, for each class, that came into force when it was in
-// use already. What a class that was forgotten had used then is not known.
+// later is the limits of a group or key, for each class, that came into force after it was first
+// configured. What a class that was forgotten had used then is not known.
 type later []laterLimit
 
 type laterLimit struct {
