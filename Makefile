@@ -66,6 +66,7 @@ build: ## the program, as bin/keybroker
 .PHONY: test
 test: ## every package, with the race detector; vet is in lint
 	go test -race -vet=off -timeout 1h ./...
+	go test -vet=off -timeout 1h -run '^TestTrust|^TestTrueWords$$' ./pool
 
 # The packages whose tests are more, or have more cases, with the tag long or by KILLS.
 LONG = $(sort $(dir $(shell grep -rlE --include='*_test.go' '^//go:build long|internal/testing/long"|Getenv\("KILLS"\)' pool server client cmd internal)))
@@ -73,7 +74,12 @@ LONG = $(sort $(dir $(shell grep -rlE --include='*_test.go' '^//go:build long|in
 .PHONY: test-long
 test-long: ## what takes long: mutants, kills, a siege, all scenarios, more cases
 	KILLS=$${KILLS:-60} SIEGE=$${SIEGE:-1000} go test -race -vet=off -tags long -timeout 10h $(addprefix ./,$(LONG))
+	$(MAKE) trust
 	$(MAKE) soak SOAK=$${SOAK:-100000}
+
+.PHONY: trust
+trust: ## what speakers of every kind cost the others, in all worlds, as tables
+	go test -count=1 -v -tags long -timeout 1h -run '^TestTrust|^TestTrueWords$$' ./pool
 
 .PHONY: test-sdks
 test-sdks: ## official SDKs and a Node client against the broker

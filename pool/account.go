@@ -43,8 +43,7 @@ type account struct {
 	own        []*bucket    // of this account alone: configured, then learned
 	candidates []*Candidate // one for each seat of the group
 	limitedAt  Time         // the last rate-limit refusal, 0 if there was none
-	probe      LeaseID      // the lease that probes what is disputed, 0 if none is out
-	probedAt   Time         // when it was granted
+	inferred   []inference  // of the lengths of windows
 	changed    Mark         // the last change of the account's own
 }
 
@@ -102,11 +101,23 @@ func (a *account) add(b *bucket) {
 	a.slowStart.missing = slices.DeleteFunc(a.slowStart.missing, a.knows)
 }
 
+// remove forgets a limit that was learned. Leases that are open were charged to it, and nobody
+// will know.
+func (a *account) remove(b *bucket) {
+	a.own = slices.DeleteFunc(slices.Clone(a.own), func(o *bucket) bool { return o == b })
+	a.ledger = &ledger{concat(a.own, a.group.shared)}
+	for _, k := range a.group.keys {
+		if k.limited != nil {
+			k.limited[a.class].join(a)
+		}
+	}
+}
+
 // knows reports whether a limit is known that speaks for a dimension: any that the
-// provider has stated, or a configured one by the minute or for calls at one time.
+// provider has stated, to more than one holder or the sole one, or a configured one by the minute or for calls at one time.
 func (a *account) knows(d provider.Dimension) bool {
 	return slices.ContainsFunc(a.buckets, func(b *bucket) bool {
-		return b.Dimension() == d && (b.Ceiling() == 0 || b.Window() <= time.Minute)
+		return b.Dimension() == d && b.known() && (b.Ceiling() == 0 || b.Window() <= time.Minute)
 	})
 }
 
@@ -115,23 +126,11 @@ func (a *account) knows(d provider.Dimension) bool {
 func (a *account) bucket(w *provider.Window) *bucket {
 	for _, b := range a.buckets {
 		if b.Dimension() == w.Dimension && b.Name() == w.Name &&
-			(b.Window() == w.Length || w.Length == 0 && (b.Limit() == w.Limit || w.Limit < 0 && b.Window() == time.Minute)) {
+			(b.Window() == w.Length || w.Length == 0 && (b.Limit() == w.Limit || b.OwnLimit() == w.Limit || w.Limit < 0 && b.Window() == time.Minute)) {
 			return b
 		}
 	}
 	return nil
-}
-
-// suspects reports whether the account is closed to a holder for longer than to others,
-// since it is closed on that holder's statement.
-func (a *account) suspects(holder string) (suspects bool) {
-	for _, c := range a.cooldowns() {
-		suspects = suspects || c.by == holder
-	}
-	if a.disputed {
-		a.disputes(func(d *dispute) { suspects = suspects || d.by == holder })
-	}
-	return suspects
 }
 
 // rank orders accounts by load, least first: the time until the tightest limit by the

@@ -143,11 +143,11 @@ func (dom *Domain) exhausted(ch *choice, n *negative, ask *Ask) error {
 func (dom *Domain) alive(ch *choice, ask *Ask) bool {
 	for _, g := range ch.pool.groups {
 		a := g.accounts[ch.class.index]
-		if a.cooldown.blocked(dom.now, ask.Holder) || g.cooldown.blocked(dom.now, ask.Holder) {
+		if dom.blocked(&a.cooldown, ask.eye()) || dom.blocked(&g.cooldown, ask.eye()) {
 			continue
 		}
 		for _, s := range g.seats {
-			if s.alive(dom.now, ch.class, ask) {
+			if s.alive(dom, ch.class, ask) {
 				return true
 			}
 		}
@@ -168,15 +168,15 @@ func (dom *Domain) grant(now Time, s *search, ask *Ask, by *instance) *lease {
 	if count > 1 {
 		l.reserved = times(&ask.Amounts, int64(count))
 	}
-	if a.disputed && (a.full() || !fits(now, a.buckets, &ask.Amounts)) {
-		l.probe, a.probe, a.probedAt = true, l.id, now
+	if a.disputed {
+		dom.probesFigures(now, l)
 	}
 	l.durable = l.take(now) && (!dom.keeps || a.saved && k.saved)
 	for _, c := range a.cooldowns() {
-		c.granted(now, l)
+		dom.coolingGranted(now, c, l)
 	}
 	if c := k.barred[a.class]; c != nil {
-		c.granted(now, l)
+		dom.coolingGranted(now, c, l)
 		dom.usableChanged(k.group)
 	}
 	a.slowStart.note(&ask.Amounts, a.open == 0)
@@ -186,9 +186,9 @@ func (dom *Domain) grant(now Time, s *search, ask *Ask, by *instance) *lease {
 	k.open++
 	l.by.holder.open++
 	l.by.holder.tokens += tokens(&l.reserved)
-	if k.health != Healthy {
-		dom.suspend(k, now.Add(patience))
-		k.probe = l
+	if k.cooldown.on() {
+		dom.coolingGranted(now, &k.cooldown, l)
+		dom.reseat(now, k)
 	}
 	s.candidate.tier.ready.Served(now, s.candidate)
 	for _, c := range a.candidates { // the other priorities of the same group
@@ -224,7 +224,7 @@ func (dom *Domain) requestsFor(now Time, s *search, ask *Ask) int {
 		return 1
 	}
 	for _, c := range a.cooldowns() {
-		if c.on {
+		if c.on() {
 			return 1
 		}
 	}

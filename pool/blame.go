@@ -4,6 +4,8 @@ package pool
 // a good answer brings back.
 
 import (
+	"slices"
+
 	"github.com/keybroker/keybroker/internal/provider"
 )
 
@@ -25,6 +27,7 @@ func (dom *Domain) blame(now Time, l *lease, s *provider.Signal, final bool) {
 		return
 	}
 	l.refused = s.Class
+	dom.speakers.refused(now, l.eye())
 	dom.note(l.account)
 	if s.Source == provider.WindowReset && dom.cfg.Dialect.Kind == provider.Refilling {
 		guessed := *s // a bucket that is full then has room long before, as ours knows
@@ -37,15 +40,15 @@ func (dom *Domain) blame(now Time, l *lease, s *provider.Signal, final bool) {
 	case provider.ConcurrencyLimited:
 		dom.concurrencyLimited(now, l, s)
 	case provider.QuotaExhausted, provider.Forbidden:
-		dom.cool(now, l, s, rarely)
+		dom.cool(now, l, s)
 	case provider.AuthInvalid:
 		dom.count(l).AuthFailed++
-		dom.cool(now, l, s, rarely)
+		dom.cool(now, l, s)
 	case provider.Overloaded:
 		c := l.account.class
 		c.strain += (1 - c.strain) / 8
 		if c.strain > strained || s.Source != provider.NotStated {
-			dom.cool(now, l, s, busily)
+			dom.cool(now, l, s)
 		}
 	}
 }
@@ -53,10 +56,13 @@ func (dom *Domain) blame(now Time, l *lease, s *provider.Signal, final bool) {
 func (dom *Domain) rateLimited(now Time, l *lease, s *provider.Signal) {
 	dom.count(l).RateLimited++
 	a := l.account
-	a.keepHeadroom(now, l, s.Refused)
-	a.limited(now, l)
+	dom.keepHeadroom(now, l, s)
+	dom.limited(now, a, l)
 	dom.freed(now, a) // for others, and soon
-	dom.cool(now, l, s, briefly)
+	dom.cool(now, l, s)
+	if s.Source != provider.NotStated && s.Wait > 0 && dom.believes(now, l) {
+		a.opensAt(now.Add(s.Wait))
+	}
 	a.limitedAt = max(now, 1)
 	dom.allLimited(now, a.class)
 }
@@ -64,10 +70,10 @@ func (dom *Domain) rateLimited(now Time, l *lease, s *provider.Signal) {
 func (dom *Domain) concurrencyLimited(now Time, l *lease, s *provider.Signal) {
 	dom.count(l).RateLimited++
 	a := l.account
-	a.crowded(now, l)
+	dom.crowded(now, a, l)
 	dom.freed(now, a)
 	if s.Source != provider.NotStated || a.slowStart.window == 1 { // others have all there is
-		dom.cool(now, l, s, briefly)
+		dom.cool(now, l, s)
 	}
 }
 
@@ -91,48 +97,57 @@ func (l *lease) knows(c provider.Class) bool {
 	return l.count <= 1 && l.refused != provider.OK && (l.refused != provider.RateLimited || c != provider.QuotaExhausted)
 }
 
+// kindOf returns what a refusal is about.
+func kindOf(s *provider.Signal) kind {
+	switch s.Class {
+	case provider.QuotaExhausted:
+		return noQuota
+	case provider.Forbidden:
+		return forbidden
+	case provider.AuthInvalid:
+		return badKey
+	case provider.Overloaded:
+		return overloaded
+	}
+	return tooFast
+}
+
 // cool puts out of use what a refusal is about.
-func (dom *Domain) cool(now Time, l *lease, s *provider.Signal, g guess) {
+func (dom *Domain) cool(now Time, l *lease, s *provider.Signal) {
 	a := l.account
 	if noAccess(s) {
 		s = &provider.Signal{Class: provider.Forbidden, Scope: provider.ClassScope, Operator: true}
-		g = rarely
 	}
 	switch s.Scope {
 	case provider.KeyScope:
-		dom.note(l.key)
-		if s.Class == provider.AuthInvalid {
-			dom.refused(now, l.key, l, "refused by the provider (401)", 0)
-		} else {
-			dom.refused(now, l.key, l, "its own quota is used up", max(s.Wait, rarely.first))
-		}
+		dom.refuseKey(now, l, s)
 	case provider.KeyModelScope:
-		dom.bar(now, l, s, g)
+		dom.bar(now, l, s)
 	case provider.GroupScope:
-		dom.coolOne(now, l, s, g, a, &a.group.cooldown)
+		dom.coolOne(now, l, s, a, &a.group.cooldown)
 	case provider.ClassScope:
-		dom.coolOne(now, l, s, g, a, &a.cooldown)
+		dom.coolOne(now, l, s, a, &a.cooldown)
 	case provider.ModelScope:
-		dom.coolOne(now, l, s, g, a, &a.class.cooldown)
+		dom.coolOne(now, l, s, a, &a.class.cooldown)
 	case provider.ProviderScope:
 		for _, a := range a.group.accounts {
-			dom.coolOne(now, l, s, g, a, &a.class.cooldown)
+			dom.coolOne(now, l, s, a, &a.class.cooldown)
 		}
 	}
 }
 
 // coolOne starts or extends one of an account's cooldowns.
-func (dom *Domain) coolOne(now Time, l *lease, s *provider.Signal, g guess, a *account, c *cooldown) {
-	known := c.active(now)
+func (dom *Domain) coolOne(now Time, l *lease, s *provider.Signal, a *account, c *cooldown) {
+	d := c.about(now, kindOf(s))
+	known := d.active(now)
+	dom.refused(now, d, l, s)
 	dom.touchCooldown(a, c)
 	dom.noteCooldown(a, c)
-	if c.refuse(now, l, s, g) { // its time may end sooner than that of the probe would have
-		dom.reopened(now, a, c)
-	}
-	if known && !s.Operator {
+	dom.reopened(now, a, c) // its time may end sooner than that of a probe would have
+	if d.private || known && !s.Operator {
 		return
 	}
-	n := Event{Kind: CoolingDown, Wait: c.until.Sub(now), Act: s.Operator, Text: s.Class.String()}
+	n := Event{Kind: CoolingDown, Wait: d.until.Sub(now), Act: s.Operator, Text: s.Class.String()}
 	if c != &a.class.cooldown {
 		n.Group = a.group.name
 	}
@@ -143,17 +158,17 @@ func (dom *Domain) coolOne(now Time, l *lease, s *provider.Signal, g guess, a *a
 }
 
 // bar starts or extends the cooldown of a key for one class of models.
-func (dom *Domain) bar(now Time, l *lease, s *provider.Signal, g guess) {
+func (dom *Domain) bar(now Time, l *lease, s *provider.Signal) {
 	k, class := l.key, l.account.class
-	c := k.barredFor(class)
-	known := c.active(now)
+	d := k.barredFor(class).about(now, kindOf(s))
+	known := d.active(now)
+	dom.refused(now, d, l, s)
 	dom.note(k)
-	c.refuse(now, l, s, g)
 	dom.usableChanged(k.group)
-	if !known {
+	if !known && !d.private {
 		dom.event(Event{
 			Kind: CoolingDown, Key: k.id, Group: k.group.name, Class: class.name,
-			Wait: c.until.Sub(now), Act: s.Operator, Text: s.Class.String(),
+			Wait: d.until.Sub(now), Act: s.Operator, Text: s.Class.String(),
 		})
 	}
 }
@@ -185,26 +200,54 @@ const (
 	likelyPart  = 16
 )
 
-// keepHeadroom keeps more unused where the provider refused and we saw room: in the
-// bucket that the refusal names, or in all that have room. The named one had some when
-// the lease was granted, though under load that is taken at once. (In a sliding window
+// short reports whether a refusal says that there was less than n left in a dimension.
+func short(s *provider.Signal, d provider.Dimension, n int64) bool {
+	if s.Refused != nil && s.Refused.Dimension < provider.NumDimensions {
+		return s.Refused.Dimension == d
+	}
+	return slices.ContainsFunc(s.Windows, func(w provider.Window) bool {
+		return !w.Aside && w.Dimension == d && w.Remaining >= 0 && w.Remaining < n
+	})
+}
+
+// mayTighten reports whether a holder's refusal keeps headroom of a limit: it is believed, and
+// has not done so within misledFor, unless it is alone.
+func (dom *Domain) mayTighten(now Time, l *lease, b *bucket) bool {
+	holder := l.by.holder.name
+	if dom.alone(now, holder) {
+		return true
+	}
+	d := b.debtOf(now, holder)
+	if !dom.believes(now, l) || d.tightened > 0 && now.Sub(d.tightened) < misledFor {
+		return false
+	}
+	d.tightened = max(now, 1)
+	return true
+}
+
+// keepHeadroom keeps more unused of what a refusal names, where we saw room: a refusal that
+// names nothing may be about anything. There was some when the lease was granted, though under load that is taken at once. (In a sliding window
 // what is kept unused is lost, so there it must have room now.)
-func (a *account) keepHeadroom(now Time, l *lease, r *provider.Refusal) {
-	if l.probe || l.granted < a.slowStart.refusedAt { // a probe exceeded what there was room for
+func (dom *Domain) keepHeadroom(now Time, l *lease, s *provider.Signal) {
+	a := l.account
+	if l.probe || a.probes(l) || l.granted < a.slowStart.refusedAt { // a probe is refused because of what it is to find out
 		return
 	}
 	for _, b := range l.buckets {
 		d := b.Dimension()
-		if r != nil && r.Dimension != d && r.Dimension < provider.NumDimensions {
+		if !short(s, d, l.reserved[d]) {
 			continue
 		}
-		if b.Slots() || b.lowered.at > 0 && l.granted < b.lowered.at { // a lower limit explains the refusal
+		if b.Slots() || b.word != nil && b.Limit() < b.OwnLimit() && l.granted < b.word.said { // a lower limit explains the refusal
+			continue
+		}
+		if !dom.mayTighten(now, l, b) {
 			continue
 		}
 		switch {
 		case b.Fits(now, l.reserved[d]):
 			b.Tighten(now, b.Headroom(now), certainPart)
-		case r != nil && r.Dimension == d && b.Refills():
+		case b.Refills():
 			b.Tighten(now, 0, likelyPart)
 		}
 	}
@@ -212,18 +255,26 @@ func (a *account) keepHeadroom(now Time, l *lease, r *provider.Refusal) {
 
 // praise takes note of a good answer: the key works, and what was out of use comes back.
 func (dom *Domain) praise(now Time, l *lease, final bool) {
-	a := l.account
-	dom.accepted(now, l.key, l)
+	a, k := l.account, l.key
+	dom.speakers.answered(now, l.eye())
 	a.class.strain -= a.class.strain / 8
+	if k.cooldown.on() {
+		before := k.health()
+		if dom.coolingAnswered(now, &k.cooldown, l) {
+			dom.note(k)
+			dom.reseat(now, k)
+			dom.healthChanged(k, before, "accepted again")
+		}
+	}
 	for _, c := range a.cooldowns() {
-		if c.answered(now, l) {
+		if c.on() && dom.coolingAnswered(now, c, l) {
 			dom.touchCooldown(a, c)
 			dom.noteCooldown(a, c)
 			dom.reopened(now, a, c)
 		}
 	}
-	if c := l.key.barred[a.class]; c != nil && c.answered(now, l) {
-		dom.note(l.key)
+	if c := k.barred[a.class]; c != nil && dom.coolingAnswered(now, c, l) {
+		dom.note(k)
 		dom.usableChanged(a.group)
 	}
 	if final && a.slowStart.answered() {
@@ -243,8 +294,8 @@ func (dom *Domain) Renewed(now Time, id string) bool {
 		k.renewedAt = now
 		dom.touchKey(k)
 		dom.note(k)
-		if k.health != Healthy {
-			dom.revive(now, k)
+		if k.cooldown.on() {
+			dom.revive(now, k, "it has another value")
 		}
 		if len(k.barred) > 0 {
 			k.barred = nil
@@ -267,8 +318,8 @@ func (dom *Domain) Restore(now Time, name, id string) (found bool) {
 		}
 		found = true
 		dom.note(k)
-		if k.health != Healthy {
-			dom.revive(now, k)
+		if k.cooldown.on() {
+			dom.revive(now, k, "put back by an operator")
 		}
 		k.barred = nil
 		dom.note(k.group)
@@ -281,7 +332,7 @@ func (dom *Domain) Restore(now Time, name, id string) (found bool) {
 			for _, b := range k.charges(a).buckets {
 				b.Clear(now)
 			}
-			a.disputes(func(d *dispute) { *d = dispute{} })
+			a.forgetStatements()
 			dom.touchCooldown(a, &a.class.cooldown)
 			dom.reopened(now, a, &a.class.cooldown)
 		}

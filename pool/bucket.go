@@ -24,12 +24,11 @@ type LimitState = limit.Status
 type bucket struct {
 	limit.Bucket
 
-	lowered lowered // by whom the limit is below what it was
-	raise   raise   // a higher limit that one lease has reported
-	claimed claimed // what one holder says that others use
-
-	unsure dispute // about the limit
-	unseen dispute // about what others use
+	origin   *dispute         // about whether there is such a limit; nil if that is known
+	word     *dispute         // about the stated books; nil if they bind all, or there are none
+	raise    raise            // a higher limit that one lease has reported
+	inferred bool             // the length of its window was inferred from answers
+	debts    map[string]*debt // by holder
 }
 
 // newBuckets makes full buckets of a unit, side by side in memory, since an ask goes through

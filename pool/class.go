@@ -97,23 +97,23 @@ func (ch *choice) tooLarge(ask *Ask) error {
 // that share a limit.
 func (dom *Domain) freed(now Time, a *account) {
 	if !a.group.shares && !a.group.crossed {
-		a.freed(now)
+		a.freed(dom)
 		return
 	}
 	for _, a := range a.group.accounts {
-		a.freed(now)
+		a.freed(dom)
 	}
 }
 
-func (a *account) freed(now Time) {
+func (a *account) freed(dom *Domain) {
 	for _, c := range a.candidates {
 		t := c.tier
 		t.choice.queue.due = t.choice.queue.len > 0
 		if c.full {
-			t.wake(now, c)
+			t.wake(dom.now, c)
 		} else {
-			t.ready.Changed(now, c)
+			t.ready.Changed(dom.now, c)
 		}
-		t.refresh(now, a)
+		t.refresh(dom, a)
 	}
 }

@@ -1,157 +1,121 @@
 package pool
 
+// What is out of use, and for whom.
+
 import (
-	"time"
+	"slices"
 
 	"github.com/keybroker/keybroker/internal/provider"
 )
 
-// A return is slow: so many leases in the first second, twice as many by the end of the
-// next, and after so many seconds as many as there is room for.
-const (
-	slowLeases  = 4
-	slowSeconds = 8
-)
+// cooldown keeps something out of use after refusals: an account, a quota group, a model, a
+// key, or a key for one class of models. It has a dispute for each kind of refusal.
+type cooldown struct{ disputes []*dispute }
 
-// guess is a wait that we choose because the provider states none. It doubles with each
-// refusal in a row.
-type guess struct{ first, most time.Duration }
+// on reports whether there is anything to be looked at.
+func (c *cooldown) on() bool { return len(c.disputes) > 0 }
 
-var (
-	briefly = guess{time.Second, time.Minute}
-	busily  = guess{time.Second, 2 * time.Second} // an overload ends for all at once, and a probe costs nobody anything
-	rarely  = guess{10 * time.Minute, time.Hour}  // where somebody has to act
-)
-
-// cooldown keeps something out of use after a refusal: an account, a quota group, a
-// model, or a key for one class of models. When its time is over one lease probes, and
-// the return after a good answer is slow.
-type cooldown struct {
-	on        bool
-	until     Time   // out of use before
-	by        string // the holder on whose statement alone it lasts so long; empty if others agree
-	since     Time   // when by began to stand alone: more of the same statements do not postpone others
-	agreed    Time   // confirmed by a second holder until then
-	refusedAt Time   // when the last refusal came in: older leases say nothing new
-
-	only     provider.Dimension // asks without any of it may pass; NumDimensions: no ask may
-	class    provider.Class     // of the refusal that decided until
-	operator bool               // that refusal does not pass by itself
-	backoff  time.Duration      // the last guessed wait
-
-	probe    LeaseID // the lease that probes, 0 if none is out
-	probedAt Time    // when it was granted
-	returnAt Time    // when a probe succeeded; 0 before
-	returned int64   // leases since
-}
-
-// refuse starts or extends the cooldown. A stated wait is never shortened. A guessed
-// one grows with each refusal of a lease that was granted after the last refusal. It
-// returns whether that ended a probe or a slow return.
-func (c *cooldown) refuse(now Time, l *lease, s *provider.Signal, g guess) (interrupted bool) {
-	if !c.on || l.granted >= c.refusedAt {
-		c.backoff = min(max(2*c.backoff, g.first), g.most)
-		interrupted = c.probe != 0 || c.returnAt > 0
-		c.refusedAt, c.probe, c.returnAt, c.returned = now, 0, 0, 0
-	}
-	only := provider.NumDimensions
-	if w := s.Refused; w != nil && w.Dimension < only && l.reserved[w.Dimension] > 0 { // a lease that reserved none was refused all the same
-		only = w.Dimension
-	}
-	holder := l.by.holder.name
-	if !c.on {
-		c.on, c.by, c.since, c.agreed, c.until, c.only = true, holder, now, 0, -1, only
-	} else if c.only != only {
-		c.only = provider.NumDimensions
-	}
-	wait := s.Wait
-	if s.Source == provider.NotStated {
-		wait = c.backoff
-	}
-	switch until := now.Add(wait); {
-	case until > c.until:
-		if holder != c.by { // the one who spoke before agrees as far as its statement went
-			c.since, c.agreed = now, max(c.agreed, c.until)
+// about returns the dispute of a kind, and begins one if there is none.
+func (c *cooldown) about(now Time, k kind) *dispute {
+	c.disputes = slices.DeleteFunc(c.disputes, func(d *dispute) bool { return d.gone(now) })
+	for _, d := range c.disputes {
+		if d.kind == k {
+			return d
 		}
-		c.until, c.by, c.class, c.operator = until, holder, s.Class, s.Operator && s.Wait == 0
-	case holder != c.by:
-		c.agreed = max(c.agreed, until)
 	}
-	return interrupted
+	d := &dispute{kind: k}
+	c.disputes = append(c.disputes, d)
+	return d
 }
 
-// answered takes note of a good answer. It returns whether that ends the cooldown.
-func (c *cooldown) answered(now Time, l *lease) bool {
-	if !c.concerns(&l.reserved) || c.returnAt > 0 || l.granted < c.refusedAt {
-		return false
-	}
-	c.until, c.by, c.agreed, c.probe, c.backoff, c.operator = now, "", 0, 0, 0, false
-	c.returnAt = max(now, 1)
-	return true
-}
-
-// opens returns when an ask of a holder may pass; with "", of whoever may first. With
-// byEvent, an answer that is waited for may bring that sooner.
-func (c *cooldown) opens(now Time, holder string) (at Time, byEvent bool) {
-	if !c.on {
-		return now, false
-	}
-	if c.returnAt > 0 {
-		n := now.Sub(c.returnAt) / time.Second
-		if n >= slowSeconds {
-			c.on = false
+// active returns until when the cooldown keeps anything out of use for all, the present
+// moment if it does not; and on account of which dispute.
+func (c *cooldown) active(now Time) (until Time, by *dispute) {
+	until = now
+	for _, d := range c.disputes {
+		if d.active(now) && d.until > until {
+			until, by = d.until, d
 		}
-		if n >= slowSeconds || c.returned < slowLeases<<n {
-			return now, false
+	}
+	return until, by
+}
+
+// isActive reports whether the cooldown keeps anything out of use for all.
+func (c *cooldown) isActive(now Time) bool {
+	_, by := c.active(now)
+	return by != nil
+}
+
+// opensFor returns when an ask may pass, what it waits for, and whether an answer that is
+// waited for may bring that sooner. A nil ask is for some of everything.
+func (dom *Domain) opensFor(c *cooldown, ask *provider.Amounts, e eye) (f fit) {
+	f = fit{at: dom.now, by: unconditional}
+	for _, d := range c.disputes {
+		if ask == nil || d.concerns(ask) {
+			at, byEvent := dom.opens(d, e)
+			f.later(at, int(d.only), byEvent)
 		}
-		return c.returnAt.Add((n + 1) * time.Second), false
 	}
-	at = c.until
-	if c.by != "" && c.by != holder {
-		at = min(at, max(c.agreed, c.since.Add(secondOpinion)))
-	}
-	if c.probe != 0 {
-		return max(now, at, c.probedAt.Add(patience)), true
-	}
-	return max(now, at), false
+	return f
 }
 
-// concerns reports whether an ask has to wait for the cooldown.
-func (c *cooldown) concerns(ask *provider.Amounts) bool {
-	return c.on && (c.only >= provider.NumDimensions || ask[c.only] > 0)
+// coolingGranted takes note of a lease of what a cooldown is about.
+func (dom *Domain) coolingGranted(now Time, c *cooldown, l *lease) {
+	for _, d := range c.disputes {
+		if d.concerns(&l.reserved) && !d.gone(now) {
+			dom.granted(now, d, l)
+		}
+	}
 }
 
-// granted takes note of a lease: it is the probe, or one of the slow return.
-func (c *cooldown) granted(now Time, l *lease) {
-	switch {
-	case !c.concerns(&l.reserved):
-	case c.returnAt > 0:
-		c.returned++
-	default:
-		c.probe, c.probedAt = l.id, now
+// coolingAnswered takes note of a good answer. It returns whether anybody may pass who might
+// not.
+func (dom *Domain) coolingAnswered(now Time, c *cooldown, l *lease) (opened bool) {
+	for _, d := range c.disputes {
+		opened = dom.answered(now, d, l) || opened
 	}
+	if opened {
+		c.disputes = slices.DeleteFunc(c.disputes, func(d *dispute) bool { return d.gone(now) })
+	}
+	return opened
 }
 
 // ended takes note of the end of a lease. It returns whether another may probe.
-func (c *cooldown) ended(l *lease) bool {
-	if !c.on || c.probe != l.id {
-		return false
+func (c *cooldown) ended(l *lease) (freed bool) {
+	for _, d := range c.disputes {
+		if d.probe == l.id {
+			d.probe, freed = 0, true
+		}
 	}
-	c.probe = 0
-	return true
+	return freed
 }
 
-// active reports whether the cooldown keeps anything out of use at a moment.
-func (c *cooldown) active(now Time) bool { return c.on && c.until > now }
+// probed reports whether the answer to a probe is waited for.
+func (c *cooldown) probed() bool {
+	return slices.ContainsFunc(c.disputes, func(d *dispute) bool { return d.probe != 0 })
+}
 
-// blocked reports whether it lasts for a holder until an operator acts. A holder who
-// may probe another one's statement is not blocked.
-func (c *cooldown) blocked(now Time, holder string) bool {
-	if !c.on || !c.operator || now >= c.until {
-		return false
+// probes reports whether a lease finds out whether the account may be used sooner than has
+// been said.
+func (a *account) probes(l *lease) bool {
+	for _, c := range a.cooldowns() {
+		if slices.ContainsFunc(c.disputes, func(d *dispute) bool { return d.probe == l.id && d.until > l.granted }) {
+			return true
+		}
 	}
-	at, _ := c.opens(now, holder)
-	return at >= c.until
+	return false
+}
+
+// blocked reports whether the cooldown lasts for a speaker until an operator acts.
+func (dom *Domain) blocked(c *cooldown, e eye) bool {
+	for _, d := range c.disputes {
+		if d.operator && d.active(dom.now) {
+			if at, _ := dom.opens(d, e); at >= d.until {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // cooldowns are those that keep the account out of use: its own, its group's and its
@@ -161,10 +125,10 @@ func (a *account) cooldowns() [3]*cooldown {
 }
 
 // coolUntil is when no cooldown keeps the account out of use any more.
-func (a *account) coolUntil() (until Time) {
+func (a *account) coolUntil(now Time) (until Time) {
 	for _, c := range a.cooldowns() {
-		if c.on {
-			until = max(until, c.until)
+		if at, by := c.active(now); by != nil {
+			until = max(until, at)
 		}
 	}
 	return until
@@ -208,11 +172,13 @@ func (dom *Domain) endProbes(now Time, l *lease) {
 			dom.reopened(now, a, c)
 		}
 	}
+	if l.key.cooldown.ended(l) {
+		dom.reseat(now, l.key)
+	}
 	if c := l.key.barred[a.class]; c != nil && c.ended(l) {
 		dom.usableChanged(a.group)
 	}
-	if a.probe == l.id {
-		a.probe = 0
+	if a.disputed && a.endProbes(l) {
 		dom.freed(now, a)
 	}
 }

@@ -1,7 +1,6 @@
 package pool_test
 
-// What one holder alone says of limits binds everybody at once, but not for long:
-// within a minute another sees for itself.
+// How far the statement of one who was refused goes, and how others find out.
 
 import (
 	"testing"
@@ -14,343 +13,255 @@ import (
 	"github.com/keybroker/keybroker/pool"
 )
 
-const aDay = 24 * time.Hour
+// Statements about three things. The provider states an hour.
+var (
+	slower  = refusal(provider.RateLimited, provider.ClassScope, time.Hour)
+	unpaid  = refusal(provider.QuotaExhausted, provider.GroupScope, time.Hour)
+	crowded = refusal(provider.Overloaded, provider.ModelScope, time.Hour)
+)
 
-// daily is a limit of so many requests a day.
-func daily(n int64, kind provider.Kind) pool.Limit {
-	return pool.Limit{Dimension: provider.Requests, Window: aDay, Amount: n, Kind: kind, Reset: pool.Time(aDay)}
-}
+// disputed is a pool of one key with room for all.
+func disputed(t *testing.T) *story { return begin(t, setup{Keys: one(rpm(plenty))}) }
 
-// statesDaily is an answer whose headers give a limit by the day.
-func statesDaily(limit, remaining int64) provider.Signal {
-	s := states(provider.Requests, limit, remaining)
-	s.Windows[0].Length, s.Windows[0].Reset = aDay, provider.Unknown
-	return s
-}
-
-// shut are lies that leave no room for a day.
-var shut = map[string][]provider.Signal{
-	"nothing remains":          {statesDaily(1000, 0)},
-	"bit by bit":               {statesDaily(1000, 890), statesDaily(1000, 780), statesDaily(1000, 670), statesDaily(1000, 560), statesDaily(1000, 450), statesDaily(1000, 340), statesDaily(1000, 230), statesDaily(1000, 120), statesDaily(1000, 10), statesDaily(1000, 0)},
-	"the limit is one":         {statesDaily(1, 0)},
-	"the limit is lower":       {statesDaily(10, 0)},
-	"in a refusal":             {{Class: provider.NoAnswer, Refused: &provider.Refusal{Dimension: provider.Requests, Length: aDay, Limit: 1, Used: 1, Requested: 1}}},
-	"there is another limit":   {{Windows: []provider.Window{{Dimension: provider.Requests, Name: "odd", Length: aDay, Limit: 1, Remaining: 0, Rounding: 1}}}},
-	"and another, soon in use": {{Windows: []provider.Window{{Dimension: provider.Requests, Name: "odd", Length: aDay, Limit: 1, Remaining: 1, Rounding: 1}}}},
-}
-
-// lies reports all of it, each from a lease of its own.
-func (s *story) lies(holder string, all []provider.Signal) {
+// leases gets so many.
+func (s *story) leases(holder string, n int) (gs []pool.Grant) {
 	s.Helper()
-	var out []pool.Grant
-	for range all {
-		out = append(out, s.lease(holder))
+	for range n {
+		gs = append(gs, s.lease(holder))
 	}
-	s.now += 5 * sec
-	for i, g := range out {
-		s.ends(g, holder, all[i], unknown)
-	}
+	return gs
 }
 
-func TestOneStatementShutsNothingForLong(t *testing.T) {
-	for name, lies := range shut {
-		for _, kind := range []provider.Kind{provider.Refilling, provider.Sliding, provider.Fixed} {
-			for _, learned := range []bool{false, true} {
-				for answer, s := range map[string]provider.Signal{"the truth": statesDaily(1000, 900), "no headers": fine} {
-					t.Run(name+" "+answer, func(t *testing.T) {
-						if learned && answer == "the truth" && lies[0].Windows != nil && lies[0].Windows[0].Limit < 1000 {
-							return // who is to be believed?
-						}
-						st := begin(t, setup{StartWithin: 2 * time.Second, Keys: one(nil)})
-						if !learned {
-							st = begin(t, setup{StartWithin: 2 * time.Second, Keys: one(append(rpm(plenty), daily(1000, kind)))})
-						}
-						if name == "bit by bit" && learned {
-							return // four at once
-						}
-						st.lies("liar", lies)
-						got := 0
-						for start := st.now; st.now < start+2*minute; st.now += sec {
-							if g, err := st.Acquire(st.now, ask("honest")); err == nil {
-								got++
-								st.now += 3 * sec
-								st.ends(g, "honest", s, unknown)
-							}
-						}
-						assert.Greater(t, got, 10)
-					})
-				}
-			}
-		}
-	}
+// well leases and has a good answer.
+func (s *story) well(holder string, more ...func(*pool.Ask)) {
+	s.Helper()
+	s.ends(s.lease(holder, more...), holder, fine, unknown)
 }
 
-// It binds at once, for everybody but the one who is to try.
-func TestOneStatementBindsAtOnce(t *testing.T) {
-	s := begin(t, setup{Keys: one(append(rpm(plenty), daily(1000, provider.Refilling)))})
-	s.lies("liar", shut["nothing remains"])
-	s.refused("liar")
-	e := s.refused("honest")
-	assert.Equal(t, s.now+30*sec, e.RetryAt)
-	assert.Equal(t, provider.Requests, e.Dimension)
-	s.now += 30 * sec
-	probe := s.lease("honest")
-	assert.True(t, probe.Probe)
+// outUntil is until when all are kept out.
+func (s *story) outUntil() pool.Time {
+	return max(s.Inspect(s.now, "").Quotas[0].CooldownUntil, s.Inspect(s.now, "").Keys[0].CooldownUntil)
+}
+
+// The statements of one speaker keep others out for ten seconds in all, whatever they are about,
+// and for a second more after each minute.
+func TestStatementsOfOneSpeakerAreWorthTenSeconds(t *testing.T) {
+	s := disputed(t)
+	s.well("liar")
+	s.leases("honest", 1)
+	out := s.leases("liar", 4)
+	s.answers(out[0], "liar", slower)
+	assert.Equal(t, 10*sec, s.outUntil())
+	s.now = 6 * sec
+	s.well("honest")
+	s.answers(out[1], "liar", unpaid)
+	assert.Equal(t, 10*sec, s.outUntil(), "six are spent")
+	s.now = 12 * sec
+	s.well("honest") // the time is over
+	s.answers(out[2], "liar", invalid)
+	s.leases("honest", 2)
+	assert.Equal(t, pool.Healthy, s.health(0), "it binds itself alone")
+	s.now += 2 * minute
+	s.answers(out[3], "liar", crowded)
+	s.refused("honest")
+	assert.Equal(t, s.now+2100*sec/1000, s.outUntil(), "a tenth came back meanwhile")
+}
+
+// What was granted before shows nothing, but then a probe need not wait for it.
+func TestAnswersFromBeforeCallForAProbe(t *testing.T) {
+	s := disputed(t)
+	before := s.lease("honest")
+	g := s.lease("liar")
+	s.now = sec / 2
+	s.answers(g, "liar", unpaid)
 	s.refused("third")
-	s.refused("liar")
-	s.now += 5 * sec
-	assert.True(t, s.lease("third").Probe, "patience ends")
+	s.answers(before, "honest", fine)
+	s.lease("third")
+	s.refused("third") // it is a probe
 }
 
-// A late statement of a lower limit, after the limit was raised again: others who were
-// granted their leases later say otherwise, so that the next may see for itself.
-func TestLateStatementOfALowerLimitIsProbedAtOnce(t *testing.T) {
-	const truth, lower = 1000, 100
-	for name, c := range map[string]struct{ late, newer int }{
-		"the statement is of an older lease": {0, 1},
-		"of a newer one":                     {1, 0},
-	} {
-		t.Run(name, func(t *testing.T) {
-			s := begin(t, setup{Keys: one(append(rpm(plenty), daily(truth, provider.Refilling)))})
-			var grants [2]pool.Grant
-			holders := [2]string{"first", "second"}
-			for i, h := range holders {
-				grants[i] = s.lease(h)
-				s.now += sec
-			}
-			for range 2 * lower {
-				s.lease("others")
-			}
-			s.ends(grants[c.late], holders[c.late], statesDaily(lower, provider.Unknown), unknown)
-			s.refused("third")
-			w := s.waits("third")
-			s.serves()
-			s.ends(grants[c.newer], holders[c.newer], statesDaily(truth, provider.Unknown), unknown)
-			served, _ := s.serves()
-			if c.newer < c.late {
-				assert.Empty(t, served, "an older statement contradicts nothing")
-				return
-			}
-			require.Equal(t, []string{"third"}, served)
-			assert.True(t, w.Grant().Probe)
-			s.refused("fourth") // one is enough
-			s.now += sec
-			s.ends(w.Grant(), "third", statesDaily(truth, provider.Unknown), unknown)
-			assert.EqualValues(t, truth, s.limit(3).Limit)
-		})
-	}
-}
-
-// Another late statement, of what was granted before there was any dispute, does not end it.
-func TestOldStatementsSettleNothing(t *testing.T) {
-	const truth, lower = 1000, 100
-	s := begin(t, setup{Keys: one(append(rpm(plenty), daily(truth, provider.Refilling)))})
-	a, c := s.lease("a"), s.lease("c")
-	s.now += sec
-	b := s.lease("b")
-	for range 2 * lower {
-		s.lease("others")
-	}
-	s.now += sec
-	s.ends(a, "a", statesDaily(lower, provider.Unknown), unknown)
-	s.ends(b, "b", statesDaily(truth, provider.Unknown), unknown)
-	s.ends(c, "c", statesDaily(lower, provider.Unknown), unknown)
-	for _, h := range []string{"d", "e"} { // who agree
-		probe := s.lease(h)
-		assert.True(t, probe.Probe)
-		s.now += sec
-		s.ends(probe, h, statesDaily(truth, provider.Unknown), unknown)
-	}
-	assert.EqualValues(t, truth, s.limit(3).Limit)
-}
-
-// A debt that two have confirmed is not disputed, though it is more than what is left.
-func TestNobodyTriesInSpiteOfADebt(t *testing.T) {
-	s := begin(t, setup{Keys: one(limits(plenty, plenty, 1000))})
-	says := func(remaining int64) provider.Signal {
-		a := states(provider.OutputTokens, 1000, remaining)
-		a.Windows[0].Kind, a.Windows[0].Reset = provider.Refilling, provider.Unknown
-		return a
-	}
-	x, a := s.lease("x", output(10)), s.lease("a", output(10))
+// It returns at once, the others slowly, and not one of them later because of it.
+func TestWhoContradictsIsFree(t *testing.T) {
+	s := disputed(t)
+	s.answers(s.lease("liar"), "liar", unpaid)
 	s.now = sec
-	s.answers(a, "a", says(400))
-	b := s.lease("b", output(10))
-	s.now = 2 * sec
-	s.ends(x, "x", fine, provider.Amounts{1, 0, 1010, 1010, 1})
-	s.now = 3 * sec
-	s.answers(b, "b", says(0))
-	s.now = 32 * sec
-	s.refused("b", output(10))
-	s.refused("c", output(10))
+	s.well("honest")
+	assert.Equal(t, 1000, s.granted("honest"))
+	assert.Equal(t, 4, s.granted("third"))
 }
 
-// Those who wait are woken for it, though nobody calls in between.
-func TestWaitersAreWokenToSee(t *testing.T) {
-	for name, lies := range shut {
-		t.Run(name, func(t *testing.T) {
-			s := begin(t, setup{Keys: one(append(rpm(plenty), daily(1000, provider.Refilling)))})
-			s.lies("liar", lies)
-			s.granted("third") // what room there is
-			start := s.now
-			s.waits("liar")
-			s.waits("honest")
-			var who []string
-			s.until(start+40*sec, func(w *pool.Waiter) { who = append(who, w.Ask.Holder) })
-			assert.Equal(t, []string{"honest"}, who)
-		})
-	}
-}
-
-// The second opinion confirms: then it binds all, and for as long as it is.
-func TestSecondOpinionConfirms(t *testing.T) {
-	for name, answer := range map[string]provider.Signal{
-		"by its headers": statesDaily(1000, 0),
-		"by a refusal":   limited(time.Second),
-	} {
-		t.Run(name, func(t *testing.T) {
-			s := begin(t, setup{Keys: one(append(rpm(plenty), daily(1000, provider.Refilling)))})
-			s.lies("one", shut["nothing remains"])
-			s.now += 30 * sec
-			s.ends(s.lease("two"), "two", answer, unknown)
-			s.now += minute
-			if g, err := s.Acquire(s.now, ask("three")); err == nil {
-				assert.False(t, g.Probe, "only what has refilled meanwhile")
-			}
-			s.now += sec
-			for _, h := range []string{"one", "two", "three"} {
-				s.refused(h)
-			}
-		})
-	}
-}
-
-// A probe that tells nothing settles nothing.
-func TestDisputeOutlivesAProbeWithoutAVerdict(t *testing.T) {
-	for name, end := range map[string]func(*story, pool.Grant){
-		"a 400": func(s *story, g pool.Grant) {
-			s.ends(g, "two", provider.Signal{Class: provider.InvalidRequest}, unknown)
-		},
-		"no answer":       func(s *story, g pool.Grant) { s.ends(g, "two", s.unanswered(), unknown) },
-		"released":        func(s *story, g pool.Grant) { require.NoError(s, s.Release(s.now, g.Lease, "two", false)) },
-		"released unused": func(s *story, g pool.Grant) { require.NoError(s, s.Release(s.now, g.Lease, "two", true)) },
-		"cached": func(s *story, g pool.Grant) {
-			s.ends(g, "two", provider.Signal{Cached: true, Windows: statesDaily(1000, 1000).Windows}, unknown)
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			s := begin(t, setup{Keys: one(append(rpm(plenty), daily(1000, provider.Refilling)))})
-			s.lies("one", shut["the limit is one"])
-			s.now += 30 * sec
-			end(s, s.lease("two"))
-			assert.True(t, s.lease("three").Probe)
-		})
-	}
-}
-
-// What opens is what is disputed, and nothing else.
-func TestDisputeOpensNoOtherLimit(t *testing.T) {
-	s := begin(t, setup{Keys: one(append(limits(plenty, 100, plenty), daily(1000, provider.Refilling), slots(5)))})
-	s.lease("x", input(100))
-	s.lies("liar", shut["nothing remains"])
-	s.now = 35 * sec
-	s.refused("honest", input(90))
-	s.lease("honest", input(50))
-	s.now += 5 * sec
-	s.granted("honest")
-	assert.LessOrEqual(t, s.Summary(s.now, "").Open, 5)
-}
-
-// Two who disagree: the lower holds, but whoever says otherwise is not shut out,
-// and a third decides.
-func TestTwoWhoDisagree(t *testing.T) {
-	s := begin(t, setup{Keys: one(nil)})
-	s.lease("low")
-	s.lies("low", []provider.Signal{statesDaily(10, 0)})
-	for range 5 {
-		s.now += 30 * sec
-		s.ends(s.lease("high"), "high", statesDaily(1000, 900), unknown)
-		assert.EqualValues(t, 10, s.requests().Limit)
-	}
-	s.now += 30 * sec
-	s.ends(s.lease("third"), "third", statesDaily(1000, 900), unknown)
-	assert.EqualValues(t, 1000, s.requests().Limit)
-}
-
-// Whoever said it first, a dispute of what another has said stands for itself.
-func TestHonestStatementsDoNotHideLies(t *testing.T) {
-	s := begin(t, setup{StartWithin: 2 * time.Second, Keys: one(nil)})
-	s.ends(s.lease("honest"), "honest", statesDaily(1000, 900), unknown)
-	s.lies("liar", shut["there is another limit"])
-	s.refused("honest")
-	s.polls("honest", s.now+31*sec)
-}
-
-// A holder that says calls were too many at a time, and keeps its own.
-func TestTooManyAtATimeOnOneStatement(t *testing.T) {
-	for name, cfg := range map[string]setup{"felt": {Keys: one(nil)}, "configured": {Keys: one(rpm(plenty))}} {
-		t.Run(name, func(t *testing.T) {
-			s := begin(t, cfg)
-			one := s.lease("liar")
-			for range 3 {
-				s.answers(s.lease("liar"), "liar", provider.Signal{Class: provider.ConcurrencyLimited, Scope: provider.ClassScope})
-				s.now += sec
-				if s.window() == 1 {
-					break
-				}
-				s.ends(one, "liar", fine, unknown)
-				one = s.lease("liar")
-			}
-			s.refused("honest")
-			for range 5 {
-				g, _ := s.polls("honest", s.now+31*sec)
-				s.ends(g, "honest", fine, unknown)
-			}
-			s.granted("honest")
-			assert.Greater(t, s.window(), 1)
-		})
-	}
-}
-
-// Fewer at a time after a refusal, and more again with good answers.
-func TestWindowShrinksAndGrowsAgain(t *testing.T) {
-	s := begin(t, setup{Keys: one(rpm(plenty))})
-	var out []pool.Grant
-	for range 10 {
-		out = append(out, s.lease("h"))
-	}
+// What a small ask is given, a large one may be refused.
+func TestASmallerAskContradictsNothing(t *testing.T) {
+	s := begin(t, setup{Keys: one(limits(plenty, plenty, plenty))})
+	s.answers(s.lease("liar", input(50)), "liar", about(slower, provider.InputTokens))
 	s.now = sec
+	s.well("honest", input(5))
+	assert.Equal(t, 1, s.granted("third", input(50)), "a probe")
+}
+
+func TestTwoWhoAgreeCallForAThird(t *testing.T) {
+	s := disputed(t)
+	s.leases("third", 1)
+	one, two := s.lease("one"), s.lease("two")
+	s.answers(one, "one", unpaid)
+	s.now = sec / 2
+	s.refused("third")
+	s.answers(two, "two", unpaid)
+	s.lease("third") // at once
+	s.refused("fourth")
+}
+
+func TestStatementsAboutDifferentThingsDoNotAgree(t *testing.T) {
+	s := disputed(t)
+	s.leases("third", 1)
+	one, two := s.lease("one"), s.lease("two")
+	s.answers(one, "one", unpaid)
+	s.now = sec / 2
+	s.answers(two, "two", refusal(provider.Forbidden, provider.GroupScope, time.Hour))
+	s.refused("third")
+}
+
+// It is so; but after half a minute one sees whether it still is, and then one after ten.
+func TestThreeWhoAgreeStand(t *testing.T) {
+	s := disputed(t)
+	for i, g := range []pool.Grant{s.lease("h0"), s.lease("h1"), s.lease("h2")} {
+		s.answers(g, []string{"h0", "h1", "h2"}[i], unpaid)
+	}
+	s.now = 30*sec - 1
+	s.refused("fourth")
+	s.now++
+	s.ends(s.lease("fourth"), "fourth", unpaid, unknown)
+	s.now = 630*sec - 1
+	s.refused("fifth")
+	s.now++
+	s.well("fifth")
+	assert.Equal(t, 1, s.granted("sixth"), "three against one: it begins with one")
+}
+
+// Of what two say, both say the shorter.
+func TestTheLongestStatementIsOneSpeakersAlone(t *testing.T) {
+	s := disputed(t)
+	one, two := s.lease("one"), s.lease("two")
+	s.answers(one, "one", unpaid)
+	s.answers(two, "two", refusal(provider.QuotaExhausted, provider.GroupScope, 15*time.Second))
+	s.now = 25*sec - 1
+	s.refused("third")
+	s.now++
+	s.lease("third")
+	s.refused("one")
+}
+
+// A stated wait that has run out agrees with no later one.
+func TestStatementsRunOut(t *testing.T) {
+	s := disputed(t)
+	s.leases("third", 1)
+	s.answers(s.lease("one"), "one", refusal(provider.QuotaExhausted, provider.GroupScope, 5*time.Second))
+	s.now = 20 * sec
+	s.answers(s.lease("two"), "two", unpaid)
+	s.now++
+	s.refused("third")
+	assert.Equal(t, 30*sec, s.outUntil())
+}
+
+// The provider refuses all, but one says that all is well.
+func TestWhoMisleadsFreesItselfAlone(t *testing.T) {
+	s := disputed(t)
+	s.leases("fourth", 1)
+	before := s.lease("second")
+	s.answers(s.lease("first"), "first", unpaid)
+	s.now = sec
+	s.well("sunny")
+	s.answers(s.lease("third"), "third", unpaid)
+	s.answers(s.lease("fourth"), "fourth", unpaid)
+	s.refused("fifth") // three agree, and stand
+
+	require.True(t, s.Restore(s.now, "", "a"))
+	s.answers(before, "second", slower)
+	s.now += 5 * sec
+	s.well("sunny")
+	assert.Equal(t, 1000, s.granted("sunny"))
+	assert.Equal(t, 1, s.granted("fifth"), "a probe, and no return")
+}
+
+// What it meets is not the provider.
+func TestWhoIsAlwaysRefusedIsNotBelieved(t *testing.T) {
+	s := disputed(t)
+	out := s.leases("gateway", 4)
 	for _, g := range out[:3] {
-		s.answers(g, "h", provider.Signal{Class: provider.ConcurrencyLimited, Scope: provider.ClassScope})
+		s.answers(g, "gateway", slower)
 	}
-	assert.Equal(t, 9, s.window(), "one less than there were, once")
-	for _, g := range out {
-		s.ends(g, "h", fine, unknown)
-	}
-	assert.Equal(t, 10, s.window())
-	assert.Equal(t, 10, s.granted("h"))
-	assert.Equal(t, provider.Concurrency, s.refused("h").Dimension)
+	s.now = sec
+	s.well("honest")
+	s.now = 10 * sec
+	s.answers(out[3], "gateway", unpaid)
+	s.leases("honest", 2)
+	s.refused("gateway")
 }
 
-// A probe of a key that never answers holds it no longer than patience.
-func TestLiarDoesNotSitOnTheProbe(t *testing.T) {
-	s := begin(t, setup{Keys: one(rpm(plenty))})
-	s.ends(s.lease("liar"), "liar", invalid, unknown)
-	s.now = 5 * sec
-	s.lease("liar")
-	s.refused("honest")
-	s.waits("honest")
-	served := pool.Time(0)
-	s.until(minute, func(*pool.Waiter) { served = s.now })
-	assert.Equal(t, 10*sec, served)
+// Instances of one identity are one speaker while there are others,
+func TestInstancesAreOneVoice(t *testing.T) {
+	s := disputed(t)
+	s.leases("honest", 1)
+	for _, g := range []pool.Grant{s.lease("liar", instance("0")), s.lease("liar", instance("1")), s.lease("liar", instance("2"))} {
+		s.answers(g, "liar", unpaid)
+	}
+	s.now = sec
+	s.well("honest")
+	s.lease("third")
 }
 
-// Restore ends disputes, too.
-func TestRestoreEndsDisputes(t *testing.T) {
-	s := begin(t, setup{Keys: one(nil)})
-	s.lies("liar", shut["and another, soon in use"])
-	s.Restore(s.now, "", "a")
-	s.granted("honest")
-	s.now += minute
-	s.refused("honest")
+// and several while there are not.
+func TestInstancesOfASoleIdentitySeeForThemselves(t *testing.T) {
+	s := disputed(t)
+	s.answers(s.lease("h", instance("broken")), "h", unpaid)
+	s.now = sec
+	s.refused("h", instance("broken"))
+	s.well("h", instance("well"))
+	s.lease("h", instance("third"))
+}
+
+// A guess grows for whoever is refused again. For others it does when one of them is.
+func TestGuessesGrowForWhoIsRefused(t *testing.T) {
+	s := disputed(t)
+	s.leases("honest", 1)
+	for _, wait := range []pool.Time{sec, 2 * sec, 4 * sec} {
+		s.ends(s.lease("gateway"), "gateway", limited(0), unknown)
+		assert.Equal(t, s.now+sec, s.outUntil())
+		s.now += wait - 1
+		s.refused("gateway")
+		s.now++
+	}
+	s.ends(s.lease("honest"), "honest", limited(0), unknown)
+	assert.Equal(t, s.now+2*sec, s.outUntil())
+}
+
+func TestAStatedWaitThatIsTooShortGrows(t *testing.T) {
+	s := disputed(t)
+	for _, wait := range []pool.Time{sec / 1000, sec, 2 * sec, 4 * sec} {
+		s.ends(s.lease("h"), "h", limited(time.Millisecond), unknown)
+		assert.Equal(t, s.now+wait, s.refused("h").RetryAt)
+		s.now += wait
+	}
+}
+
+// When the time is over, answers from before it began bring nobody back.
+func TestAnswersFromBeforeBeginNoReturn(t *testing.T) {
+	s := disputed(t)
+	before, g := s.lease("h"), s.lease("h")
+	s.now = sec
+	s.answers(g, "h", limited(10*time.Second))
+	s.now = 11 * sec
+	s.answers(before, "h", fine)
+	assert.Equal(t, 1, s.granted("h"), "a probe")
+}
+
+func TestOneSpeakerAloneQuarantinesNoKey(t *testing.T) {
+	s := disputed(t)
+	honest := s.lease("honest")
+	for _, g := range s.leases("liar", 2) {
+		s.answers(g, "liar", invalid)
+		assert.Equal(t, pool.Suspect, s.health(0))
+	}
+	s.answers(honest, "honest", invalid)
+	assert.Equal(t, pool.Quarantined, s.health(0))
 }

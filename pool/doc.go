@@ -64,14 +64,20 @@
 //
 // Whatever anybody reports, in any order:
 //   - What is charged and held, up to what each lease reserved, fits every configured
-//     limit. Only a probe may exceed a learned or lowered limit, one at a time.
+//     limit, unless two holders, or one that was alone for the whole window, have stated that
+//     less is used. Only a probe may exceed a learned or lowered limit, one at a time.
 //   - A lease is charged to the buckets that existed at its grant, each exactly once. After
 //     a Reconfigure it also holds what it may still use in every limit that holds amounts
 //     and that it would be charged to then.
 //     Its charge ends by a report, its release, or its time, and never without one.
-//   - Use beyond the reservation is debt, and debt is never dropped.
+//   - Use beyond the reservation is debt. It is dropped only as far as it is one holder's word,
+//     more than an eighth of a limit in a window, and contradicted by another.
 //   - An ask that fits is served, unless an ask before it in line has reserved what it needs.
-//   - One holder's statement binds others for at most secondOpinion.
+//   - A refusal that nobody else has met keeps others out for at most the trust of its speaker:
+//     10 s in all, whatever its refusals are about, and a second more each minute. A sole
+//     speaker is believed until somebody else is about, who may probe.
+//   - One lease at a time probes what is in dispute. Whoever has a good answer to its own lease
+//     is free, until it is refused itself.
 //   - What a crash can lose is bounded by what is written ahead.
 //   - Whatever is kept for a holder, a class or a lease goes again when they do.
 //
@@ -90,8 +96,10 @@
 //	lease.go        charge, hold, settle             expect.go    what answers will likely use
 //	report.go       the pipeline of a report         learn.go     limits that answers state
 //	blame.go        what a refusal is about          detect.go    what answers reveal to people
-//	cooldown.go     out of use for a time            key.go       health of a credential
-//	dispute.go      unconfirmed statements           slow_start.go  few leases while limits are unknown
+//	cooldown.go     what is out of use, for whom     key.go       health of a credential
+//	dispute.go      what one speaker was refused, until others have seen it
+//	standing.go     how far a speaker is believed    figure.go    figures that one holder states
+//	slow_start.go   few leases while limits are unknown
 //	holder.go       holders, instances, caps         event.go     what people should hear of
 //	state.go        what outlives the owner          recover.go   how a successor begins
 //	changes.go      what has changed since a save    age.go       parts of different times
@@ -110,7 +118,12 @@
 //	debt         used beyond the limit; it delays the next grants
 //	headroom     kept unused after a refusal that we cannot explain
 //	probe        one lease that finds out whether something is still so
-//	dispute      a figure that stands on one holder's statement, until others have seen it
+//	speaker      an identity, or an instance while no other identity is about
+//	dispute      what one speaker states, until others have seen it; then it is confirmed, or
+//	             contradicted
+//	cooldown     the disputes about one thing that was refused
+//	suspect      of a key: refused once; quarantined: another speaker agrees, or nobody else could
+//	trust        how long a speaker's unconfirmed refusals may keep others out
 //	reservation  what an ask in line keeps free of those behind it
 //	orphan       amounts that leases of a predecessor may still hold
 //	slow start   few leases at once while a limit is unknown

@@ -72,9 +72,10 @@ type Domain struct {
 	forgotAt   Time // when a class was last forgotten; long ago if none was
 	orphans    heap[*orphan]
 	before     *recovery // with which we began; nil if there was nothing to recover
-	known      []stated  // scratch of learn
-	configured Time      // when another configuration came into force, 0 if none did
-	unflat     Time      // when Flat last changed; below 0 if it never did
+	speakers   speakers
+	known      []stated // scratch of learn
+	configured Time     // when another configuration came into force, 0 if none did
+	unflat     Time     // when Flat last changed; below 0 if it never did
 
 	predecessors predecessors
 }

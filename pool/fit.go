@@ -39,8 +39,8 @@ func (f *fit) before(g *fit) bool {
 	return f.at < g.at || f.at == g.at && f.byEvent && !g.byEvent && f.at == Never
 }
 
-// within takes in a bucket: when it has room, or when the ask may probe it without.
-func (f *fit) within(now Time, b *bucket, ask *provider.Amounts, probe Time) {
+// within takes in a bucket: when it has room.
+func (f *fit) within(now Time, b *bucket, ask *provider.Amounts) {
 	d := b.Dimension()
 	n := ask[d]
 	if n == 0 || f.never {
@@ -51,45 +51,76 @@ func (f *fit) within(now Time, b *bucket, ask *provider.Amounts, probe Time) {
 		return
 	}
 	at, byEvent := b.FitAt(now, n)
-	if probe < at {
-		at, byEvent = probe, false
-	}
 	f.later(at, int(d), byEvent)
 }
 
-// fit says when an ask of a holder fits the account, without the limits of single keys;
-// with "", of whoever may be first.
-func (a *account) fit(now Time, ask *provider.Amounts, holder string) fit {
+// withinDisputed takes in a bucket of which something is disputed: what is, binds an ask only
+// until its speaker may probe.
+func (dom *Domain) withinDisputed(f *fit, b *bucket, ask *provider.Amounts, e eye) {
+	d, now := b.Dimension(), dom.now
+	n := ask[d]
+	if n == 0 || f.never {
+		return
+	}
+	if b.NeverFits(n) {
+		*f = fit{at: Never, by: int(d), never: true, key: f.key}
+		return
+	}
+	sooner := func(at Time, byEvent bool, about *dispute) {
+		if about != nil && at > now {
+			if probe, _ := dom.opens(about, e); probe < at {
+				at, byEvent = probe, false
+			}
+		}
+		f.later(at, int(d), byEvent)
+	}
+	at, byEvent := b.FitAtOwn(now, n)
+	sooner(at, byEvent, b.origin)
+	at, byEvent = b.FitAtStated(now, n)
+	sooner(at, byEvent, b.word)
+}
+
+// fit says when an ask fits the account, without the limits of single keys.
+func (dom *Domain) fit(a *account, ask *provider.Amounts, e eye) fit {
+	now := dom.now
 	f := fit{at: now, by: unconditional}
 	for _, b := range a.buckets {
-		probe := Never
-		if a.disputed {
-			probe = min(a.mayProbe(now, &b.unsure, holder), a.mayProbe(now, &b.unseen, holder))
+		if b.origin == nil && b.word == nil {
+			f.within(now, b, ask)
+		} else {
+			dom.withinDisputed(&f, b, ask, e)
 		}
-		f.within(now, b, ask, probe)
 	}
 	if f.never {
 		return f
 	}
 	if a.full() {
-		at := a.mayProbe(now, &a.slowStart.narrow, holder)
+		at := Never
+		if a.slowStart.narrow != nil {
+			at, _ = dom.opens(a.slowStart.narrow, e)
+		}
 		f.later(at, int(provider.Concurrency), at == Never)
 	}
 	for _, c := range a.cooldowns() {
-		if c.concerns(ask) {
-			at, byEvent := c.opens(now, holder)
-			f.later(at, int(c.only), byEvent)
+		if c.on() {
+			opens := dom.opensFor(c, ask, e)
+			f.later(opens.at, opens.by, opens.byEvent)
 		}
 	}
 	return f
 }
 
 // room is fit where it only matters whether there is room now.
-func (a *account) room(now Time, ask *provider.Amounts, holder string) bool {
-	if a.cooldown.on || a.group.cooldown.on || a.class.cooldown.on || a.disputed {
-		return a.fit(now, ask, holder).at == now
+func (dom *Domain) room(a *account, ask *provider.Amounts, e eye) bool {
+	if a.disputable() {
+		return dom.fit(a, ask, e).at == dom.now
 	}
-	return !a.full() && fits(now, a.buckets, ask)
+	return !a.full() && fits(dom.now, a.buckets, ask)
+}
+
+// disputable reports whether it may depend on who asks whether an account has room.
+func (a *account) disputable() bool {
+	return a.cooldown.on() || a.group.cooldown.on() || a.class.cooldown.on() || a.disputed
 }
 
 func fits(now Time, buckets []*bucket, ask *provider.Amounts) bool {

@@ -27,7 +27,7 @@ func (dom *Domain) forgetUnused() {
 	for range dom.inOrder {
 		dom.lookNext = (dom.lookNext + 1) % len(dom.inOrder)
 		c := dom.inOrder[dom.lookNext]
-		if c.leases > 0 || c.usedAt.Add(unusedFor) > now || c.cooldown.active(now) {
+		if c.leases > 0 || c.usedAt.Add(unusedFor) > now || c.cooldown.isActive(now) {
 			continue
 		}
 		if !dom.declared(c) && dom.unused(now, c) {
@@ -67,12 +67,12 @@ func (dom *Domain) unused(now Time, c *class) bool {
 		}
 	}
 	for _, g := range dom.everyGroup() {
-		if a := g.account(c); a != nil && (a.cooldown.active(now) || !allUnused(now, c.usedAt, a.own)) {
+		if a := g.account(c); a != nil && (a.cooldown.isActive(now) || !allUnused(now, c.usedAt, a.own)) {
 			return false
 		}
 	}
 	for _, k := range dom.everyKey() {
-		if r := k.barred[c]; r != nil && r.active(now) || k.limited[c] != nil && !k.limited[c].unused(now, c.usedAt) {
+		if r := k.barred[c]; r != nil && r.isActive(now) || k.limited[c] != nil && !k.limited[c].unused(now, c.usedAt) {
 			return false
 		}
 	}
@@ -98,7 +98,10 @@ func (l *keyLimits) unused(now, usedAt Time) bool { return allUnused(now, usedAt
 // configured, and each one's window has passed since a moment.
 func allUnused(now, since Time, bs []*bucket) bool {
 	for _, b := range bs {
-		if b.Used(now) > 0 || b.Held() > 0 || b.Headroom(now) > 0 || b.Limit() < b.Ceiling() || since.Add(b.Window()) > now {
+		if used, lower := b.Excess(now); used > 0 || lower {
+			return false
+		}
+		if b.Used(now) > 0 || b.Held() > 0 || b.Headroom(now) > 0 || since.Add(b.Window()) > now {
 			return false
 		}
 	}

@@ -225,15 +225,16 @@ func TestHeadersNeverLeaveItStuckLow(t *testing.T) {
 		u := newUpstream(t, time.Hour, true)
 		u.run()
 		u.advance(4 * time.Minute) // all reports are in, all leases at an end
-		for range 3 {
-			g, err := u.pool.Acquire(u.now, pool.Ask{Holder: "last", TTL: time.Minute, Amounts: provider.Amounts{1, 1, 1, 1}})
+		for i := range 6 {
+			holder := []string{"last", "another"}[i%2] // what loosens takes two
+			g, err := u.pool.Acquire(u.now, pool.Ask{Holder: holder, TTL: time.Minute, Amounts: provider.Amounts{1, 1, 1, 1}})
 			if err != nil {
 				return // what was reserved and never reported counts as used
 			}
 			for _, l := range u.limiters {
 				l.Take(time.Duration(u.now), 1) // if the others left any
 			}
-			_, err = u.pool.Report(u.now, g.Lease, "last", u.headers(), provider.Amounts{1, 1, 1, 1}, true)
+			_, err = u.pool.Report(u.now, g.Lease, holder, u.headers(), provider.Amounts{1, 1, 1, 1}, true)
 			require.NoError(u, err)
 			u.advance(10 * time.Second)
 		}

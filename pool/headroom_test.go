@@ -35,7 +35,10 @@ func (s *story) turnedAway(answer provider.Signal, more ...func(*pool.Ask)) {
 	s.now += 10 * sec
 }
 
-var busy = limited(time.Second)
+var (
+	busy        = limited(time.Second)
+	busyWithAll = about(busy, provider.Requests)
+)
 
 func TestRefusalWhereThereWasRoomKeepsSome(t *testing.T) {
 	for name, c := range map[string]struct {
@@ -43,10 +46,10 @@ func TestRefusalWhereThereWasRoomKeepsSome(t *testing.T) {
 		fill         int64
 		want, wantIn int64
 	}{
-		"of all limits, where none is named": {busy, 0, 10, 100},
-		"of the one that is named":           {about(busy, provider.InputTokens), 0, 0, 100},
-		"though it has been taken since":     {about(busy, provider.InputTokens), 990, 0, 50},
-		"but not of any that may be full":    {busy, 990, 10, 0},
+		"of none, where none is named":   {busy, 0, 0, 0},
+		"of the one that is named":       {about(busy, provider.InputTokens), 0, 0, 100},
+		"though it has been taken since": {about(busy, provider.InputTokens), 990, 0, 50},
+		"and of no other":                {busyWithAll, 990, 10, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := begin(t, setup{Keys: one(limits(80, 800, plenty))})
@@ -62,7 +65,7 @@ func TestRefusalWhereThereWasRoomKeepsSome(t *testing.T) {
 
 func TestHeadroomShrinksTheBurstAndNotTheRate(t *testing.T) {
 	s := begin(t, setup{Keys: one(rpm(80))})
-	s.turnedAway(busy)
+	s.turnedAway(busyWithAll)
 	require.EqualValues(t, 10, s.headroom(provider.Requests))
 	s.now += minute
 	assert.InDelta(t, 72, s.granted("h"), 2) // a little has worn off
@@ -90,7 +93,7 @@ func TestHeadroomHasAFloor(t *testing.T) {
 func TestQuietTimeRestoresTheBurst(t *testing.T) {
 	s := begin(t, setup{Keys: one(rpm(80))})
 	for range 3 {
-		s.turnedAway(busy)
+		s.turnedAway(busyWithAll)
 	}
 	last := s.headroom(provider.Requests)
 	require.Greater(t, last, int64(20))
@@ -171,8 +174,8 @@ func TestRefusalsOfOneMomentTightenOnce(t *testing.T) {
 	}
 	s.now = sec
 	for _, g := range out {
-		s.answers(g, "h", busy)
-		s.answers(g, "h", busy)
+		s.answers(g, "h", busyWithAll)
+		s.answers(g, "h", busyWithAll)
 	}
 	assert.EqualValues(t, 10, s.headroom(provider.Requests))
 }
@@ -181,7 +184,7 @@ func TestRefusalsOfOneMomentTightenOnce(t *testing.T) {
 // meanwhile.
 func TestWaitBesideHeadroom(t *testing.T) {
 	s := begin(t, setup{Keys: one(append(rpm(plenty), pool.Limit{Dimension: provider.Requests, Window: time.Hour, Amount: 32, Kind: provider.Refilling}))})
-	s.turnedAway(busy)
+	s.turnedAway(busyWithAll)
 	s.granted("h")
 	e := s.refused("h")
 	s.waits("h")

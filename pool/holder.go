@@ -1,6 +1,10 @@
 package pool
 
-import "github.com/keybroker/keybroker/internal/provider"
+import (
+	"time"
+
+	"github.com/keybroker/keybroker/internal/provider"
+)
 
 // Caps bound what one holder may have of a pool at one time. 0 is no bound. They come with each
 // ask. An ask that waits counts as if it had been served, so that no ask reaches the head of a
@@ -76,10 +80,16 @@ func (dom *Domain) letGo(i *instance) {
 	}
 }
 
-// sole reports whether a holder is the only identity that has leases or waits for one.
-func (dom *Domain) sole(name string) bool {
-	for k := range dom.holders { // the first of another name decides
-		if k.name != name {
+// sole reports whether a holder is the only identity that has leases or waits for one, or
+// has had an answer within a time.
+func (dom *Domain) sole(now Time, name string, within time.Duration) bool {
+	for k, h := range dom.holders { // the first of another name decides
+		if k.name != name && h.open+h.waiting > 0 {
+			return false
+		}
+	}
+	for other, st := range dom.speakers.known {
+		if other != name && now.Sub(st.heardAt) <= within {
 			return false
 		}
 	}

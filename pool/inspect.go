@@ -136,7 +136,7 @@ func (g *group) available(now Time) (n, visited int) {
 	visited = 1 + len(g.seats)
 	for _, a := range g.accounts {
 		visited++
-		if a.coolUntil() <= now {
+		if a.coolUntil(now) <= now {
 			return n, visited
 		}
 	}

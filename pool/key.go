@@ -1,23 +1,19 @@
 package pool
 
-import "time"
+import "github.com/keybroker/keybroker/internal/provider"
 
 // Health says whether the provider accepts a key. It is about the credential; capacity
 // belongs to the quota group.
 type Health uint8
 
-// The states of a key. A refusal makes it suspect; refused again, on another lease, it
-// is quarantined. Either way it is out of use for a time, and then one lease at a time
-// probes it; an answer that is no refusal makes it healthy.
+// The states of a key. A refusal makes it suspect; when others agree, or it is refused
+// again, it is quarantined. Either way it is out of use for a time, and then one lease at a
+// time probes it; an answer that is no refusal makes it healthy.
 const (
 	Healthy Health = iota
 	Suspect
 	Quarantined
 )
-
-// suspectRest is how long a refused key is out of use before one lease probes it. In
-// quarantine it is probed rarely.
-const suspectRest = 5 * time.Second
 
 type key struct {
 	tracked
@@ -29,19 +25,13 @@ type key struct {
 	later        later                 // of its limits
 	shared       []*bucket             // of this key alone, for all models together
 	limited      map[*class]*keyLimits // the buckets of both; nil if there are none
-	health       Health
-	restsUntil   Time // out of use before
-	renewedAt    Time // has had its value since
-	failedAt     Time // when the last refusal came in: what was granted before says nothing new
-	failedBy     LeaseID
-	accuser      string        // the holder on whose statement alone it is in quarantine
-	accusedUntil Time          // for that holder, until then
-	backoff      time.Duration // in quarantine
+	cooldown     cooldown              // whatever it is asked for
+	outUntil     Time                  // of use, for all
+	renewedAt    Time                  // has had its value since
 	barred       map[*class]*cooldown
 	organization string // as answers name it
 	lastErr      string
 	errAt        Time
-	probe        *lease // the one lease out on a key that is not healthy, while its answer is waited for
 	open         int
 	goneAt       Time  // not configured since, Never while it is
 	index        int32 // in the domain's heap of keys that are out of use
@@ -105,98 +95,102 @@ func (k *key) barredFor(c *class) *cooldown {
 	return k.barred[c]
 }
 
-// keptFrom reports whether the key is kept from a holder on that holder's own statement,
-// while others may probe it.
-func (k *key) keptFrom(now Time, holder string) bool {
-	return k.accuser != "" && k.accuser == holder && now < k.accusedUntil
-}
-
-// opens returns when a holder may have the key for a class, if it is usable.
-func (k *key) opens(now Time, c *class, holder string) Time {
-	at := now
-	if k.keptFrom(now, holder) {
-		at = k.accusedUntil
-	}
+// opens returns when a speaker may have the key for a class, if it is usable.
+func (dom *Domain) keyOpens(k *key, c *class, ask *provider.Amounts, e eye) fit {
+	f := dom.opensFor(&k.cooldown, ask, e)
 	if r := k.barred[c]; r != nil {
-		opens, _ := r.opens(now, holder)
-		at = max(at, opens)
+		b := dom.opensFor(r, ask, e)
+		f.later(b.at, b.by, b.byEvent)
 	}
-	return at
+	return f
 }
 
-// usable reports whether the key may be leased: it is not out of use, and nobody is
-// probing it.
+// usable reports whether the key may be leased to anybody.
 func (k *key) usable() bool { return k.turn >= 0 }
 
-// refused takes note that the provider did not accept the key. Two refusals put it in
-// quarantine, and so does one that is certain. As far as that is one holder's statement,
-// others may probe the key sooner.
-func (dom *Domain) refused(now Time, k *key, l *lease, why string, wait time.Duration) {
-	k.lastErr, k.errAt = why, now
-	if k.health != Healthy && k.failedBy == l.id {
-		return // the same lease again confirms nothing
+// health tells how far the provider accepts the key, as far as that binds all.
+func (k *key) health() Health {
+	h := Healthy
+	for _, d := range k.cooldown.disputes {
+		switch {
+		case d.private || d.returnAt > 0:
+		case d.kind != badKey || d.backoff > kinds[badKey].first:
+			h = Quarantined
+		default:
+			h = max(h, Suspect)
+		}
 	}
-	holder := l.by.holder.name
-	known := k.health == Quarantined && l.granted <= k.failedAt
-	if known && (k.accuser == "" || k.accuser == holder) {
-		return // it is the same piece of news
-	}
-	if k.health == Healthy {
-		k.accuser, k.backoff, k.accusedUntil = holder, 0, now
-	}
-	k.failedAt, k.failedBy = now, l.id
-	if k.health == Healthy && wait == 0 {
-		k.health = Suspect
-		dom.suspend(k, now.Add(suspectRest))
-		dom.event(Event{Kind: KeySuspect, Key: k.id, Group: k.group.name, Text: why})
-		return
-	}
-	if confirms := k.accuser != "" && k.accuser != holder && k.health == Quarantined; !known && !confirms {
-		k.backoff = min(max(2*k.backoff, rarely.first), rarely.most)
-	}
-	k.health = Quarantined
-	dom.event(Event{Kind: KeyQuarantined, Key: k.id, Group: k.group.name, Text: why})
-	until := now.Add(max(wait, k.backoff))
-	if k.accuser == holder {
-		k.accusedUntil = max(k.accusedUntil, until)
-		dom.suspend(k, min(k.accusedUntil, now.Add(secondOpinion)))
-		return
-	}
-	if until >= k.accusedUntil { // else the first accuser stays bound by its own statement for longer
-		k.accuser, k.accusedUntil = "", until
-	}
-	dom.suspend(k, until)
+	return h
 }
 
-// accepted takes note that the provider accepted the key for a lease. An answer to a lease
-// older than the refusal does not count.
-func (dom *Domain) accepted(now Time, k *key, l *lease) {
-	if k.health == Healthy || l.granted < k.failedAt {
-		return
+// lost reports whether a key is in quarantine, and no speaker's probe may end that.
+func (dom *Domain) lost(k *key, e eye) bool {
+	until, by := k.cooldown.active(dom.now)
+	return by != nil && k.health() == Quarantined && dom.opensFor(&k.cooldown, nil, e).at >= until
+}
+
+// whyRefused tells people what a refusal of a key means.
+func whyRefused(k kind) string {
+	switch k {
+	case badKey:
+		return "refused by the provider (401)"
+	case noQuota:
+		return "its own quota is used up"
 	}
-	dom.revive(now, k)
-	dom.event(Event{Kind: KeyBack, Key: k.id, Group: k.group.name, Text: "accepted again"})
+	return "refused by the provider"
+}
+
+// refuseKey takes note that the provider did not accept the key.
+func (dom *Domain) refuseKey(now Time, l *lease, s *provider.Signal) {
+	k, about := l.key, kindOf(s)
+	k.lastErr, k.errAt = whyRefused(about), now
+	before := k.health()
+	dom.refused(now, k.cooldown.about(now, about), l, s)
+	dom.note(k)
+	dom.reseat(now, k)
+	dom.healthChanged(k, before, k.lastErr)
+}
+
+// healthChanged tells people if a key's health is another one than before.
+func (dom *Domain) healthChanged(k *key, before Health, why string) {
+	switch now := k.health(); {
+	case now == before:
+	case now == Suspect && before == Healthy:
+		dom.event(Event{Kind: KeySuspect, Key: k.id, Group: k.group.name, Text: why})
+	case now == Quarantined:
+		dom.event(Event{Kind: KeyQuarantined, Key: k.id, Group: k.group.name, Text: why})
+	case now == Healthy:
+		dom.event(Event{Kind: KeyBack, Key: k.id, Group: k.group.name, Text: why})
+	}
 }
 
 // revive takes a key back into use.
-func (dom *Domain) revive(now Time, k *key) {
-	k.health, k.accuser, k.accusedUntil = Healthy, "", now
+func (dom *Domain) revive(now Time, k *key, why string) {
+	before := k.health()
+	k.cooldown = cooldown{}
 	dom.note(k)
-	dom.suspend(k, now)
-	dom.wakeKeys(now)
+	dom.reseat(now, k)
+	dom.healthChanged(k, before, why)
 }
 
-// suspend takes a key out of use until a moment.
-func (dom *Domain) suspend(k *key, until Time) {
-	k.restsUntil, k.probe = until, nil
+// reseat takes a key out of its seat for as long as nobody may have it, or back.
+func (dom *Domain) reseat(now Time, k *key) {
 	dom.touchKey(k)
-	if k.usable() {
-		k.seat.remove(k)
+	k.outUntil = dom.opensFor(&k.cooldown, nil, anybody).at
+	out := k.outUntil > now
+	if out != k.usable() { // it stays where it is
+		if out {
+			dom.resting.update(k, int64(k.outUntil))
+		}
+		dom.usableChanged(k.group)
+		return
 	}
-	if k.index >= 0 {
-		dom.resting.update(k, int64(until))
+	if out {
+		k.seat.remove(k)
+		dom.resting.push(k, int64(k.outUntil))
 	} else {
-		dom.resting.push(k, int64(until))
+		dom.resting.remove(k)
+		k.seat.add(k)
 	}
 	dom.usableChanged(k.group)
 }
@@ -222,10 +216,6 @@ func (dom *Domain) wakeKeys(now Time) {
 		if Time(until) > now {
 			return
 		}
-		dom.resting.remove(k)
-		k.probe = nil
-		k.seat.add(k)
-		dom.touchKey(k)
-		dom.usableChanged(k.group)
+		dom.reseat(now, k)
 	}
 }

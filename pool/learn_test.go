@@ -35,15 +35,13 @@ func TestWhatIsHeldIsNotDisputed(t *testing.T) {
 	told := states(provider.OutputTokens, 1000, 1000)
 	told.Windows = append(told.Windows, states(provider.Requests, 10_000, 10_000).Windows...)
 	told.Windows = append(told.Windows, states(provider.InputTokens, 10_000, 10_000).Windows...)
-	s.answers(s.lease("first", output(10)), "first", told)
-	s.now += 20 * sec
-	s.granted("others", output(100))
+	first, second := s.lease("first", output(10)), s.lease("second", output(10))
+	s.ends(first, "first", told, unknown)
 	s.now += 15 * sec
-	probe := s.lease("second", output(100)) // finds out whether it is so
-	require.True(t, probe.Probe)
-	s.answers(probe, "second", told)
-	s.granted("others", output(100))
-	s.refused("third", output(100))
+	s.ends(second, "second", told, unknown)
+	s.now += minute
+	s.granted("first", output(100))
+	s.refused("second", output(100))
 	assert.EqualValues(t, 1000, s.limit(0).Held)
 }
 
@@ -151,7 +149,7 @@ func TestStatedWaitIsObeyed(t *testing.T) {
 	s := begin(t, setup{Keys: []pool.Key{{ID: "a", Limits: rpm(60)}}})
 	one, two := s.lease("h1"), s.lease("h2")
 	s.answers(one, "h1", limited(20*time.Second))
-	s.answers(two, "h2", limited(5*time.Second))
+	s.answers(two, "h2", limited(15*time.Second))
 	e := s.refused("h1")
 	assert.Equal(t, 20*sec, e.RetryAt, "a shorter wait shortens nothing")
 	assert.Equal(t, provider.NumDimensions, e.Dimension, "no limit binds")

@@ -59,6 +59,7 @@ type lease struct {
 	given      int32          // how many calls were answered with it
 	index      int32          // in the domain's heap of leases
 	holding    places         // the buckets of the ledger that hold an amount of it
+	cut        map[int]int64  // what was reserved in those of them whose learned limit is less
 	prev, next *lease         // in the order of their grants
 }
 
@@ -85,18 +86,25 @@ func (s places) has(i int) bool { return s&(1<<i) != 0 }
 func (s *places) add(i int)     { *s |= 1 << i }
 func (s *places) drop(i int)    { *s &^= 1 << i }
 
-// take charges the reservation. An ask above a limit that was learned or lowered
-// reserves the limit: more would be debt for longer than a window, stated by the holder
-// alone. It returns whether all that it charged is durable.
+// take charges the reservation. An ask above a limit that was learned reserves the limit
+// there: more would be debt for longer than a window. It returns whether all that it charged
+// is durable.
 func (l *lease) take(now Time) (durable bool) {
 	l.ledger = l.key.charges(l.account)
-	for _, b := range l.buckets { // in all buckets, before anything is charged
-		d := b.Dimension()
-		l.reserved[d] = min(l.reserved[d], b.Limit())
+	for i, b := range l.buckets { // in all buckets, before anything is charged
+		switch d := b.Dimension(); {
+		case b.Ceiling() > 0:
+			l.reserved[d] = min(l.reserved[d], b.Ceiling())
+		case l.reserved[d] > b.Limit():
+			if l.cut == nil {
+				l.cut = map[int]int64{}
+			}
+			l.cut[i] = b.Limit()
+		}
 	}
 	durable = true
 	for i, b := range l.buckets {
-		n := l.reserved[b.Dimension()]
+		n := l.reservedIn(i)
 		if n == 0 {
 			continue
 		}
@@ -109,11 +117,22 @@ func (l *lease) take(now Time) (durable bool) {
 	return durable
 }
 
+// reservedIn returns what was reserved in the i-th bucket.
+func (l *lease) reservedIn(i int) int64 {
+	n := l.reserved[l.buckets[i].Dimension()]
+	if most, ok := l.cut[i]; ok {
+		n = min(n, most)
+	}
+	return n
+}
+
 // part returns the largest part of any limit that amounts are, of those that the lease
 // is charged to; at least least.
 func (l *lease) part(least float64, amounts *provider.Amounts) float64 {
 	for _, b := range l.buckets {
-		least = max(least, float64(amounts[b.Dimension()])/float64(b.Limit()))
+		if b.known() { // nobody's word makes a turn dear
+			least = max(least, float64(amounts[b.Dimension()])/float64(b.OwnLimit()))
+		}
 	}
 	return least
 }
@@ -142,7 +161,7 @@ func (l *lease) trim(now Time, sent int64) (freed bool) {
 		after[d] = max(limit.MulDivUp(n, sent, int64(l.count)), min(l.used[d], n))
 	}
 	for i, b := range l.buckets {
-		less := l.reserved[b.Dimension()] - after[b.Dimension()]
+		less := max(0, l.reservedIn(i)-after[b.Dimension()])
 		if l.holding.has(i) {
 			b.Hold(-less)
 		} else {
@@ -200,7 +219,7 @@ func (l *lease) chargeHeld(now Time, all bool) (charged bool) {
 		if !l.holding.has(i) || b.Slots() || !all && l.heldFrom.Add(b.HoldFor()) > now {
 			continue
 		}
-		n := l.left(b.Dimension())
+		n := max(0, l.reservedIn(i)-l.used[b.Dimension()])
 		l.holding.drop(i)
 		b.Charge(now, n)
 		b.Hold(-n)
@@ -212,13 +231,16 @@ func (l *lease) chargeHeld(now Time, all bool) (charged bool) {
 // settle replaces what was reserved by what was used, as far as that is known: used is
 // cumulative, and Unknown where the report does not say. What exceeds the reservation is
 // charged, as debt if need be. What falls short of it comes back with the final report,
-// as far as it still counts. It returns whether room came free.
-func (l *lease) settle(now Time, used provider.Amounts, final bool) (freed bool) {
+// as far as it still counts. owe charges what exceeds it. It returns whether room came free.
+func (l *lease) settle(now Time, used provider.Amounts, final bool, owe func(b *bucket, n int64)) (freed bool) {
 	l.bound(now, l.buckets, &used)
 	for i, b := range l.buckets {
 		d := b.Dimension()
 		known, before, after := used[d] >= 0, l.used[d], max(l.used[d], used[d])
-		reserved := l.reserved[d]
+		reserved := l.reservedIn(i)
+		if _, cut := l.cut[i]; cut { // no more counts there than all there is
+			before, after = min(before, reserved), min(after, reserved)
+		}
 		switch {
 		case b.Slots(): // a slot is free when the lease ends, not before
 		case l.holding.has(i):
@@ -228,11 +250,17 @@ func (l *lease) settle(now Time, used provider.Amounts, final bool) (freed bool)
 				freed = freed || kept > 0
 				kept = 0
 			}
-			b.Charge(now, after-before)
+			within := max(0, min(after, reserved)-before)
+			b.Charge(now, within)
+			if over := after - before - within; over > 0 {
+				owe(b, over)
+			}
 			b.Hold(kept - max(0, reserved-before))
 			freed = freed || after > before // it refills from now on
 		case after > reserved:
-			b.Charge(now, after-max(before, reserved))
+			if over := after - max(before, reserved); over > 0 {
+				owe(b, over)
+			}
 		case final && known:
 			b.Refund(now, l.granted, reserved-after)
 			freed = freed || after < reserved

@@ -96,7 +96,7 @@ func (o *oracle) ask() Ask {
 // leasable are the keys that may be leased to an ask at all.
 func (o *oracle) leasable(c *choice, ask *Ask) (keys []*key) {
 	for _, k := range o.pool.keys {
-		if k.usable() && !slices.Contains(ask.Exclude, k.id) && k.opens(o.pool.now, c.class, ask.Holder) == o.pool.now {
+		if k.usable() && !slices.Contains(ask.Exclude, k.id) && o.pool.keyOpens(k, c.class, &ask.Amounts, ask.eye()).at == o.pool.now {
 			keys = append(keys, k)
 		}
 	}
@@ -109,7 +109,7 @@ func (o *oracle) leasable(c *choice, ask *Ask) (keys []*key) {
 // fits looks everywhere whether there is room, for somebody who is first.
 func (o *oracle) fits(c *choice, ask *Ask) bool {
 	return slices.ContainsFunc(o.leasable(c, ask), func(k *key) bool {
-		return k.group.accounts[c.class.index].room(o.pool.now, &ask.Amounts, ask.Holder) && fits(o.pool.now, k.own(c.class), &ask.Amounts)
+		return o.pool.room(k.group.accounts[c.class.index], &ask.Amounts, ask.eye()) && fits(o.pool.now, k.own(c.class), &ask.Amounts)
 	})
 }
 
@@ -117,11 +117,11 @@ func (o *oracle) fits(c *choice, ask *Ask) bool {
 func (o *oracle) alive(c *choice, ask *Ask) bool {
 	return slices.ContainsFunc(o.pool.keys, func(k *key) bool {
 		for _, r := range []*cooldown{k.barred[c.class], &k.group.cooldown, &k.group.accounts[c.class.index].cooldown} {
-			if r != nil && r.blocked(o.pool.now, ask.Holder) {
+			if r != nil && o.pool.blocked(r, ask.eye()) {
 				return false
 			}
 		}
-		return (k.health != Quarantined || k.usable()) && !slices.Contains(ask.Exclude, k.id)
+		return !o.pool.lost(k, ask.eye()) && !slices.Contains(ask.Exclude, k.id)
 	})
 }
 

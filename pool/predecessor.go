@@ -73,7 +73,7 @@ func (dom *Domain) ReportPredecessor(now Time, o *PredecessorLease, s provider.S
 	dom.predecessors.end = max(dom.predecessors.end, l.until)
 	l.ended = final
 	dom.touch(l.account, l.key)
-	if l.chargeOveruse(now, used) {
+	if dom.chargeOveruse(now, l, used) {
 		dom.noteCharged(l.key, l.account)
 	}
 	if s.Class != provider.OK {
@@ -134,13 +134,13 @@ func (dom *Domain) classHashed(h uint64) *class {
 
 // chargeOveruse charges what was used beyond the reservation. It returns whether there
 // was any.
-func (l *predecessorLease) chargeOveruse(now Time, used provider.Amounts) (over bool) {
+func (dom *Domain) chargeOveruse(now Time, l *predecessorLease, used provider.Amounts) (over bool) {
 	buckets := l.key.charges(l.account).buckets
 	l.bound(now, buckets, &used)
 	for _, b := range buckets {
 		d := b.Dimension()
 		if n := used[d] - max(l.used[d], l.reserved[d]); n > 0 && !b.Slots() {
-			b.Charge(now, n)
+			dom.owe(now, &l.lease, b, n)
 			over = true
 		}
 	}

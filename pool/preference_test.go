@@ -78,6 +78,6 @@ func TestADemandedKeyThatIsOutOfUse(t *testing.T) {
 		s.ends(s.lease("h", withKey("c")), "h", invalid, unknown)
 		s.now += 6 * sec
 	}
-	assert.True(t, s.refused("other", withKey("c")).NoUsableKey)
-	assert.Contains(t, []string{"w1", "w2"}, s.key("other"))
+	assert.True(t, s.refused("h", withKey("c")).NoUsableKey)
+	assert.Contains(t, []string{"w1", "w2"}, s.key("h"))
 }

@@ -288,7 +288,8 @@ func (w *world) settle(c *call, now pool.Time, used provider.Amounts) {
 // What was granted before has arrived by then; no broker could help that.
 func (w *world) changeLimit() {
 	a := w.accounts[provider.Requests]
-	if a == nil || len(w.open) < 2 {
+	two := w.twoHolders()
+	if a == nil || two == nil || len(a.changes) == 2 { // whose limits go up and down is not believed for long
 		return
 	}
 	limit := min(a.limit.Amount, rapid.Int64Range(1, 100).Draw(w.T, "new limit"))
@@ -299,7 +300,7 @@ func (w *world) changeLimit() {
 	for _, c := range w.open {
 		w.settle(c, w.now, provider.Amounts{provider.Requests: c.planned[provider.Requests]})
 	}
-	for _, c := range w.open[:2] {
+	for _, c := range two {
 		s.Class = c.answer().Class
 		if expires, err := w.pool.Report(w.now, c.grant.Lease, c.holder, s, unknown, false); err != nil {
 			w.Fatalf("report: %v", err)
@@ -314,6 +315,16 @@ func (w *world) changeLimit() {
 	}
 	a.changes = append(a.changes, limitChange{w.now, limit})
 	w.advance(1) // what is granted from now on arrives under the new limit
+}
+
+// twoHolders returns open calls of two holders, nil if there are none.
+func (w *world) twoHolders() []*call {
+	for _, c := range w.open {
+		if c.holder != w.open[0].holder {
+			return []*call{w.open[0], c}
+		}
+	}
+	return nil
 }
 
 func (w *world) finish() {

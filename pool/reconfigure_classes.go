@@ -177,7 +177,7 @@ func (c *reconfiguration) buckets(g *group, u unit, had []*bucket, limits []Limi
 		if b.Ceiling() == 0 && !slices.Contains(out, b) {
 			t := c.dom.terms(b.Dimension())
 			t.Learned = true
-			b.Reconfigure(c.now, Limit{Dimension: b.Dimension(), Window: b.Window(), Amount: b.Limit(), Kind: b.Kind()}, t)
+			b.Reconfigure(c.now, Limit{Dimension: b.Dimension(), Window: b.Window(), Amount: b.OwnLimit(), Kind: b.Kind()}, t)
 			out = append(out, b)
 		}
 	}

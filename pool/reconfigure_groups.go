@@ -81,8 +81,8 @@ func (c *reconfiguration) key(g *group, k *key, cfg Key, limits []Limit) {
 		k.group, k.limited, k.shared = g, nil, nil
 		c.moved[g] = true
 	}
-	if k.turn < 0 && k.index < 0 && k.restsUntil > c.now { // it is back, and was out of use when it went
-		dom.resting.push(k, int64(k.restsUntil))
+	if k.turn < 0 && k.index < 0 && k.outUntil > c.now { // it is back, and was out of use when it went
+		dom.resting.push(k, int64(k.outUntil))
 	}
 	k.goneAt = Never
 	k.weight = int64(max(cfg.Weight, 1))

@@ -79,7 +79,7 @@ func (dom *Domain) classNow(model string) *class {
 func (c *reconfiguration) exhaust(g *group, b *bucket) {
 	switch {
 	case b.Holds():
-		until, n := c.now.Add(b.HoldFor()), b.Limit()
+		until, n := c.now.Add(b.HoldFor()), b.OwnLimit()
 		if b.Slots() {
 			until = c.dom.predecessors.until
 		}

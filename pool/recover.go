@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/keybroker/keybroker/internal/provider"
 	"github.com/keybroker/keybroker/pool/limit"
 )
 
@@ -203,23 +204,38 @@ func (x *recovery) class(s *ClassState) {
 
 func (x *recovery) cooldown(c *cooldown, s *RestState) {
 	if s != nil {
-		*c = cooldown{
-			on: true, until: x.now.Add(s.Left), only: s.Only, class: s.Class, operator: s.Operator, backoff: s.Backoff,
-			by: s.By, since: x.now,
-		}
+		c.disputes = []*dispute{x.dispute(kindOf(&provider.Signal{Class: s.Class}), s)}
 	}
+}
+
+// dispute makes what a predecessor has recorded of one. Who said so alone is bound by it;
+// others may probe as if it had just been said.
+func (x *recovery) dispute(k kind, s *RestState) *dispute {
+	until := x.now.Add(s.Left)
+	d := &dispute{
+		kind: k, only: s.Only, class: s.Class, operator: s.Operator, backoff: s.Backoff,
+		since: x.now, said: x.now, until: until, verdict: confirmed, lateAt: x.now.Add(lateProbe),
+	}
+	if s.By != "" {
+		d.verdict = open
+		d.first = eye{holder: s.By}
+		d.voices = []voice{{eye: d.first, until: until, said: x.now, backoff: s.Backoff, counts: true}}
+	}
+	return d
 }
 
 func (x *recovery) key(k *key, s *KeyState) {
 	k.organization = s.Organization
 	if s.Health != Healthy {
-		k.health, k.backoff, k.accusedUntil, k.accuser = s.Health, s.Backoff, x.now.Add(s.Rest), s.By
-		until := k.accusedUntil
-		if k.accuser != "" {
-			until = min(until, x.now.Add(secondOpinion))
+		d := x.dispute(badKey, &RestState{Left: s.Rest, By: s.By, Only: provider.NumDimensions, Class: provider.AuthInvalid, Backoff: s.Backoff})
+		if s.Health == Quarantined {
+			d.backoff = max(d.backoff, kinds[badKey].next)
 		}
-		if k.restsUntil = until; k.goneAt == Never {
-			x.dom.suspend(k, until)
+		k.cooldown.disputes = []*dispute{d}
+		if k.goneAt == Never {
+			x.dom.reseat(x.now, k)
+		} else {
+			k.outUntil = d.until
 		}
 	}
 	for name, r := range s.Barred {
@@ -365,9 +381,6 @@ func (x *recovery) bucket(g *group, b *bucket, s *BucketState) {
 		x.unknown(g, b)
 		return
 	}
-	if s.Lowered && s.Limit > 0 && s.Limit < b.Limit() {
-		b.SetLimit(x.now, s.Limit)
-	}
 	held, ahead := s.Held, s.Ahead
 	if b.Holds() { // they may be used at any moment until the last of them has ended
 		held, ahead = held+ahead, 0
@@ -381,6 +394,10 @@ func (x *recovery) bucket(g *group, b *bucket, s *BucketState) {
 		b.Restore(x.now, x.now, &s.Snapshot, was, 0)
 		x.unknown(g, b)
 	}
+	if s.Lowered && s.Limit > 0 && s.Limit < b.Limit() {
+		b.StateLimit(x.now, s.Limit)
+		b.word = settled(x.now)
+	}
 }
 
 func (x *recovery) forget(g *group, bs []*bucket) {
@@ -393,7 +410,7 @@ func (x *recovery) forget(g *group, bs []*bucket) {
 // until the last of them has ended.
 func (x *recovery) unknown(g *group, b *bucket) {
 	if b.Holds() {
-		x.hold(g, b, b.Limit())
+		x.hold(g, b, b.OwnLimit())
 	} else {
 		b.Exhaust(x.until)
 	}

@@ -69,7 +69,7 @@ func (dom *Domain) Release(now Time, id LeaseID, holder string, unused bool) err
 		dom.forget(l)
 		return ErrLeaseEnded
 	}
-	freed := unused && l.settle(now, provider.Amounts{}, true)
+	freed := unused && l.settle(now, provider.Amounts{}, true, nil)
 	l.choice.pool.counters.Released++
 	dom.end(now, l, freed)
 	dom.forget(l)
@@ -122,10 +122,6 @@ func (dom *Domain) end(now Time, l *lease, freed bool) {
 	k.open--
 	l.by.holder.open--
 	l.by.holder.tokens -= tokens(&l.reserved)
-	if k.probe == l {
-		dom.suspend(k, now) // no answer: the next lease is the probe
-		dom.wakeKeys(now)
-	}
 	l.prev.next, l.next.prev = l.next, l.prev
 	if l.request != nil && dom.requests[*l.request] == l {
 		delete(dom.requests, *l.request)
@@ -143,7 +139,7 @@ func (dom *Domain) freedBy(now Time, l *lease) {
 	}
 	for _, g := range dom.groups {
 		for _, a := range g.accounts {
-			a.freed(now)
+			a.freed(dom)
 		}
 	}
 }

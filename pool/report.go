@@ -54,7 +54,9 @@ func (dom *Domain) report(now Time, id LeaseID, holder string, r report) (expire
 	freed := dom.settle(now, &r)
 	known, loosened := dom.learn(now, l, s)
 	freed = loosened || freed
-	freed = dom.reconcile(now, l, known) || freed
+	if s.Class == provider.OK || !l.account.probes(l) { // else it says again what keeps the account out of use
+		freed = dom.reconcile(now, l, known) || freed
+	}
 	dom.rejudge(now, l, s)
 	dom.blame(now, l, s, r.final)
 	dom.detect(now, l.key, s)
@@ -66,6 +68,9 @@ func (dom *Domain) report(now Time, id LeaseID, holder string, r report) (expire
 func (dom *Domain) settle(now Time, r *report) (freed bool) {
 	l := r.lease
 	requests := r.used[provider.Requests]
+	if requests >= 0 { // what was sent once was sent
+		requests = max(requests, l.used[provider.Requests])
+	}
 	if r.last {
 		freed = l.trim(now, requests)
 	}
@@ -78,7 +83,7 @@ func (dom *Domain) settle(now Time, r *report) (freed bool) {
 		dom.learnOutput(l, &r.signal, &r.used)
 	}
 	before := l.overuse()
-	freed = l.settle(now, r.used, r.final) || freed
+	freed = l.settle(now, r.used, r.final, func(b *bucket, n int64) { dom.owe(now, l, b, n) }) || freed
 	if more := l.overuse() - before; more > 0 {
 		q := &l.choice.queue
 		if q.turns.owes(l.by.holder.name, l.by.name, more, l.cost()) {

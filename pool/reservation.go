@@ -96,7 +96,7 @@ func (ch *choice) endReservations() (had []reservation) {
 
 // fit says when the ask will fit an account, its keys included.
 func (s *search) fit(a *account) fit {
-	f := a.fit(s.now, &s.ask, s.holder)
+	f := s.dom.fit(a, &s.ask, s.eye)
 	keys := fit{at: Never}
 	for _, seat := range a.group.seats {
 		_, best, _ := seat.pick(s, a.class)

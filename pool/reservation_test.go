@@ -217,8 +217,8 @@ func TestALongWaitCostsNotTheHoldersOtherCalls(t *testing.T) {
 	s := begin(t, setup{Keys: []pool.Key{
 		{ID: "x", Limits: limits(plenty, 600, plenty)}, {ID: "y", Limits: limits(plenty, 600, plenty)},
 	}})
-	for _, g := range []pool.Grant{s.lease("a", without("y")), s.lease("b", without("y"))} {
-		s.ends(g, map[pool.LeaseID]string{1: "a", 2: "b"}[g.Lease], limited(10*time.Minute), provider.Amounts{provider.Requests: 1})
+	for _, g := range []pool.Grant{s.lease("a", without("y")), s.lease("h", without("y"))} {
+		s.ends(g, map[pool.LeaseID]string{1: "a", 2: "h"}[g.Lease], limited(10*time.Minute), provider.Amounts{provider.Requests: 1})
 	}
 	s.lease("a", input(600), without("x"))
 	s.waits("h", input(10), without("y"))

@@ -8,9 +8,10 @@ import (
 
 // search looks for a key with room for one ask.
 type search struct {
+	dom          *Domain
 	now          Time
+	eye          eye // of whom
 	ask          provider.Amounts
-	holder       string
 	exclude      []string
 	preference   Preference
 	only         *key // the one key that may be leased, if not nil
@@ -25,7 +26,7 @@ type search struct {
 }
 
 func (dom *Domain) search(now Time, ch *choice, ask *Ask) search {
-	s := search{now: now, ask: ask.Amounts, holder: ask.Holder, exclude: ask.Exclude, preference: ask.Preference, reservations: ch.queue.reservations}
+	s := search{dom: dom, now: now, ask: ask.Amounts, eye: ask.eye(), exclude: ask.Exclude, preference: ask.Preference, reservations: ch.queue.reservations}
 	s.only, s.until = dom.only(ch, ask)
 	return s
 }
@@ -42,11 +43,11 @@ func (dom *Domain) only(ch *choice, ask *Ask) (k *key, until Time) {
 		if !k.usable() || slices.Contains(ask.Exclude, k.id) || !ask.allows(k) {
 			continue
 		}
-		at := k.opens(dom.now, ch.class, ask.Holder)
-		if at == dom.now {
+		f := dom.keyOpens(k, ch.class, &ask.Amounts, ask.eye())
+		if f.at == dom.now {
 			return k, until
 		}
-		until = min(until, at)
+		until = min(until, f.at)
 	}
 	return ch.pool.keys[0], until
 }
@@ -54,7 +55,7 @@ func (dom *Domain) only(ch *choice, ask *Ask) (k *key, until Time) {
 // allows reports whether the caller may have a key.
 func (s *search) allows(k *key) bool {
 	return (s.only == nil || s.only == k) && s.preference.allows(k) &&
-		!slices.Contains(s.exclude, k.id) && !k.keptFrom(s.now, s.holder)
+		!slices.Contains(s.exclude, k.id)
 }
 
 // run looks for room. It returns whether there was any; if not, when there will be.
@@ -166,10 +167,10 @@ func (s *search) try(c *Candidate) (f fit, skipped bool) {
 		s.result.reserved = true
 		s.consider(c, &f)
 		return f, true
-	case !a.room(s.now, &s.ask, s.holder):
-		f = a.fit(s.now, &s.ask, s.holder)
-		if a.suspects(s.holder) {
-			others := a.fit(s.now, &s.ask, "")
+	case !s.dom.room(a, &s.ask, s.eye):
+		f = s.dom.fit(a, &s.ask, s.eye)
+		if a.disputable() {
+			others := s.dom.fit(a, &s.ask, anybody)
 			if skipped = others.at < f.at; !skipped {
 				f = others // what binds them may be something else
 			}

@@ -21,19 +21,16 @@ func (s *seat) pick(of *search, c *class) (found *key, best fit, skipped bool) {
 		k := s.keys[(s.turn+i)%len(s.keys)]
 		if !of.allows(k) || of.keyReserved(k, c) {
 			skipped, best.never = true, false
-			if k.keptFrom(of.now, of.holder) {
-				best.sooner(&fit{at: k.accusedUntil, by: unconditional})
-			}
 			continue
 		}
 		f := fit{at: of.now, by: unconditional, key: k}
-		if r := k.barred[c]; r != nil {
-			at, byEvent := r.opens(of.now, of.holder)
-			f.later(at, unconditional, byEvent)
-			skipped = skipped || r.by == of.holder
+		if k.cooldown.on() || k.barred[c] != nil {
+			mine, others := of.dom.keyOpens(k, c, &of.ask, of.eye), of.dom.keyOpens(k, c, &of.ask, anybody)
+			f.later(mine.at, unconditional, mine.byEvent)
+			skipped = skipped || others.at < mine.at
 		}
 		for _, b := range k.own(c) {
-			f.within(of.now, b, &of.ask, Never)
+			f.within(of.now, b, &of.ask)
 		}
 		if f.at == of.now {
 			return k, f, false
@@ -54,16 +51,17 @@ func (s *seat) pick(of *search, c *class) (found *key, best fit, skipped bool) {
 func (s *seat) resting(of *search, best *fit) {
 	for _, k := range s.all {
 		if !k.usable() && !slices.Contains(of.exclude, k.id) && of.preference.allows(k) {
-			best.sooner(&fit{at: k.restsUntil, by: unconditional, byEvent: k.probe != nil})
+			f := of.dom.opensFor(&k.cooldown, &of.ask, of.eye)
+			best.sooner(&fit{at: max(f.at, k.outUntil), by: unconditional, byEvent: f.byEvent}) // it has no seat before
 		}
 	}
 }
 
 // alive reports whether some key works for an ask, as far as is known.
-func (s *seat) alive(now Time, c *class, ask *Ask) bool {
+func (s *seat) alive(dom *Domain, c *class, ask *Ask) bool {
 	for _, k := range s.all {
 		r := k.barred[c]
-		if ask.allows(k) && (k.health != Quarantined || k.usable()) && (r == nil || !r.blocked(now, ask.Holder)) && !slices.Contains(ask.Exclude, k.id) {
+		if ask.allows(k) && !dom.lost(k, ask.eye()) && (r == nil || !dom.blocked(r, ask.eye())) && !slices.Contains(ask.Exclude, k.id) {
 			return true
 		}
 	}

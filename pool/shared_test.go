@@ -108,18 +108,20 @@ func TestListedModelsHaveAccountsFromTheStart(t *testing.T) {
 	assert.Equal(t, map[string]int64{"a large": 7, "a haiku": 7, "b large": 7, "b haiku": 7}, seen)
 }
 
-// What one holder has said of a shared limit is found out for the models of which it was said.
-// Others are not told to come when they may not.
-func TestWhatIsDisputedForOneModelIsNotProbedForAnother(t *testing.T) {
+// What one holder has said of a shared limit is found out for any of its models, by one.
+func TestWhatIsDisputedIsProbedForAnyModel(t *testing.T) {
 	hourly := pool.Limit{Dimension: provider.Requests, Window: time.Hour, Amount: 60, Kind: provider.Refilling, Shared: true}
 	s := begin(t, setup{Models: models, Keys: one(append(rpm(plenty), hourly))})
 	answer := states(provider.Requests, 60, 0)
 	answer.Windows[0].Length = time.Hour
 	s.answers(s.lease("one", model("opus")), "one", answer)
-	s.now = 40 * sec // others may probe by now
-	assert.Equal(t, 2*minute, s.refused("two", model("haiku")).RetryAt)
+	assert.Equal(t, 3*sec, s.refused("two", model("haiku")).RetryAt)
 	s.waits("two", model("haiku"))
 	_, wake := s.serves()
-	assert.Equal(t, 2*minute, wake)
-	assert.True(t, s.lease("two", model("opus")).Probe)
+	require.Equal(t, 3*sec, wake)
+	s.now = wake
+	served, _ := s.Next(s.now)
+	require.Len(t, served, 1)
+	assert.True(t, served[0].Grant().Probe)
+	s.refused("two", model("opus"))
 }

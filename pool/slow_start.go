@@ -22,7 +22,8 @@ type slowStart struct {
 	steady    bool                 // there was a refusal: grow by one, not twofold
 	clean     int                  // good answers since the window last changed
 	refusedAt Time                 // a refusal of an older lease says nothing new
-	narrow    dispute              // about the window
+	narrow    *dispute             // about the window; nil if there is none
+	wide      int                  // the window before that
 	granted   provider.Amounts     // since no lease was open: what a header may not have counted
 }
 
@@ -33,32 +34,45 @@ func (a *account) full() bool { return a.slowStart.active() && a.open >= a.slowS
 
 // limited takes note of a rate-limit refusal: fewer may be open at once. A refusal of
 // what was granted before the last one is the same piece of news.
-func (a *account) limited(now Time, l *lease) {
+func (dom *Domain) limited(now Time, a *account, l *lease) {
 	s := &a.slowStart
-	if l.granted < s.refusedAt {
+	if l.granted < s.refusedAt || !dom.believes(now, l) {
 		return
 	}
-	s.window = max(1, s.window/2)
-	s.clean, s.steady, s.refusedAt = 0, true, now
-	if s.active() {
-		a.dispute(now, &s.narrow, l.by.holder.name)
-	}
+	dom.narrows(now, a, l, max(1, s.window/2))
 }
+
+// narrows lets fewer be open at once, on a holder's word.
+func (dom *Domain) narrows(now Time, a *account, l *lease, window int) {
+	s := &a.slowStart
+	if s.narrow == nil {
+		s.narrow, s.wide = &dispute{kind: figure}, s.window
+	}
+	s.window = window
+	s.clean, s.steady, s.refusedAt = 0, true, now
+	if !s.active() {
+		s.narrow = nil
+		return
+	}
+	dom.refused(now, s.narrow, l, &figureStated)
+	a.disputed = true
+}
+
+// widen takes back what another holder has contradicted.
+func (s *slowStart) widen() { s.window, s.narrow = max(s.window, s.wide), nil }
 
 // crowded takes note of a refusal for too many calls at one time: there may be one less
 // than now.
-func (a *account) crowded(now Time, l *lease) {
+func (dom *Domain) crowded(now Time, a *account, l *lease) {
 	s := &a.slowStart
-	if l.granted < s.refusedAt && s.capped {
+	if l.granted < s.refusedAt && s.capped || !dom.believes(now, l) {
 		return
 	}
 	if !s.active() {
 		s.window = maxWindow
 	}
 	s.capped = true
-	s.window = max(1, min(s.window, a.open-1))
-	s.clean, s.steady, s.refusedAt = 0, true, now
-	a.dispute(now, &s.narrow, l.by.holder.name)
+	dom.narrows(now, a, l, max(1, min(s.window, a.open-1)))
 }
 
 // answered takes note of a good answer. It returns whether more leases may be open than

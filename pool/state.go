@@ -145,12 +145,12 @@ func (g *group) record(r *recorder) {
 }
 
 func (k *key) record(r *recorder) {
-	s := KeyState{ID: k.id, Health: k.health, Organization: k.organization, Shared: r.buckets(k, k.shared)}
+	s := KeyState{ID: k.id, Health: k.health(), Organization: k.organization, Shared: r.buckets(k, k.shared)}
 	if k.group.name != k.id {
 		s.Group = k.group.name
 	}
-	if k.health != Healthy {
-		s.Rest, s.Backoff, s.By = max(0, max(k.restsUntil, k.accusedUntil).Sub(r.now)), k.backoff, k.accuser
+	if rest := r.cooldown(&k.cooldown); rest != nil {
+		s.Rest, s.Backoff, s.By = rest.Left, rest.Backoff, rest.By
 	}
 	for class, c := range k.barred {
 		if c := r.cooldown(c); c != nil {
@@ -178,10 +178,16 @@ func (l *keyLimits) record(r *recorder) {
 }
 
 func (r *recorder) cooldown(c *cooldown) *RestState {
-	if !c.on || c.returnAt > 0 || c.until <= r.now {
+	_, d := c.active(r.now)
+	if d == nil {
 		return nil
 	}
-	return &RestState{c.until.Sub(r.now), c.by, c.only, c.class, c.operator, c.backoff}
+	s := &RestState{Left: d.until.Sub(r.now), Only: d.only, Class: d.class, Operator: d.operator, Backoff: d.backoff}
+	if d.verdict == open && len(d.voices) > 0 {
+		v := &d.voices[0]
+		s.Left, s.By = v.until.Sub(r.now), v.holder
+	}
+	return s
 }
 
 // buckets returns the state of the buckets of something that is recorded, as far as they have

@@ -102,13 +102,14 @@ func (t *tier) remember(n negative) {
 }
 
 // refresh corrects the entries when an account may have more room than it had.
-func (t *tier) refresh(now Time, a *account) {
+func (t *tier) refresh(dom *Domain, a *account) {
+	now := dom.now
 	for i := range t.negative {
 		n := &t.negative[i]
 		if now >= n.fit.at {
 			continue
 		}
-		if f := a.fit(now, &n.ask, ""); f.at < n.fit.at {
+		if f := dom.fit(a, &n.ask, anybody); f.at < n.fit.at {
 			n.fit, n.account = f, a
 		}
 	}

@@ -109,12 +109,12 @@ func TestTooLargeIsNotSaidWhileTheFittingKeyCoolsDown(t *testing.T) {
 	assert.Equal(t, 5*sec, e.RetryAt)
 	assert.False(t, e.NoUsableKey)
 	w := s.waits("h", input(50))
-	served, wake := s.Next(s.now)
-	require.Empty(t, served)
-	require.Equal(t, 5*sec, wake)
-	s.now = wake
-	served, _ = s.Next(s.now)
-	assert.Equal(t, []*pool.Waiter{w}, served)
+	var at pool.Time
+	s.until(minute, func(o *pool.Waiter) {
+		assert.Equal(t, w, o)
+		at = s.now
+	})
+	assert.Equal(t, 5*sec, at)
 }
 
 func TestWithoutPoolingAProbeLeavesTheNextKey(t *testing.T) {
@@ -243,12 +243,12 @@ func TestAvailableIsCountedAsItIsShown(t *testing.T) {
 	s.quarantines("c")
 	agrees(1, "c is quarantined")
 	s.now = 5 * sec
-	agrees(2, "b may be tried")
+	agrees(3, "b and c may be tried, by others")
 	probe := s.only("b")
-	agrees(1, "b is tried")
+	agrees(2, "b is tried")
 	s.answers(probe, "h", fine)
 	s.now = 10 * sec
-	agrees(3, "a has rested")
+	agrees(4, "a has rested")
 }
 
 // A caller that reports tokens without a status has no verdict on the key.

@@ -12,9 +12,9 @@ func (w *walk) key(k *key) {
 	}
 	r := w.reachOf(k)
 	if k.index >= 0 {
-		r.until = max(r.until, k.restsUntil)
+		r.until = max(r.until, k.outUntil)
 	}
-	if w.OnlyLimited && k.probe == nil && r.until <= w.now && r.left > 0 {
+	if w.OnlyLimited && !k.cooldown.probed() && r.until <= w.now && r.left > 0 {
 		return
 	}
 	m := k.inspect(w.now)
@@ -34,7 +34,7 @@ func (w *walk) account(a *account) {
 	if w.Since > 0 && changed <= w.Since {
 		return
 	}
-	until := a.coolUntil()
+	until := a.coolUntil(w.now)
 	if !w.shows(a.buckets, until) {
 		return
 	}
@@ -43,8 +43,8 @@ func (w *walk) account(a *account) {
 		CooldownUntil: until, Open: a.open, Changed: changed,
 	}
 	for _, c := range a.cooldowns() {
-		if c.active(w.now) && c.until == until {
-			q.Reason = c.class.String()
+		if at, by := c.active(w.now); by != nil && at == until {
+			q.Reason = by.class.String()
 		}
 	}
 	if a.slowStart.active() {
@@ -106,7 +106,7 @@ func (w *walk) reachOf(k *key) reach {
 		r.until = 0
 	}
 	for _, a := range k.group.accounts {
-		r.until = min(r.until, a.coolUntil())
+		r.until = min(r.until, a.coolUntil(w.now))
 		charges := k.charges(a).buckets
 		w.Visited += 1 + len(charges)
 		part := 1.0
@@ -127,11 +127,11 @@ func (w *walk) reachOf(k *key) reach {
 func (k *key) inspect(now Time) KeyMetadata {
 	m := KeyMetadata{
 		ID: k.id, Group: k.group.name, Priority: k.seat.priority, Weight: int(k.weight),
-		Health: k.health, LastError: k.lastErr, LastErrorAt: k.errAt, Open: k.open,
-		at: now, probe: k.probe != nil, Organization: k.organization,
+		Health: k.health(), LastError: k.lastErr, LastErrorAt: k.errAt, Open: k.open,
+		at: now, probe: k.cooldown.probed(), Organization: k.organization,
 	}
 	for class, c := range k.barred {
-		if c.active(now) {
+		if c.isActive(now) {
 			m.Forbidden = append(m.Forbidden, class.name)
 		}
 	}

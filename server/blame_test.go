@@ -200,7 +200,7 @@ func TestGetPoolShowsHeadroomAndNames(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		alice := begin(t, speaking("generic", onePool("a", key("one", limits(plenty, plenty, plenty))))).as("alice")
 		alice.hears(failed(200, "", "ratelimit-policy", `"burst";q=80;w=60`, "ratelimit", `"burst";r=79;t=60`))
-		alice.hears(failed(429, "", "retry-after", "1"))
+		alice.hears(failed(429, `{"error":{"message":"requests per minute exceeded"}}`, "retry-after", "1"))
 		for _, l := range alice.look("a").GetQuotas()[0].GetLimits() {
 			if l.GetName() == "burst" {
 				assert.EqualValues(t, 80, l.GetLimit())

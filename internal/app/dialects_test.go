@@ -223,7 +223,7 @@ func (s *scene) rateLimit() {
 	}
 	after := s.since(refusal.ended, "a")
 	until := refusal.ended.Add(wait)
-	early := count(after, func(r *request) bool { return r.granted.Before(until) })
+	early := count(after, func(r *request) bool { return failed(r) && r.granted.Before(until) })
 	back := first(after, (*request).ok)
 	require.NotNil(s, back, "it never comes back; %d refused", count(after, failed))
 	s.Logf("%s: waited %v as told, tried %d times before, back %v after, %d refused in all",

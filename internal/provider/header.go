@@ -54,6 +54,7 @@ func (a *answer) window(h *header) (Window, bool) {
 	}
 	if h.infer && w.Length == 0 {
 		w.Length = inferred(w.Reset, w.Limit, w.Remaining)
+		w.Inferred = w.Length > 0
 	}
 	return w, true
 }

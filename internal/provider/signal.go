@@ -101,6 +101,7 @@ type Window struct {
 	Dimension Dimension     // NumDimensions, and then Aside, if it counts something else
 	Name      string        // tells limits on the same thing apart: "project", "fast", "burst"; mostly empty
 	Length    time.Duration // 0 if neither stated nor to be inferred
+	Inferred  bool          // Length is inferred from the other figures: one answer may mislead
 	Kind      Kind          // how it is counted
 	Limit     int64         // Unknown if not stated
 	Remaining int64         // Unknown if not stated; 0 or more

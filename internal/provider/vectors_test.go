@@ -199,7 +199,7 @@ func (v *vectorWindow) window() provider.Window {
 	case v.WindowS != nil:
 		w.Length = time.Duration(*v.WindowS) * time.Second
 	case v.InferredWindowS != nil:
-		w.Length = time.Duration(*v.InferredWindowS) * time.Second
+		w.Length, w.Inferred = time.Duration(*v.InferredWindowS)*time.Second, true
 	}
 	if v.ResetMS != nil {
 		w.Reset = time.Duration(*v.ResetMS) * time.Millisecond

@@ -31,6 +31,7 @@ func thousands(w *provider.Window)                  { w.Rounding = 1000 }
 func refills(w *provider.Window)                    { w.Kind = provider.Refilling }
 func fixed(w *provider.Window)                      { w.Kind = provider.Fixed }
 func aside(w *provider.Window)                      { w.Aside = true }
+func inferred(w *provider.Window)                   { w.Inferred = true }
 
 func TestWindows(t *testing.T) {
 	const (
@@ -95,9 +96,9 @@ func TestWindows(t *testing.T) {
 
 		// OpenAI and its likes.
 		"a day is inferred": {"openai", []string{"x-ratelimit-limit-requests", "10000", "x-ratelimit-remaining-requests", "9999", "x-ratelimit-reset-requests", "8.64s"},
-			[]provider.Window{edit(requests, day, 10000, 9999, refills, resets(8640*time.Millisecond))}},
+			[]provider.Window{edit(requests, day, 10000, 9999, refills, resets(8640*time.Millisecond), inferred)}},
 		"an hour is inferred": {"openai", []string{"x-ratelimit-limit-tokens", "3600", "x-ratelimit-remaining-tokens", "0", "x-ratelimit-reset-tokens", "1h5m0s"},
-			[]provider.Window{edit(tokens, hour, 3600, 0, refills, resets(hour+5*minute))}},
+			[]provider.Window{edit(tokens, hour, 3600, 0, refills, resets(hour+5*minute), inferred)}},
 		"nothing is inferred of what is full": {"openai", []string{"x-ratelimit-limit-tokens", "3600", "x-ratelimit-remaining-tokens", "3600", "x-ratelimit-reset-tokens", "0s"},
 			[]provider.Window{edit(tokens, 0, 3600, 3600, refills, resets(0))}},
 		"a reset without a unit is not OpenAI's": {"openai", []string{"x-ratelimit-limit-tokens", "3600", "x-ratelimit-remaining-tokens", "0", "x-ratelimit-reset-tokens", "60"},

@@ -62,8 +62,8 @@ type counter interface {
 	reconcile(now Time, r *reading, h *history) (foreign int64, freed bool)
 	// observeReset, observeDate and predecessorEnds are as those of Bucket. The first
 	// two return the counter that takes over, nil if none does.
-	observeReset(now, granted Time, in time.Duration, date time.Time) (next counter)
-	observeDate(now, granted Time, date time.Time) (next counter, freed bool)
+	observeReset(now, granted Time, in time.Duration, date time.Time, by Speaker) (next counter)
+	observeDate(now, granted Time, date time.Time, by Speaker) (next counter, freed bool)
 	predecessorEnds(now Time, wall time.Time) (at Time, ok bool)
 	snapshot(now Time) Snapshot
 	// restore begins with a snapshot of a limit that may have been another one, by an
@@ -73,6 +73,8 @@ type counter interface {
 	exhaust(until Time)
 	// clear takes the limit for unused.
 	clear(now Time)
+	// fork returns a copy with terms of its own.
+	fork(t *terms) counter
 }
 
 // Bucket is the books of one limit. It must not be copied.
@@ -89,6 +91,7 @@ type Bucket struct {
 	loosenedAt Time        // when a header last returned room: older leases get no refund any more
 	history    *history    // nil until a header speaks of the limit
 	kept       *kept       // of a limit that records say more of; nil while none are saved
+	stated     *Bucket     // beside, as answers say; nil while they say nothing else
 	tokens     tokenBucket // the most usual counter, in the same piece of memory
 
 	name    string
@@ -144,30 +147,41 @@ func (b *Bucket) count(now Time, l Limit, resetAge time.Duration) {
 // learned one. What is used stays used, and a limit that is lower than the configured one,
 // because the provider says so, stays so. Of the terms, Holds must be the same.
 func (b *Bucket) Reconfigure(now Time, l Limit, t Terms) {
-	limit := min(b.limit, l.Amount)
-	if b.limit == b.ceiling { // the provider has not lowered it
-		limit = l.Amount
-	}
 	was := b.terms
-	if !b.holds {
-		b.delta = t.Delta
-	}
-	if !b.Slots() && (b.delta != was.delta || b.kind() != b.kindFor(l)) {
-		s, refills := b.Snapshot(now), b.Refills()
-		b.count(now, l, 0)
-		// With a shorter delta than theirs, the leases of before count as later ones.
-		late := now.Add(max(0, was.delta-b.delta))
-		b.counter.restore(late, late, &s, was.limit)
-		if refills && !b.Refills() { // what has refilled counts again
-			b.counter.exhaust(late)
-		}
-		b.loosenedAt = now // no refund can tell where its charge is now
-	}
+	b.recount(now, l, t)
 	b.ceiling, b.clamps = l.Amount, t.Clamps
 	if t.Learned {
 		b.ceiling = 0
 	}
-	b.SetLimit(now, limit)
+	b.SetLimit(now, l.Amount)
+	if s := b.stated; s != nil {
+		lower := s.limit < was.limit
+		s.recount(now, l, t)
+		if lower {
+			l.Amount = min(s.limit, l.Amount)
+		}
+		s.SetLimit(now, l.Amount)
+	}
+}
+
+// recount counts in another way, or with another delta.
+func (b *Bucket) recount(now Time, l Limit, t Terms) {
+	was := b.terms
+	if !b.holds {
+		b.delta = t.Delta
+	}
+	if b.Slots() || b.delta == was.delta && b.kind() == b.kindFor(l) {
+		return
+	}
+	s, refills := b.counter.snapshot(now), b.Refills()
+	b.count(now, l, 0)
+	// With a shorter delta than theirs, the leases of before count as later ones.
+	late := now.Add(max(0, was.delta-b.delta))
+	b.counter.restore(late, late, &s, was.limit)
+	if refills && !b.Refills() { // what has refilled counts again
+		b.counter.exhaust(late)
+	}
+	b.loosenedAt = now // no refund can tell where its charge is now
 }
 
 // Dimension returns what the limit counts.
@@ -179,8 +193,11 @@ func (b *Bucket) Name() string { return b.name }
 // Window returns the limit's window, 0 for calls at one time.
 func (b *Bucket) Window() time.Duration { return b.window }
 
-// Limit returns the limit in force.
-func (b *Bucket) Limit() int64 { return b.limit }
+// Limit returns the limit in force, as it has been stated.
+func (b *Bucket) Limit() int64 { return b.front().limit }
+
+// OwnLimit returns the limit, whatever has been stated.
+func (b *Bucket) OwnLimit() int64 { return b.limit }
 
 // Ceiling returns the configured limit, 0 if the limit was learned.
 func (b *Bucket) Ceiling() int64 { return b.ceiling }
@@ -196,7 +213,7 @@ func (b *Bucket) Slots() bool { return b.window == 0 }
 func (b *Bucket) Kind() provider.Kind { return b.kind() }
 
 // UnusedAt returns when nothing will be charged any more.
-func (b *Bucket) UnusedAt(now Time) Time { return b.unusedAt(now) }
+func (b *Bucket) UnusedAt(now Time) Time { return max(b.unusedAt(now), b.front().unusedAt(now)) }
 
 // Refills reports whether the limit is a token bucket.
 func (b *Bucket) Refills() bool { return b.kind() == provider.Refilling }
@@ -208,7 +225,7 @@ func (b *Bucket) Holds() bool { return b.holds }
 func (b *Bucket) Held() int64 { return b.held }
 
 // Used returns what is charged; more than the limit is debt.
-func (b *Bucket) Used(now Time) int64 { return b.used(now) }
+func (b *Bucket) Used(now Time) int64 { return b.front().used(now) }
 
 // Foreign returns what others have used, as far as headers have shown.
 func (b *Bucket) Foreign() int64 { return b.foreign }
@@ -222,6 +239,16 @@ func (b *Bucket) Is(d provider.Dimension, name string, window time.Duration) boo
 // for n, time alone brings none: then byEvent is true, and the moment is when the holds
 // will have ended at the latest, Never for open calls.
 func (b *Bucket) FitAt(now Time, n int64) (at Time, byEvent bool) {
+	at, byEvent = b.fitAlone(now, n)
+	if b.stated != nil {
+		if later, event := b.stated.fitAlone(now, n); later > at {
+			at, byEvent = later, event
+		}
+	}
+	return at, byEvent
+}
+
+func (b *Bucket) fitAlone(now Time, n int64) (at Time, byEvent bool) {
 	if b.held > b.limit-n && b.held > 0 {
 		if b.Slots() {
 			return Never, true
@@ -237,6 +264,10 @@ func (b *Bucket) FitAt(now Time, n int64) (at Time, byEvent bool) {
 
 // Fits reports whether n fits now.
 func (b *Bucket) Fits(now Time, n int64) bool {
+	return b.fitsAlone(now, n) && (b.stated == nil || b.stated.fitsAlone(now, n))
+}
+
+func (b *Bucket) fitsAlone(now Time, n int64) bool {
 	return (b.held == 0 || b.held <= b.limit-n) && b.counter.fitAt(now, b.withHeadroom(now, b.held+n)) == now
 }
 
@@ -259,14 +290,24 @@ func (b *Bucket) Charge(now Time, n int64) {
 		b.history.note(now, n)
 	}
 	b.counter.charge(now, n)
+	if b.stated != nil {
+		b.stated.counter.charge(now, n)
+	}
 	b.spend(n)
 }
 
 // Hold sets n aside; below 0, it ends the hold of that much.
 func (b *Bucket) Hold(n int64) {
-	b.held += n
+	b.hold(n)
 	b.spend(n)
 	b.notePeak()
+}
+
+func (b *Bucket) hold(n int64) {
+	b.held += n
+	if b.stated != nil {
+		b.stated.held += n
+	}
 }
 
 // HoldFor returns how long an amount is held at most before it is charged. From then on
@@ -285,6 +326,9 @@ func (b *Bucket) HeldAtMost(ttl time.Duration) time.Duration {
 // Refund returns n of what a lease granted at a moment was charged, as far as it still
 // counts, unless a header has returned it already.
 func (b *Bucket) Refund(now, granted Time, n int64) {
+	if s := b.stated; s != nil && granted >= s.loosenedAt {
+		s.counter.refund(now, granted, n)
+	}
 	if granted < b.loosenedAt {
 		return
 	}
@@ -305,11 +349,23 @@ func (b *Bucket) Bound(now, granted Time) int64 {
 }
 
 // Remaining returns what is neither charged nor held.
-func (b *Bucket) Remaining(now Time) int64 { return max(0, b.limit-b.used(now)-b.held) }
+func (b *Bucket) Remaining(now Time) int64 {
+	n := b.limit - b.used(now)
+	if s := b.stated; s != nil {
+		n = min(n, s.limit-s.used(now))
+	}
+	return max(0, n-b.held)
+}
 
 // Load returns a moment that orders buckets by load: the more is used or held of the
 // limit, the later it is. For a window of a minute it is when the limit will be unused.
-func (b *Bucket) Load(now Time) Time { return b.counter.load(now, b.held) }
+func (b *Bucket) Load(now Time) Time {
+	at := b.counter.load(now, b.held)
+	if b.stated != nil {
+		at = max(at, b.stated.counter.load(now, b.held))
+	}
+	return at
+}
 
 // loadOf returns the load of a limit of which n are used or held.
 func loadOf(now Time, n, limit int64) Time {
@@ -364,8 +420,8 @@ type Status struct {
 // Status returns the bucket at a moment.
 func (b *Bucket) Status(now Time) Status {
 	return Status{
-		Dimension: b.dimension, Name: b.name, Window: b.window, Kind: b.kind(), Limit: b.limit, Configured: b.ceiling,
-		Used: b.used(now), Held: b.held, Remaining: b.Remaining(now), ResetAt: b.unusedAt(now),
+		Dimension: b.dimension, Name: b.name, Window: b.window, Kind: b.kind(), Limit: b.Limit(), Configured: b.ceiling,
+		Used: b.Used(now), Held: b.held, Remaining: b.Remaining(now), ResetAt: b.UnusedAt(now),
 		Headroom: b.Headroom(now), Drift: b.drift, Foreign: b.foreign, ReadAt: b.readAt,
 	}
 }
@@ -373,6 +429,6 @@ func (b *Bucket) Status(now Time) Status {
 // noResets is embedded by the counters whose windows have no end of their own.
 type noResets struct{}
 
-func (noResets) observeReset(Time, Time, time.Duration, time.Time) counter { return nil }
-func (noResets) observeDate(Time, Time, time.Time) (counter, bool)         { return nil, false }
-func (noResets) predecessorEnds(Time, time.Time) (Time, bool)              { return 0, false }
+func (noResets) observeReset(Time, Time, time.Duration, time.Time, Speaker) counter { return nil }
+func (noResets) observeDate(Time, Time, time.Time, Speaker) (counter, bool)         { return nil, false }
+func (noResets) predecessorEnds(Time, time.Time) (Time, bool)                       { return 0, false }

@@ -21,6 +21,11 @@ type fixedWindow struct {
 	carry int64         // the part of count that may belong to the next window
 	early time.Duration // the reset may come up to that much sooner, and not later
 	clock time.Time     // the provider's time at our moment 0; zero if it is not known
+
+	claims  *claims // of how much is used at most; nil while nobody says so
+	claimed Time    // the reset of the window that they are about
+	ends    instant // who has said that the window ends sooner
+	clocks  instant // and what the provider's clock said, as of a fixed moment
 }
 
 func (*fixedWindow) kind() provider.Kind { return provider.Fixed }
@@ -63,6 +68,9 @@ func (w *fixedWindow) charge(now Time, n int64) {
 	w.advance(now)
 	n = min(n, Longest-w.count)
 	w.count += n
+	if w.claims != nil {
+		w.claims.charge(func(most int64) int64 { return most + n })
+	}
 	if now.Add(w.terms.delta+uncertainty+w.early) >= w.reset {
 		w.carry += n
 	}
@@ -102,26 +110,47 @@ func (w *fixedWindow) reconcile(now Time, r *reading, h *history) (foreign int64
 	switch most := r.most + later; {
 	case r.least > w.count+r.held && most > w.count:
 		foreign = r.least - w.count - r.held
-		w.charge(now, most-w.count)
+		if r.tightens {
+			w.charge(now, most-w.count)
+		}
 	case ok && r.loosens && w.count > most:
-		w.count, freed = max(most, w.carry), true
+		if !r.sole && w.claimed != w.reset { // claims of another window say nothing of this one
+			*r.claims, w.claimed = claims{}, w.reset
+		}
+		if !r.sole {
+			w.claims = r.claims
+		}
+		if to, ok := r.claims.agreed(r, most); ok && w.count > to {
+			w.count, freed = max(to, w.carry), true
+		}
 	}
 	return foreign, freed
 }
 
 // observeReset takes the earliest stated end: an answer was given some time ago, so
 // the window ends at the stated moment or before.
-func (w *fixedWindow) observeReset(now, granted Time, in time.Duration, date time.Time) counter {
+//
+// An end that is sooner than what we know opens the window, so that it takes two who say it.
+func (w *fixedWindow) observeReset(now, granted Time, in time.Duration, date time.Time, by Speaker) counter {
 	w.advance(now)
 	if granted < w.begun() { // the answer may be about the window before
 		return nil
 	}
 	if at := now.Add(in); at < w.reset && at > w.reset-Time(w.terms.window/2) {
-		w.early = max(0, w.early-w.reset.Sub(at))
-		w.reset = at
+		ok := at >= w.reset-Time(w.early)
+		if !ok {
+			at, ok = w.ends.agrees(by.Name, by.Sole, at, 2*uncertainty)
+		}
+		if ok {
+			w.early = max(0, w.early-w.reset.Sub(at))
+			w.reset = at
+		}
 	}
 	if !date.IsZero() {
-		w.clock = date.Add(in - w.reset.Sub(0))
+		clock := date.Add(in - w.reset.Sub(0))
+		if at, ok := w.clocks.agrees(by.Name, by.Sole, Time(clock.UnixNano()), 2*uncertainty); ok {
+			w.clock = time.Unix(0, int64(at)).In(date.Location())
+		}
 	}
 	return nil
 }
@@ -145,6 +174,12 @@ func (w *fixedWindow) exhaust(until Time) { w.charge(until, max(0, w.terms.limit
 
 func (w *fixedWindow) clear(Time) { w.count, w.carry = 0, 0 }
 
+func (w *fixedWindow) fork(t *terms) counter {
+	c := *w
+	c.terms, c.claims = t, nil
+	return &c
+}
+
 // unphasedWindow is a fixed window whose reset is not known. It counts as a sliding
 // window, which is safe wherever the reset may be, until an answer tells the reset.
 //
@@ -162,6 +197,7 @@ type recordedWindow struct {
 	sure  Time      // until then the predecessor may have granted
 	until Time      // the window has certainly ended
 	ends  time.Time // its end by the provider's clock; zero if the provider has not told
+	over  instant   // who has given a date beyond it
 }
 
 func (*unphasedWindow) kind() provider.Kind { return provider.Fixed }
@@ -176,21 +212,25 @@ func (w *unphasedWindow) phased(now, granted Time, in time.Duration) *fixedWindo
 
 // observeReset believes a reset only after the recorded window has ended: before, the
 // answer might mean the end of either window.
-func (w *unphasedWindow) observeReset(now, granted Time, in time.Duration, date time.Time) counter {
+func (w *unphasedWindow) observeReset(now, granted Time, in time.Duration, date time.Time, by Speaker) counter {
 	if w.before == nil || now < w.before.until {
 		return nil
 	}
-	w.before = nil
 	if in <= 0 || in > w.terms.window {
 		return nil
 	}
-	f := w.phased(now, granted, in)
-	f.observeReset(now, granted, in, date)
+	at, ok := w.before.over.agrees(by.Name, by.Sole, now.Add(in), 2*uncertainty)
+	if !ok {
+		return nil
+	}
+	w.before = nil
+	f := w.phased(now, granted, at.Sub(now))
+	f.observeReset(now, granted, in, date, by)
 	return f
 }
 
 // observeDate opens the window when the provider's own clock is past the recorded end.
-func (w *unphasedWindow) observeDate(now, granted Time, date time.Time) (next counter, freed bool) {
+func (w *unphasedWindow) observeDate(now, granted Time, date time.Time, by Speaker) (next counter, freed bool) {
 	o := w.before
 	switch {
 	case o == nil:
@@ -201,11 +241,25 @@ func (w *unphasedWindow) observeDate(now, granted Time, date time.Time) (next co
 	case now < o.sure || o.ends.IsZero() || date.Before(o.ends.Add(2*uncertainty)):
 		return nil, false
 	}
+	clock := Time(date.Add(-now.Sub(0)).UnixNano()) // as of our moment 0
+	if _, ok := o.over.agrees(by.Name, by.Sole, clock, 2*uncertainty); !ok {
+		return nil, false
+	}
 	w.refund(now, o.at, o.n)
 	in := w.terms.window - date.Sub(o.ends)%w.terms.window
 	f := w.phased(now, granted, in)
 	f.clock = date.Add(in - f.reset.Sub(0))
 	return f, true
+}
+
+func (w *unphasedWindow) fork(t *terms) counter {
+	c := *w
+	c.terms, c.claims = t, nil
+	if w.before != nil {
+		before := *w.before
+		c.before = &before
+	}
+	return &c
 }
 
 func (w *unphasedWindow) predecessorEnds(now Time, wall time.Time) (Time, bool) {

@@ -15,6 +15,10 @@ type reading struct {
 	delta       time.Duration // what was granted may have been counted so much later
 	margin      time.Duration // the provider may be so far ahead of us although nobody else uses the key
 	loosens     bool          // the reading may show that less is used than we thought
+	tightens    bool          // it may bind by what it says that others use
+	by          string        // who says so
+	sole        bool          // and has nobody beside it
+	claims      *claims
 }
 
 // Reconcile joins what a header says with what was granted meanwhile. granted is when
@@ -28,15 +32,57 @@ type reading struct {
 // room that is merely not disproved may not exist. In between the header tells nothing
 // new, and that is all that a late or repeated header can do.
 //
+// What others use stands in the stated books, and only if the speaker may state it. What is
+// less than we thought takes two speakers in our own books, since room that one alone gives
+// may not exist; in the stated ones it takes one.
+//
 // It returns whether room came free.
-func (b *Bucket) Reconcile(now Time, w *provider.Window, granted Time, margin time.Duration, loosen bool) (freed bool) {
+func (b *Bucket) Reconcile(now Time, w *provider.Window, granted Time, margin time.Duration, loosen, tighten bool, by Speaker) (freed bool) {
 	if w.Remaining < 0 {
 		return false
 	}
 	b.remember(now)
+	front := b.front()
+	b.drift, b.readAt = front.limit-min(w.Remaining, front.limit)-front.counter.used(now)-b.held, now
+	r := b.reading(w, granted, margin, loosen, by)
+	r.claims = &b.history.claims
+	if b.stated == nil {
+		foreign, freed := b.counter.reconcile(now, &r, b.history)
+		if foreign > 0 && tighten {
+			s := b.fork()
+			r.tightens = true
+			s.counter.reconcile(now, &r, b.history)
+			b.foreign += foreign
+		}
+		b.loosened(now, freed)
+		return freed
+	}
+	_, freed = b.counter.reconcile(now, &r, b.history)
+	b.loosened(now, freed)
+	s := b.stated
+	r = s.reading(w, granted, margin, loosen, Speaker{by.Name, true})
+	r.tightens, r.claims = tighten, &b.history.claims
+	foreign, looser := s.counter.reconcile(now, &r, b.history)
+	s.loosened(now, looser)
+	if tighten {
+		b.foreign += foreign
+	}
+	b.agree(now)
+	return freed || looser
+}
+
+// loosened takes note that a header has returned room, even if less than 1.
+func (b *Bucket) loosened(now Time, freed bool) {
+	if freed {
+		b.loosenedAt = now
+	}
+}
+
+// reading returns what a header says of the bucket.
+func (b *Bucket) reading(w *provider.Window, granted Time, margin time.Duration, loosen bool, by Speaker) reading {
 	used := b.limit - min(w.Remaining, b.limit) // little that is left binds, whatever limit the header states
 	r := reading{
-		since: granted, held: b.held, margin: margin,
+		since: granted, held: b.held, margin: margin, by: by.Name, sole: by.Sole,
 		least: max(0, used-w.Rounding/2-1), // −1: Remaining may be truncated
 		most:  used + w.Rounding/2,
 		// Remaining 0 may hide a debt, and another limit refills at another rate.
@@ -49,13 +95,7 @@ func (b *Bucket) Reconcile(now Time, w *provider.Window, granted Time, margin ti
 	if !b.holds {
 		r.delta = margin
 	}
-	b.drift, b.readAt = used-b.counter.used(now)-b.held, now
-	foreign, freed := b.counter.reconcile(now, &r, b.history)
-	b.foreign += foreign
-	if freed { // even if by less than 1
-		b.loosenedAt = now
-	}
-	return freed
+	return r
 }
 
 // remember begins the history that Reconcile needs. Buckets of which no header has
@@ -68,19 +108,29 @@ func (b *Bucket) remember(now Time) {
 
 // ObserveReset takes in when a fixed window ends, as the answer to a lease granted at
 // granted states it, with the provider's time if the answer has it.
-func (b *Bucket) ObserveReset(now, granted Time, in time.Duration, date time.Time) {
-	if next := b.counter.observeReset(now, granted, in, date); next != nil {
+func (b *Bucket) ObserveReset(now, granted Time, in time.Duration, date time.Time, by Speaker) {
+	if next := b.counter.observeReset(now, granted, in, date, by); next != nil {
 		b.replace(next)
+	}
+	if s := b.stated; s != nil {
+		if next := s.counter.observeReset(now, granted, in, date, by); next != nil {
+			s.replace(next)
+		}
 	}
 }
 
 // ObserveDate takes in the provider's time in an answer to a lease granted at granted.
 // If it shows that a fixed window of a predecessor has ended, what was used in that
 // window stops counting, and the next reset is known. It returns whether that is so.
-func (b *Bucket) ObserveDate(now, granted Time, date time.Time) (freed bool) {
-	next, freed := b.counter.observeDate(now, granted, date)
+func (b *Bucket) ObserveDate(now, granted Time, date time.Time, by Speaker) (freed bool) {
+	next, freed := b.counter.observeDate(now, granted, date, by)
 	if next != nil {
 		b.replace(next)
+	}
+	if s := b.stated; s != nil {
+		if next, _ := s.counter.observeDate(now, granted, date, by); next != nil {
+			s.replace(next)
+		}
 	}
 	return freed
 }

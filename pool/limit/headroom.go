@@ -38,6 +38,9 @@ func (b *Bucket) Headroom(now Time) int64 { return b.headroom.left(now, b.limit)
 func (b *Bucket) Tighten(now Time, before, part int64) {
 	if n := min(before+max(b.limit/part, 1), mostHeadroom(b.limit)); n > b.Headroom(now) {
 		b.headroom = headroom{n, now}
+		if b.stated != nil {
+			b.stated.headroom = b.headroom
+		}
 	}
 }
 

@@ -8,6 +8,8 @@ type history struct {
 	n     int
 	begun Time     // nothing is known of earlier moments
 	marks [24]mark // oldest first
+
+	claims claims // of how much is used at most
 }
 
 // mark stands for the charges from one moment to another.

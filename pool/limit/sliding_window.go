@@ -21,6 +21,8 @@ type slidingWindow struct {
 	total int64
 	last  int64                 // number of the newest slice
 	sums  [sliceCount + 1]int64 // slice i is at i mod len
+
+	claims *claims // of how much is used at most; nil while nobody says so
 }
 
 func newSlidingWindow(t *terms) slidingWindow {
@@ -73,6 +75,9 @@ func (w *slidingWindow) charge(now Time, n int64) {
 	n = min(n, Longest-w.total)
 	*w.at(w.last) += n
 	w.total += n
+	if w.claims != nil {
+		w.claims.charge(func(most int64) int64 { return most + n })
+	}
 }
 
 // refund takes n out of the slice in which it was charged, if that still counts.
@@ -124,10 +129,19 @@ func (w *slidingWindow) reconcile(now Time, r *reading, h *history) (foreign int
 	switch {
 	case r.least > ours+r.held && most > w.total:
 		foreign = r.least - ours - r.held
-		w.charge(now, most-w.total)
+		if r.tightens {
+			w.charge(now, most-w.total)
+		}
 	case ok && r.loosens && w.total > most:
-		for i := w.oldest(); w.total > most; i++ {
-			n := min(*w.at(i), w.total-most)
+		if !r.sole {
+			w.claims = r.claims
+		}
+		to, ok := r.claims.agreed(r, most)
+		if !ok || w.total <= to {
+			break
+		}
+		for i := w.oldest(); w.total > to; i++ {
+			n := min(*w.at(i), w.total-to)
 			*w.at(i) -= n
 			w.total -= n
 		}
@@ -174,3 +188,9 @@ func (w *slidingWindow) exhaust(until Time) {
 }
 
 func (w *slidingWindow) clear(Time) { w.sums, w.total = [sliceCount + 1]int64{}, 0 }
+
+func (w *slidingWindow) fork(t *terms) counter {
+	c := *w
+	c.terms, c.claims = t, nil
+	return &c
+}

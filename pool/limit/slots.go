@@ -22,3 +22,4 @@ func (*slots) snapshot(Time) Snapshot                           { return Snapsho
 func (*slots) restore(Time, Time, *Snapshot, int64)             {}
 func (*slots) exhaust(Time)                                     {}
 func (*slots) clear(Time)                                       {}
+func (s *slots) fork(t *terms) counter                          { return &slots{terms: t} }

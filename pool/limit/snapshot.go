@@ -48,7 +48,10 @@ func (s *Snapshot) slide(n int64) {
 }
 
 // Snapshot returns what is charged. What is held is not part of it.
-func (b *Bucket) Snapshot(now Time) Snapshot { return b.counter.snapshot(now) }
+func (b *Bucket) Snapshot(now Time) Snapshot {
+	b.agree(now)
+	return b.front().counter.snapshot(now)
+}
 
 // Restore begins with what was charged to a limit of the given amount, which may have
 // been another one than ours, and with what may have been granted ahead of that until a
@@ -63,6 +66,9 @@ func (b *Bucket) Restore(now, until Time, s *Snapshot, limit, ahead int64) {
 // lease counts afterwards: what is used is not known, and may be beside what was charged.
 func (b *Bucket) Exhaust(until Time) {
 	b.counter.exhaust(until)
+	if b.stated != nil {
+		b.stated.counter.exhaust(until)
+	}
 	b.loosenedAt = max(b.loosenedAt, until+1)
 }
 
@@ -71,14 +77,15 @@ func (b *Bucket) Exhaust(until Time) {
 func (b *Bucket) Clear(now Time) {
 	if Long(b.window) {
 		b.counter.clear(now)
-		b.loosenedAt = now
+		b.stated = nil
+		b.loosenedAt = now + 1
 	}
 }
 
 // HoldOrphaned holds n for leases of a predecessor. The write-ahead mark does not move,
 // since nobody is given any of it.
 func (b *Bucket) HoldOrphaned(n int64) {
-	b.held += n
+	b.hold(n)
 	b.notePeak()
 }
 
@@ -86,5 +93,8 @@ func (b *Bucket) HoldOrphaned(n int64) {
 // it: it may have been used at the last moment.
 func (b *Bucket) SettleOrphaned(at Time, n int64) {
 	b.counter.charge(at, n)
-	b.held -= n
+	if b.stated != nil {
+		b.stated.counter.charge(at, n)
+	}
+	b.hold(-n)
 }

@@ -22,6 +22,7 @@ type tokenBucket struct {
 	fullAt Time
 	busy   int64 // charged since the provider's bucket was certainly full
 	lows   lows
+	claims *claims // how late the bucket will be full at most; nil while nobody says so
 }
 
 func (*tokenBucket) kind() provider.Kind { return provider.Refilling }
@@ -56,7 +57,15 @@ func (b *tokenBucket) charge(now Time, n int64) {
 		b.busy = 0
 	}
 	b.busy = min(b.busy, Longest) + min(n, Longest)
-	b.fullAt = min(max(b.fullAt, now).Add(b.cost(n)), now.Add(Longest))
+	b.fullAt = b.after(now, b.fullAt, n)
+	if b.claims != nil {
+		b.claims.charge(func(most int64) int64 { return int64(b.after(now, Time(most), n)) })
+	}
+}
+
+// after returns when a bucket that would be full at a moment will be after a charge.
+func (b *tokenBucket) after(now, fullAt Time, n int64) Time {
+	return min(max(fullAt, now).Add(b.cost(n)), now.Add(Longest))
 }
 
 // refund returns no more than is still there. Time has refilled part of the charge
@@ -82,6 +91,9 @@ func (b *tokenBucket) rescale(now Time, from, to int64) {
 	all := refillTime(b.busy, b.terms.window, to)
 	b.fullAt = now.Add(max(scale(since), min(scale(since+delta)-delta, all)))
 	b.lows.scale(from, to)
+	if b.claims != nil {
+		*b.claims = claims{}
+	}
 }
 
 func (b *tokenBucket) unusedAt(now Time) Time { return max(b.fullAt, now) }
@@ -110,9 +122,16 @@ func (b *tokenBucket) reconcile(now Time, r *reading, h *history) (foreign int64
 	switch {
 	case least > ours.Add(r.margin):
 		foreign = MulDiv(int64(least.Sub(ours)), b.terms.limit, int64(b.terms.window))
-		b.fullAt, b.busy = max(b.fullAt, most), Longest // nobody knows how long others have used it
+		if r.tightens {
+			b.fullAt, b.busy = max(b.fullAt, most), Longest // nobody knows how long others have used it
+		}
 	case known && r.loosens && b.fullAt > most:
-		b.fullAt, freed = most, true
+		if !r.sole {
+			b.claims = r.claims
+		}
+		if to, ok := r.claims.agreed(r, int64(most)); ok && b.fullAt > Time(to) {
+			b.fullAt, freed = Time(to), true
+		}
 	}
 	return foreign, freed
 }
@@ -139,6 +158,12 @@ func (b *tokenBucket) exhaust(until Time) {
 }
 
 func (b *tokenBucket) clear(now Time) { b.fullAt = now }
+
+func (b *tokenBucket) fork(t *terms) counter {
+	c := *b
+	c.terms, c.claims = t, nil
+	return &c
+}
 
 // lows remembers how low the backlog fell, and when: a stack of moments with rising
 // backlogs, each the lowest since the moment before it. Between charges the backlog
