@@ -208,16 +208,23 @@ func TestNothingIsLeftOfManyConfigurations(t *testing.T) {
 				}
 			}
 		}
+		// One model may have more of a shared limit than in a new one, where its slow start has
+		// just begun, and another less: they give as much in all.
+		gave, gives := 0, 0
 		for _, k := range w.cfg.Keys {
 			for range 20 {
 				a := ask("h", input(1), output(1), model(w.pick(domainModels, "model")))
 				a.Pool, a.Key = w.cfg.Pools[0].Name, k.ID
-				_, was := fresh.Acquire(w.now, a)
-				_, is := w.dom.Acquire(w.now, a)
-				if was == nil && is != nil {
-					t.Fatalf("a new one grants %+v, but: %v; %+v", a, is, w.config())
+				if _, err := fresh.Acquire(w.now, a); err == nil {
+					gave++
+				}
+				if _, err := w.dom.Acquire(w.now, a); err == nil {
+					gives++
 				}
 			}
+		}
+		if gives < gave {
+			t.Fatalf("a new one grants %d of what is asked for, this one %d; %+v", gave, gives, w.config())
 		}
 	})
 }
