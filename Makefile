@@ -74,7 +74,6 @@ LONG = $(sort $(dir $(shell grep -rlE --include='*_test.go' '^//go:build long|in
 .PHONY: test-long
 test-long: ## what takes long: mutants, kills, a siege, all scenarios, more cases
 	KILLS=$${KILLS:-60} SIEGE=$${SIEGE:-1000} go test -race -vet=off -tags long -timeout 10h $(addprefix ./,$(LONG))
-	$(MAKE) trust
 	$(MAKE) soak SOAK=$${SOAK:-100000}
 
 .PHONY: trust
