@@ -226,8 +226,9 @@ func (dom *Domain) mayTighten(now Time, l *lease, b *bucket) bool {
 }
 
 // keepHeadroom keeps more unused of what a refusal names, where we saw room: a refusal that
-// names nothing may be about anything. There was some when the lease was granted, though under load that is taken at once. (In a sliding window
-// what is kept unused is lost, so there it must have room now.)
+// names nothing may be about anything. There was some when the lease was granted, though
+// under load that is taken at once. (In a sliding window what is kept unused is lost, so there
+// it must have room now.)
 func (dom *Domain) keepHeadroom(now Time, l *lease, s *provider.Signal) {
 	a := l.account
 	if l.probe || a.probes(l) || l.granted < a.slowStart.refusedAt { // a probe is refused because of what it is to find out
@@ -333,6 +334,7 @@ func (dom *Domain) Restore(now Time, name, id string) (found bool) {
 				b.Clear(now)
 			}
 			a.forgetStatements()
+			a.findMissing(dom.cfg.Dialect)
 			dom.touchCooldown(a, &a.class.cooldown)
 			dom.reopened(now, a, &a.class.cooldown)
 		}

@@ -28,7 +28,7 @@ const (
 // forever is longer than any dispute.
 const forever = limit.Longest
 
-// figure makes the signal that a statement of a figure is, for its dispute.
+// figureStated stands for a refusal in the dispute about a figure.
 var figureStated = provider.Signal{Class: provider.OK, Wait: forever, Source: provider.ByDefault}
 
 // believes reports whether the word of a lease's holder binds others, or there is nobody else.
@@ -86,6 +86,7 @@ func (dom *Domain) contradicts(now Time, a *account, b *bucket, of **dispute, l 
 		return false
 	}
 	a.drop(b, of)
+	a.findMissing(dom.cfg.Dialect) // a limit that is gone is not known any more
 	dom.noteLimits(a)
 	return true
 }

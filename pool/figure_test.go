@@ -377,3 +377,16 @@ func TestRestoreForgetsWhatWasStated(t *testing.T) {
 	assert.EqualValues(t, 1000, s.limit(3).Limit)
 	s.lease("honest")
 }
+
+// A limit that is gone is not known any more: the start is careful again.
+func TestRestoreBeginsCarefully(t *testing.T) {
+	s := begin(t, setup{Keys: one(nil)})
+	before := s.granted("probing")
+	told := states(provider.Requests, 10_000, 10_000)
+	told.Windows = append(told.Windows, states(provider.InputTokens, 10_000, 10_000).Windows...)
+	told.Windows = append(told.Windows, states(provider.OutputTokens, 10_000, 10_000).Windows...)
+	s = begin(t, setup{Keys: one(nil)})
+	s.ends(s.lease("h"), "h", told, unknown)
+	s.Restore(s.now, "", "a")
+	assert.Equal(t, before, s.granted("h"))
+}

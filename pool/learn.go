@@ -75,6 +75,7 @@ func (dom *Domain) learnLimit(now Time, l *lease, w *provider.Window, date time.
 	}
 	a := l.account
 	if w.Inferred && !a.infers(w) {
+		a.findMissing(dom.cfg.Dialect) // what was inferred before may be gone
 		return nil, false
 	}
 	resets := w.Kind == provider.Fixed && w.Reset >= 0
