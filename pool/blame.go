@@ -257,7 +257,11 @@ func (dom *Domain) keepHeadroom(now Time, l *lease, s *provider.Signal) {
 // praise takes note of a good answer: the key works, and what was out of use comes back.
 func (dom *Domain) praise(now Time, l *lease, final bool) {
 	a, k := l.account, l.key
-	dom.speakers.answered(now, l.eye())
+	if dom.speakers.answered(now, l.eye()) { // it may probe sooner now, wherever it waits
+		for _, ch := range dom.choices {
+			ch.queue.due = ch.queue.due || ch.queue.len > 0
+		}
+	}
 	a.class.strain -= a.class.strain / 8
 	if k.cooldown.on() {
 		before := k.health()

@@ -52,7 +52,7 @@ func (dom *Domain) opensFor(c *cooldown, ask *provider.Amounts, e eye) (f fit) {
 	f = fit{at: dom.now, by: unconditional}
 	for _, d := range c.disputes {
 		if ask == nil || d.concerns(ask) {
-			at, byEvent := dom.opens(d, e)
+			at, byEvent := dom.opens(d, ask, e)
 			f.later(at, int(d.only), byEvent)
 		}
 	}
@@ -110,7 +110,7 @@ func (a *account) probes(l *lease) bool {
 func (dom *Domain) blocked(c *cooldown, e eye) bool {
 	for _, d := range c.disputes {
 		if d.operator && d.active(dom.now) {
-			if at, _ := dom.opens(d, e); at >= d.until {
+			if at, _ := dom.opens(d, nil, e); at >= d.until {
 				return true
 			}
 		}

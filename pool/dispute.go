@@ -114,6 +114,7 @@ type dispute struct {
 	probe    LeaseID // whose answer is waited for; 0 if there is none
 	probedAt Time
 	opensAt  Time          // when the provider has said that there is room again; 0 if it has not
+	trial    trial         // of a wait that is too long for what it is about
 	lateAt   Time          // when a confirmed dispute is probed next
 	lateGap  time.Duration // between the last two such probes
 
@@ -167,8 +168,8 @@ func (dom *Domain) voice(d *dispute, e eye) *voice {
 }
 
 // opens returns when an ask of a speaker may pass. If byEvent is true, an answer that is
-// waited for may bring that sooner.
-func (dom *Domain) opens(d *dispute, e eye) (at Time, byEvent bool) {
+// waited for may bring that sooner. A nil ask is for some of everything.
+func (dom *Domain) opens(d *dispute, ask *provider.Amounts, e eye) (at Time, byEvent bool) {
 	now := dom.now
 	if d.gone(now) {
 		return now, false
@@ -181,7 +182,11 @@ func (dom *Domain) opens(d *dispute, e eye) (at Time, byEvent bool) {
 	case slices.Contains(d.free, e), e == anybody && len(d.free) > 0:
 		return now, false
 	case v != nil && v.until > now && (d.private || len(d.witnesses) > 0): // others know better, so it may probe for itself
-		at = min(v.until, max(v.said, d.returnAt).Add(lateProbe))
+		at = max(v.said, d.returnAt).Add(lateProbe)
+		if d.probe != 0 {
+			at = max(at, d.probedAt.Add(patience))
+		}
+		return max(now, min(at, v.until)), d.probe != 0
 	case d.private, d.allBack(now):
 		return now, false
 	case d.returnAt > 0:
@@ -193,21 +198,30 @@ func (dom *Domain) opens(d *dispute, e eye) (at Time, byEvent bool) {
 	case v != nil && d.guessed && d.verdict != open:
 		at = max(v.until, d.until)
 	case v != nil && v.until > now:
-		at = v.until
-	case e != anybody && (!dom.speakers.credible(now, e.everyone()) || dom.speakers.misled(now, e)): // its probe is for itself alone
-		at = min(d.until, d.since.Add(patience))
+		at = d.bindsUntil(v, ask)
 	default:
 		at = d.probeAt()
-		if e == anybody {
-			for i := range d.voices {
-				at = min(at, d.voices[i].until)
-			}
+		if e != anybody { // what one sees for itself alone, it sees after the others
+			at = min(d.until, max(at, min(dom.speakers.seesForAllAt(now, e), at.Add(patience))))
+			break
+		}
+		for i := range d.voices {
+			at = min(at, d.bindsUntil(&d.voices[i], ask))
 		}
 	}
 	if d.probe != 0 {
 		return max(now, at, d.probedAt.Add(patience)), true
 	}
 	return max(now, at), false
+}
+
+// bindsUntil returns until when its own statement binds a voice.
+func (d *dispute) bindsUntil(v *voice, ask *provider.Amounts) Time {
+	at := min(v.until, d.trial.opens(ask))
+	if d.opensAt > 0 {
+		at = min(at, d.opensAt)
+	}
+	return at
 }
 
 // probeAt returns when a speaker that is no voice may probe.
@@ -346,6 +360,7 @@ func (dom *Domain) say(now Time, d *dispute, l *lease, s *provider.Signal, news,
 	} else {
 		v.until = max(v.until, now.Add(max(s.Wait, tooShort(d.rounds))))
 		d.guessed = false
+		d.trial.after(now, l, s)
 	}
 	dom.judge(now, d, others)
 }
@@ -375,6 +390,47 @@ func tooShort(rounds int) time.Duration {
 		return 0
 	}
 	return min(time.Second<<min(rounds-1, 6), time.Minute)
+}
+
+// A trial is of a wait that is longer than every window that it can be about: an ask for less
+// than was refused tries after that window.
+type trial struct {
+	at    Time          // 0 if there is none
+	gap   time.Duration // since the last refusal
+	in    provider.Dimension
+	below int64
+}
+
+// opens returns when an ask may try. A nil ask is a small one.
+func (t *trial) opens(ask *provider.Amounts) Time {
+	if t.at > 0 && (ask == nil || ask[t.in] < t.below) {
+		return t.at
+	}
+	return Never
+}
+
+// after takes in a refusal that states a wait.
+func (t *trial) after(now Time, l *lease, s *provider.Signal) {
+	window := time.Duration(0) // the longest that the refusal can be about
+	for _, b := range l.buckets {
+		if l.reserved[b.Dimension()] > 0 {
+			window = max(window, b.Window())
+		}
+	}
+	if s.Refused != nil && s.Refused.Length > 0 {
+		window = s.Refused.Length
+	}
+	if s.Class != provider.RateLimited || window == 0 || s.Wait <= window {
+		return
+	}
+	t.gap = min(max(window, 2*t.gap), s.Wait)
+	t.at = now.Add(t.gap)
+	t.in, t.below = provider.Requests, 0
+	for d, n := range l.reserved {
+		if d := provider.Dimension(d); d != provider.Concurrency && n > t.below && (s.Refused == nil || s.Refused.Dimension >= provider.NumDimensions || s.Refused.Dimension == d) {
+			t.in, t.below = d, n
+		}
+	}
 }
 
 // judge decides how far the voices of a dispute bind others. others reports whether somebody
@@ -506,7 +562,7 @@ func (dom *Domain) contradict(now Time, d *dispute, e eye) {
 // beginReturn lets the others return slowly, so many in the first second.
 func (d *dispute) beginReturn(now Time, pace int64) {
 	d.returnAt, d.returned, d.pace = max(now, 1), 0, pace
-	d.probe, d.backoff, d.rounds, d.witnesses, d.operator = 0, 0, 0, nil, false
+	d.probe, d.backoff, d.rounds, d.witnesses, d.operator, d.trial = 0, 0, 0, nil, false, trial{}
 }
 
 // pay takes off the trust of the voices for how long they have kept others out.

@@ -121,6 +121,32 @@ func TestStatementsAboutDifferentThingsDoNotAgree(t *testing.T) {
 	s.refused("third")
 }
 
+// Azure states a day for a limit by the minute. Who is alone tries after the window, by an ask for
+// less than was refused; each refusal doubles that. An ask as large waits.
+func TestAWaitLongerThanTheWindowIsTried(t *testing.T) {
+	large, small := input(50), input(49)
+	s := begin(t, setup{Keys: one(limits(plenty, plenty, plenty))})
+	s.ends(s.lease("alone", large), "alone", limited(day), unknown)
+	s.now = minute - 1
+	s.refused("alone", small)
+	s.now++
+	assert.Equal(t, pool.Time(day), s.refused("alone", large).RetryAt)
+	s.ends(s.lease("alone", small), "alone", limited(day), unknown)
+	s.now = 3*minute - 1
+	s.refused("alone", input(48))
+	s.now++
+	s.refused("alone", small)
+	g := s.lease("alone", input(48))
+	s.refused("alone", input(48)) // until that one is answered
+	s.ends(g, "alone", fine, unknown)
+	s.lease("alone", large)
+
+	s = begin(t, setup{Keys: one(limits(plenty, plenty, plenty))})
+	s.ends(s.lease("alone", large), "alone", limited(time.Minute), unknown)
+	s.now = minute - 1
+	s.refused("alone", small) // that may be true
+}
+
 // It is so; but after half a minute one sees whether it still is, and then one after ten.
 func TestThreeWhoAgreeStand(t *testing.T) {
 	s := disputed(t)
@@ -177,7 +203,7 @@ func TestWhoMisleadsFreesItselfAlone(t *testing.T) {
 
 	require.True(t, s.Restore(s.now, "", "a"))
 	s.answers(before, "second", slower)
-	s.now += 5 * sec
+	s.now += 6 * sec
 	s.well("sunny")
 	assert.Equal(t, 1000, s.granted("sunny"))
 	assert.Equal(t, 1, s.granted("fifth"), "a probe, and no return")

@@ -215,8 +215,23 @@ func (a *domainAccount) judge(moment pool.Time, late bool) {
 	}
 	slices.SortStableFunc(all, func(x, y arrival) int { return cmp.Compare(x.at, y.at) })
 	var account sim.Limiter // nil while there is no limit
-	through := func(at pool.Time, n int64) {
+	through := func(account sim.Limiter, at pool.Time, n int64) {
 		account.Charge(time.Duration(at), min(n, max(0, account.Remaining(time.Duration(at)))))
+	}
+	// before is an account in which that counts which came before a limit was configured, as far as
+	// the limit would have let it through: that one, or the one that was configured at the time.
+	before := func(l pool.Limit, at pool.Time, arrivals []arrival, asOfThen bool) sim.Limiter {
+		account := provides(l)
+		for _, y := range arrivals {
+			switch was := a.stretches[y.epoch].limit.Amount; {
+			case y.use != nil:
+				through(account, y.at, y.use.n)
+			case asOfThen && was > 0:
+				account.SetLimit(time.Duration(y.at), was)
+			}
+		}
+		account.SetLimit(time.Duration(at), l.Amount)
+		return account
 	}
 	epoch := 0
 	for i, x := range all {
@@ -229,12 +244,11 @@ func (a *domainAccount) judge(moment pool.Time, late bool) {
 				account = nil
 			case account != nil:
 				account.SetLimit(at, l.Amount)
-			default: // of what came before it counts what it would have let through
-				account = provides(l)
-				for _, y := range all[:i] {
-					if y.use != nil {
-						through(y.at, y.use.n)
-					}
+			default: // in a gap the broker may take it for used up, and no more
+				account = before(l, x.at, all[:i], false)
+				then := before(l, x.at, all[:i], true)
+				if more := then.Remaining(at) - account.Remaining(at); more > 0 || more == 0 && then.UntilFull(at) < account.UntilFull(at) {
+					account = then
 				}
 			}
 		case account == nil:
@@ -242,7 +256,7 @@ func (a *domainAccount) judge(moment pool.Time, late bool) {
 			// It was granted before the limit was configured, which then was taken for used
 			// up: it counts as far as it fits the limit that was configured then.
 			if !a.changed(a.since(epoch), epoch) {
-				through(x.at, x.use.n)
+				through(account, x.at, x.use.n)
 			}
 		case a.changed(x.epoch, epoch):
 			account.Charge(at, x.use.n)

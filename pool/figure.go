@@ -256,7 +256,7 @@ func (dom *Domain) confirm(a *account, b *bucket) (freed bool) {
 // provider has said that there is room then.
 func (a *account) opensAt(at Time) {
 	for _, b := range a.buckets {
-		if d := b.word; d != nil {
+		if d := b.word; d != nil && !b.Refills() { // a bucket's books tell when there is room for more than the smallest ask
 			d.opensAt = at
 			if d.verdict == confirmed && d.lateAt == Never {
 				d.lateAt = at

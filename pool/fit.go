@@ -68,7 +68,7 @@ func (dom *Domain) withinDisputed(f *fit, b *bucket, ask *provider.Amounts, e ey
 	}
 	sooner := func(at Time, byEvent bool, about *dispute) {
 		if about != nil && at > now {
-			if probe, _ := dom.opens(about, e); probe < at {
+			if probe, _ := dom.opens(about, ask, e); probe < at {
 				at, byEvent = probe, false
 			}
 		}
@@ -97,7 +97,7 @@ func (dom *Domain) fit(a *account, ask *provider.Amounts, e eye) fit {
 	if a.full() {
 		at := Never
 		if a.slowStart.narrow != nil {
-			at, _ = dom.opens(a.slowStart.narrow, e)
+			at, _ = dom.opens(a.slowStart.narrow, ask, e)
 		}
 		f.later(at, int(provider.Concurrency), at == Never)
 	}

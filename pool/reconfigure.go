@@ -57,11 +57,11 @@ func (dom *Domain) configure(now Time, cfg Config) {
 		dom.delta = max(dom.delta, r.StartWithin)
 		dom.single = dom.single || r.Single
 	}
-	c.late = now.Add(max(0, delta-dom.delta))
+	c.late = max(dom.late, now.Add(max(0, delta-dom.delta))) // leases of a configuration before the last may still be on their way
 	if now >= dom.late {
 		dom.wasDelta = 0
 	}
-	dom.late, dom.wasDelta = max(dom.late, c.late), max(dom.wasDelta, delta)
+	dom.late, dom.wasDelta = c.late, max(dom.wasDelta, delta)
 	c.groups()
 	c.classes()
 	for _, g := range dom.groups {

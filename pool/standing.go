@@ -95,10 +95,11 @@ func (s *speakers) refused(now Time, e eye) {
 	}
 }
 
-// answered takes note of a good answer.
-func (s *speakers) answered(now Time, e eye) {
+// answered takes note of a good answer. It returns whether the speaker may be believed again.
+func (s *speakers) answered(now Time, e eye) (again bool) {
 	for _, e := range [...]eye{e.everyone(), e} {
 		st := s.of(now, e)
+		again = again || st.refused >= sourAfter
 		st.refused, st.goodAt, st.heardAt = 0, now, now
 	}
 	i := 0
@@ -107,23 +108,37 @@ func (s *speakers) answered(now Time, e eye) {
 	}
 	copy(s.good[1:i+1], s.good[:i])
 	s.good[0].eye, s.good[0].at = e, now
+	return again
 }
 
 // credible reports whether a speaker meets the provider, as far as is known.
-func (s *speakers) credible(now Time, e eye) bool {
+func (s *speakers) credible(now Time, e eye) bool { return s.credibleAt(now, e) <= now }
+
+// credibleAt returns when a speaker will be credible if nothing else is heard until then.
+func (s *speakers) credibleAt(now Time, e eye) (at Time) {
 	st := s.known[e.holder]
 	if st != nil && e.instance != "" {
 		st = st.of[e.instance]
 	}
+	at = now
 	if st == nil || st.refused < sourAfter || now.Sub(st.goodAt) < sourFor {
-		return true
+		return at
 	}
 	for _, g := range s.good {
-		if g.holder != "" && now.Sub(g.at) < sourFor && (g.holder != e.holder || e.instance != "" && g.instance != e.instance) {
-			return false
+		if g.holder != "" && (g.holder != e.holder || e.instance != "" && g.instance != e.instance) {
+			at = max(at, g.at.Add(sourFor))
 		}
 	}
-	return true
+	return at
+}
+
+// seesForAllAt returns when the good answers of a speaker will show others anything.
+func (s *speakers) seesForAllAt(now Time, e eye) (at Time) {
+	at = s.credibleAt(now, e.everyone())
+	if st := s.known[e.holder]; st != nil {
+		at = max(at, st.misled)
+	}
+	return at
 }
 
 // misled reports whether a speaker has lately contradicted what was so.
