@@ -49,7 +49,10 @@ type account struct {
 
 // ledger is the buckets that a lease is charged to. Leases share it, so it is replaced and
 // never changed.
-type ledger struct{ buckets []*bucket }
+type ledger struct {
+	buckets []*bucket
+	cut     map[int]int64 // what a lease reserved in those of them whose learned limit is less; mostly nil
+}
 
 // maxAccountBuckets bounds the limits that answers can add to an account.
 const maxAccountBuckets = 15
@@ -57,7 +60,7 @@ const maxAccountBuckets = 15
 func (dom *Domain) newAccount(now Time, g *group, c *class) *account {
 	a := &account{group: g, class: c, slowStart: slowStart{window: firstWindow}}
 	a.own = dom.newBuckets(now, a, tightest(g.limits, c.limits)...)
-	a.ledger = &ledger{concat(a.own, g.shared)}
+	a.ledger = &ledger{buckets: concat(a.own, g.shared)}
 	g.later.exhaust(dom, g, a.own)
 	dom.note(a)
 	for _, k := range g.keys {
@@ -92,7 +95,7 @@ func (a *account) findMissing(d *provider.Dialect) (begins bool) {
 // add adds a limit that was learned. Leases that are open are not charged to it.
 func (a *account) add(b *bucket) {
 	a.own = append(a.own, b)
-	a.ledger = &ledger{concat(a.own, a.group.shared)}
+	a.ledger = &ledger{buckets: concat(a.own, a.group.shared)}
 	for _, k := range a.group.keys {
 		if k.limited != nil {
 			k.limited[a.class].join(a)
@@ -105,7 +108,7 @@ func (a *account) add(b *bucket) {
 // will know.
 func (a *account) remove(b *bucket) {
 	a.own = slices.DeleteFunc(slices.Clone(a.own), func(o *bucket) bool { return o == b })
-	a.ledger = &ledger{concat(a.own, a.group.shared)}
+	a.ledger = &ledger{buckets: concat(a.own, a.group.shared)}
 	for _, k := range a.group.keys {
 		if k.limited != nil {
 			k.limited[a.class].join(a)

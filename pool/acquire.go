@@ -173,7 +173,9 @@ func (dom *Domain) grant(now Time, s *search, ask *Ask, by *instance) *lease {
 	}
 	l.durable = l.take(now) && (!dom.keeps || a.saved && k.saved)
 	for _, c := range a.cooldowns() {
-		dom.coolingGranted(now, c, l)
+		if c.on() {
+			dom.coolingGranted(now, c, l)
+		}
 	}
 	if c := k.barred[a.class]; c != nil {
 		dom.coolingGranted(now, c, l)

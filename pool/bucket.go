@@ -22,13 +22,14 @@ type LimitState = limit.Status
 // bucket is the books of one limit, together with what single holders have said of it
 // and nobody else has confirmed.
 type bucket struct {
+	origin *dispute // about whether there is such a limit; nil if that is known. Every grant looks at it, so it comes first.
+	word   *dispute // about the stated books; nil if they bind all, or there are none
+
 	limit.Bucket
 
-	origin   *dispute         // about whether there is such a limit; nil if that is known
-	word     *dispute         // about the stated books; nil if they bind all, or there are none
-	raise    raise            // a higher limit that one lease has reported
-	inferred bool             // the length of its window was inferred from answers
+	raise    *raise           // nil if there is none
 	debts    map[string]*debt // by holder
+	inferred bool             // the length of its window was inferred from answers
 }
 
 // newBuckets makes full buckets of a unit, side by side in memory, since an ask goes through

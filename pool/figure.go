@@ -96,7 +96,7 @@ func (a *account) drop(b *bucket, of **dispute) {
 	if of == &b.origin {
 		a.remove(b)
 	}
-	*of, b.raise = nil, raise{}
+	*of, b.raise = nil, nil
 	b.Withdraw()
 }
 
@@ -178,7 +178,7 @@ func (dom *Domain) judgeProbe(now Time, a *account, b *bucket, of **dispute, l *
 	}
 }
 
-// raise is a higher limit that one lease has reported, 0 if there is none.
+// raise is a higher limit that one lease has reported.
 type raise struct {
 	limit  int64
 	lease  LeaseID
@@ -195,7 +195,7 @@ func (dom *Domain) limitStated(now Time, a *account, b *bucket, stated int64, l 
 	in := b.Limit()
 	switch {
 	case stated == in:
-		b.raise = raise{}
+		b.raise = nil
 		if _, lower := b.Excess(now); lower && b.word != nil {
 			dom.states(now, a, b, l)
 		}
@@ -213,7 +213,7 @@ func (dom *Domain) limitStated(now Time, a *account, b *bucket, stated int64, l 
 		}
 		b.StateLimit(now, stated)
 		dom.states(now, a, b, l)
-		b.raise = raise{}
+		b.raise = nil
 		return true
 	case b.word != nil && b.word.verdict != confirmed && stated == b.OwnLimit():
 		return dom.contradicts(now, a, b, &b.word, l)
@@ -225,11 +225,11 @@ func (dom *Domain) limitStated(now Time, a *account, b *bucket, stated int64, l 
 			d.probe = 0
 		}
 	}
-	if b.raise.limit != stated || b.raise.lease == l.id || b.raise.holder == holder && !dom.sole(now, holder, b.Window()) {
-		b.raise = raise{stated, l.id, holder}
+	if r := b.raise; r == nil || r.limit != stated || r.lease == l.id || r.holder == holder && !dom.sole(now, holder, b.Window()) {
+		b.raise = &raise{stated, l.id, holder}
 		return false
 	}
-	b.raise, b.word, b.origin = raise{}, nil, nil
+	b.raise, b.word, b.origin = nil, nil, nil
 	switch {
 	case b.Ceiling() == 0:
 		b.Withdraw()

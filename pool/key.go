@@ -66,7 +66,9 @@ func (l *keyLimits) set(each, shared []*bucket, a *account) {
 }
 
 // join takes in the buckets of the account.
-func (l *keyLimits) join(a *account) { l.charges, a.keyed = &ledger{concat(a.buckets, l.own)}, true }
+func (l *keyLimits) join(a *account) {
+	l.charges, a.keyed = &ledger{buckets: concat(a.buckets, l.own)}, true
+}
 
 // own returns the key's own buckets for a class, without those of its group.
 func (k *key) own(c *class) []*bucket {

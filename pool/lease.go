@@ -59,7 +59,6 @@ type lease struct {
 	given      int32          // how many calls were answered with it
 	index      int32          // in the domain's heap of leases
 	holding    places         // the buckets of the ledger that hold an amount of it
-	cut        map[int]int64  // what was reserved in those of them whose learned limit is less
 	prev, next *lease         // in the order of their grants
 }
 
@@ -97,7 +96,7 @@ func (l *lease) take(now Time) (durable bool) {
 			l.reserved[d] = min(l.reserved[d], b.Ceiling())
 		case l.reserved[d] > b.Limit():
 			if l.cut == nil {
-				l.cut = map[int]int64{}
+				l.ledger = &ledger{l.buckets, map[int]int64{}}
 			}
 			l.cut[i] = b.Limit()
 		}
@@ -120,6 +119,9 @@ func (l *lease) take(now Time) (durable bool) {
 // reservedIn returns what was reserved in the i-th bucket.
 func (l *lease) reservedIn(i int) int64 {
 	n := l.reserved[l.buckets[i].Dimension()]
+	if l.cut == nil {
+		return n
+	}
 	if most, ok := l.cut[i]; ok {
 		n = min(n, most)
 	}

@@ -138,7 +138,7 @@ func (c *reconfiguration) accounts(g *group) {
 func (c *reconfiguration) account(a *account) {
 	g := a.group
 	a.own = c.buckets(g, a, a.own, tightest(g.limits, a.class.limits), false)
-	a.ledger = &ledger{concat(a.own, g.shared)}
+	a.ledger = &ledger{buckets: concat(a.own, g.shared)}
 	for _, k := range g.keys {
 		if k.limited == nil {
 			continue

@@ -42,7 +42,7 @@ func (dom *Domain) takeHolds(now Time) {
 					}
 					n := l.mayUse(b)
 					if n > 0 && b.Holds() && len(l.buckets) < maxBuckets && !slices.Contains(l.buckets, b) {
-						l.ledger = &ledger{concat(l.buckets, []*bucket{b})}
+						l.ledger = &ledger{concat(l.buckets, []*bucket{b}), l.cut}
 						l.holding.add(len(l.buckets) - 1)
 						b.Take(now, n)
 						g.crossed = g.crossed || a != l.account

@@ -116,7 +116,7 @@ func (x *recovery) retired(s *GroupState) *group {
 		a := x.dom.newAccount(x.now, g, c)
 		if s := x.accounts[inClass{g.name, c.name}]; s != nil {
 			a.own = x.recorded(a, s.Buckets)
-			a.ledger = &ledger{concat(a.own, g.shared)}
+			a.ledger = &ledger{buckets: concat(a.own, g.shared)}
 		}
 		g.accounts = append(g.accounts, a)
 	}

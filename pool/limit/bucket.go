@@ -94,10 +94,7 @@ type Bucket struct {
 	stated     *Bucket     // beside, as answers say; nil while they say nothing else
 	tokens     tokenBucket // the most usual counter, in the same piece of memory
 
-	name    string
-	foreign int64 // used by others, as far as headers have shown
-	drift   int64 // what the last header said is used, less what we thought
-	readAt  Time  // when that was
+	name string
 }
 
 // Init makes the bucket that of a limit of which nothing is used.
@@ -228,7 +225,7 @@ func (b *Bucket) Held() int64 { return b.held }
 func (b *Bucket) Used(now Time) int64 { return b.front().used(now) }
 
 // Foreign returns what others have used, as far as headers have shown.
-func (b *Bucket) Foreign() int64 { return b.foreign }
+func (b *Bucket) Foreign() int64 { return b.seen().foreign }
 
 // Is reports whether this is the bucket of a limit, whatever its amount.
 func (b *Bucket) Is(d provider.Dimension, name string, window time.Duration) bool {
@@ -419,10 +416,11 @@ type Status struct {
 
 // Status returns the bucket at a moment.
 func (b *Bucket) Status(now Time) Status {
+	seen := b.seen()
 	return Status{
 		Dimension: b.dimension, Name: b.name, Window: b.window, Kind: b.kind(), Limit: b.Limit(), Configured: b.ceiling,
 		Used: b.Used(now), Held: b.held, Remaining: b.Remaining(now), ResetAt: b.UnusedAt(now),
-		Headroom: b.Headroom(now), Drift: b.drift, Foreign: b.foreign, ReadAt: b.readAt,
+		Headroom: b.Headroom(now), Drift: seen.drift, Foreign: seen.foreign, ReadAt: seen.readAt,
 	}
 }
 

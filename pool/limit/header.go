@@ -43,7 +43,7 @@ func (b *Bucket) Reconcile(now Time, w *provider.Window, granted Time, margin ti
 	}
 	b.remember(now)
 	front := b.front()
-	b.drift, b.readAt = front.limit-min(w.Remaining, front.limit)-front.counter.used(now)-b.held, now
+	b.history.drift, b.history.readAt = front.limit-min(w.Remaining, front.limit)-front.counter.used(now)-b.held, now
 	r := b.reading(w, granted, margin, loosen, by)
 	r.claims = &b.history.claims
 	if b.stated == nil {
@@ -52,7 +52,7 @@ func (b *Bucket) Reconcile(now Time, w *provider.Window, granted Time, margin ti
 			s := b.fork()
 			r.tightens = true
 			s.counter.reconcile(now, &r, b.history)
-			b.foreign += foreign
+			b.history.foreign += foreign
 		}
 		b.loosened(now, freed)
 		return freed
@@ -65,7 +65,7 @@ func (b *Bucket) Reconcile(now Time, w *provider.Window, granted Time, margin ti
 	foreign, looser := s.counter.reconcile(now, &r, b.history)
 	s.loosened(now, looser)
 	if tighten {
-		b.foreign += foreign
+		b.history.foreign += foreign
 	}
 	b.agree(now)
 	return freed || looser

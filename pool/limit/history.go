@@ -10,6 +10,22 @@ type history struct {
 	marks [24]mark // oldest first
 
 	claims claims // of how much is used at most
+	seen
+}
+
+// seen is what headers have shown so far.
+type seen struct {
+	foreign int64 // used by others
+	drift   int64 // what the last header said is used, less what we thought
+	readAt  Time  // when that was
+}
+
+// seen is nothing while no header speaks of the limit.
+func (b *Bucket) seen() seen {
+	if b.history == nil {
+		return seen{}
+	}
+	return b.history.seen
 }
 
 // mark stands for the charges from one moment to another.
@@ -23,7 +39,7 @@ const grain = Time(4_000_000) // 4 ms
 
 func (h *history) note(now Time, n int64) {
 	if h.total > 1<<60 { // absurd amounts would overflow: begin anew
-		*h = history{begun: now}
+		*h = history{begun: now, seen: h.seen}
 	}
 	if h.n == 0 || now >= h.marks[h.n-1].at+grain {
 		if h.n == len(h.marks) {

@@ -20,9 +20,9 @@ type tokenBucket struct {
 	noResets
 	terms  *terms
 	fullAt Time
-	busy   int64 // charged since the provider's bucket was certainly full
-	lows   lows
+	busy   int64   // charged since the provider's bucket was certainly full
 	claims *claims // how late the bucket will be full at most; nil while nobody says so
+	lows   lows
 }
 
 func (*tokenBucket) kind() provider.Kind { return provider.Refilling }
