@@ -177,7 +177,15 @@ func (w *domainWorld) judge() {
 				uses = append(uses, w.uses(c, b.dimension, b.window)...)
 			}
 		}
-		a := domainAccount{w, b, accounts[b], uses}
+		a := domainAccount{w, b, accounts[b], accounts[b], uses}
+		for o, s := range accounts { // while the class had other models
+			if o.models = b.models; o == b {
+				a.then = slices.Clone(a.then)
+				for i := range a.then {
+					a.then[i].limit.Amount = max(a.then[i].limit.Amount, s[i].limit.Amount)
+				}
+			}
+		}
 		for _, u := range uses {
 			a.judge(u.hi, false)
 			a.judge(u.hi, true)
@@ -190,6 +198,7 @@ type domainAccount struct {
 	w         *domainWorld
 	books     ledger
 	stretches []stretch
+	then      []stretch // the same, with those of a class that had other models
 	uses      []domainUse
 }
 
@@ -223,7 +232,7 @@ func (a *domainAccount) judge(moment pool.Time, late bool) {
 	before := func(l pool.Limit, at pool.Time, arrivals []arrival, asOfThen bool) sim.Limiter {
 		account := provides(l)
 		for _, y := range arrivals {
-			switch was := a.stretches[y.epoch].limit.Amount; {
+			switch was := a.then[y.epoch].limit.Amount; {
 			case y.use != nil:
 				through(account, y.at, y.use.n)
 			case asOfThen && was > 0:

@@ -39,6 +39,7 @@ type reconfiguration struct {
 	moved    map[*group]bool // nobody knows what is used of them: they have got a key of another group
 	back     map[*group]bool // groups that were not configured just before, but once were
 	mixed    map[*class]bool // nobody knows what is used of them: models of theirs were in another class
+	unheard  map[*class]bool // models of theirs had a class that was forgotten, or none
 
 	missing map[*account]bool // some limit of theirs has ceased to be known, while all were
 }
@@ -48,7 +49,7 @@ func (dom *Domain) configure(now Time, cfg Config) {
 	first := dom.pools == nil
 	c := &reconfiguration{
 		dom: dom, now: now, was: dom.cfg, cfg: cfg, fresh: map[*group]bool{}, freshKey: map[*key]bool{},
-		moved: map[*group]bool{}, back: map[*group]bool{}, mixed: map[*class]bool{}, missing: map[*account]bool{},
+		moved: map[*group]bool{}, back: map[*group]bool{}, mixed: map[*class]bool{}, unheard: map[*class]bool{}, missing: map[*account]bool{},
 	}
 	dom.cfg, dom.dirty, dom.changes.all, dom.marks.configured = cfg, true, true, dom.mark()
 	delta := dom.delta

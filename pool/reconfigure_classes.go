@@ -20,6 +20,7 @@ func (c *reconfiguration) classes() {
 		from := before[m]
 		if from == nil { // it may have been among those that nobody declared
 			from = dom.classes[otherModels]
+			c.unheard[cl] = true // or forgotten
 			if c.now < dom.unflat.Add(remembered) {
 				c.mixed[cl] = true
 			}
@@ -110,7 +111,7 @@ func (dom *Domain) partOfFlat(cl *class) {
 	}
 	c := &reconfiguration{dom: dom, now: dom.unflat, late: dom.unflat}
 	for _, g := range dom.groups {
-		c.exhaustMixed(g.accounts[cl.index])
+		c.exhaustMixed(g.accounts[cl.index], true)
 	}
 }
 
@@ -126,7 +127,7 @@ func (c *reconfiguration) accounts(g *group) {
 		if a == nil {
 			a = c.dom.newAccount(c.now, g, cl)
 			if c.back[g] { // its models may have been of any class when it was used
-				c.exhaustMixed(a)
+				c.exhaustMixed(a, true)
 			}
 		} else {
 			c.account(a)
@@ -170,7 +171,7 @@ func (c *reconfiguration) buckets(g *group, u unit, had []*bucket, limits []Limi
 			continue
 		}
 		b := c.dom.newBuckets(c.now, u, l)[0]
-		c.exhaust(g, b)
+		c.exhaust(g, b, nil)
 		out = append(out, b)
 	}
 	for _, b := range had {

@@ -59,7 +59,7 @@ func (c *reconfiguration) group(groups map[string]*group, cfg Group) {
 	g.goneAt = Never
 	each, shared := split(cfg.Limits)
 	if !c.fresh[g] {
-		g.later.note(c.late, g.limits, each)
+		g.later.note(c.late, c.before(g.limits), each)
 	}
 	g.limits = each
 	g.shared = c.buckets(g, g, g.shared, shared, c.fresh[g])
@@ -88,7 +88,7 @@ func (c *reconfiguration) key(g *group, k *key, cfg Key, limits []Limit) {
 	k.weight = int64(max(cfg.Weight, 1))
 	each, shared := split(limits)
 	if !c.freshKey[k] {
-		k.later.note(c.late, k.limits, each)
+		k.later.note(c.late, c.before(k.limits), each)
 	}
 	k.limits = each
 	k.shared = c.buckets(g, k, k.shared, shared, c.freshKey[k])
@@ -109,6 +109,14 @@ func (c *reconfiguration) key(g *group, k *key, cfg Key, limits []Limit) {
 		k.seat.add(k)
 	}
 	dom.keys = append(dom.keys, k)
+}
+
+// before is the limits of each class that there were before.
+func (c *reconfiguration) before(each []Limit) []Limit {
+	if c.was.Flat != c.cfg.Flat { // they counted other things
+		return nil
+	}
+	return each
 }
 
 // split separates the limits that count each class by itself from those that count all

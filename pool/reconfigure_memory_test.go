@@ -152,3 +152,53 @@ func TestRefundsMakeNoRoomInWhatIsUnknown(t *testing.T) {
 		})
 	}
 }
+
+// A limit that is new counts as used up by all that may still be on its way, also from before the
+// last configuration, whose leases had more time to start.
+func TestLeasesOfTheConfigurationBeforeLastCount(t *testing.T) {
+	s := begin(t, keys(nil, "a"))
+	slow := keys(nil, "a")
+	slow.StartWithin = 2 * time.Second
+	s.reload(slow)
+	s.lease("h")
+	s.reload(keys(nil, "a"))
+	s.reload(keys(rpm(1), "a"))
+	s.now = minute + 2*sec - 1
+	s.refused("h")
+	s.now++
+	s.lease("h")
+}
+
+// Nobody knows any more what a class used that was forgotten.
+func TestALimitCountsWhatAForgottenClassUsed(t *testing.T) {
+	daily := pool.Limit{Dimension: provider.Requests, Window: day, Amount: 2, Kind: provider.Refilling}
+	s := kept(t, undeclared())
+	for range 2 {
+		s.ends(s.lease("h", model("m")), "h", fine, unknown)
+	}
+	s.passes(62 * minute)
+	require.Equal(t, []string{"declared"}, s.classes())
+	cfg := undeclared()
+	cfg.Classes = append(cfg.Classes, pool.Class{Name: "c", Models: []string{"m"}, Limits: []pool.Limit{daily}})
+	s.reload(cfg)
+	s.refused("h", model("m"))
+}
+
+// What was used while limits counted all models together may have been any model's, as much as the
+// limit was then.
+func TestALimitThatWasLowMeanwhile(t *testing.T) {
+	s := begin(t, keys(rpm(6), "a"))
+	for range 5 {
+		s.lease("h", model("m"))
+	}
+	apart := func(limit int64) setup {
+		cfg := keys(rpm(limit), "a")
+		cfg.Classes = []pool.Class{{Name: "other", Models: []string{"o"}}}
+		return cfg
+	}
+	s.reload(apart(6))
+	s.reload(apart(1))
+	s.refused("h", model("m"))
+	s.reload(apart(6))
+	s.refused("h", model("m"))
+}

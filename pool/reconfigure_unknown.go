@@ -75,16 +75,19 @@ func (dom *Domain) classNow(model string) *class {
 
 // exhaust takes a limit for used up: at once or, if amounts of it are held, until the last
 // of them is charged. What open leases hold is beside that. Slots are known by the open
-// leases, but for those of a predecessor.
-func (c *reconfiguration) exhaust(g *group, b *bucket) {
+// leases, but for those of a predecessor. If the limit has been higher meanwhile, all of that
+// may be used.
+func (c *reconfiguration) exhaust(g *group, b *bucket, meanwhile later) {
+	more := max(0, meanwhile.most(b)-b.OwnLimit())
 	switch {
 	case b.Holds():
-		until, n := c.now.Add(b.HoldFor()), b.OwnLimit()
+		until, n := c.now.Add(b.HoldFor()), b.OwnLimit()+more
 		if b.Slots() {
 			until = c.dom.predecessors.until
 		}
 		if until <= c.dom.now { // all of it has been charged
 			b.Exhaust(until)
+			b.Charge(until, more)
 			return
 		}
 		for _, o := range g.orphans {
@@ -98,6 +101,7 @@ func (c *reconfiguration) exhaust(g *group, b *bucket) {
 		}
 	default:
 		b.Exhaust(c.late)
+		b.Charge(c.late, more)
 	}
 }
 
@@ -106,17 +110,34 @@ func (c *reconfiguration) exhaust(g *group, b *bucket) {
 type later []laterLimit
 
 type laterLimit struct {
-	Limit
-	at Time
+	Limit // the most that it has been since
+	at    Time
 }
 
-// note takes note of those that are new.
+// note takes note of those that are new, and of what the others are now.
 func (ls *later) note(at Time, before, now []Limit) {
 	for _, l := range now {
-		if !slices.ContainsFunc(before, func(o Limit) bool { return o.Dimension == l.Dimension && o.Name == l.Name && o.Window == l.Window }) {
+		same := func(o Limit) bool { return o.Dimension == l.Dimension && o.Name == l.Name && o.Window == l.Window }
+		if !slices.ContainsFunc(before, same) {
 			*ls = append(slices.DeleteFunc(*ls, func(o laterLimit) bool { return o.at.Add(o.Window) <= at }), laterLimit{l, at})
+			continue
+		}
+		for i := range *ls {
+			if o := &(*ls)[i]; same(o.Limit) {
+				o.Amount = max(o.Amount, l.Amount)
+			}
 		}
 	}
+}
+
+// most is the most that the limit of a bucket has been since it came into force.
+func (ls later) most(b *bucket) (n int64) {
+	for _, l := range ls {
+		if b.Is(l.Dimension, l.Name, l.Window) {
+			n = max(n, l.Amount)
+		}
+	}
+	return n
 }
 
 // exhaust takes those of some buckets for used up that are new in this sense, if a class was
@@ -125,7 +146,7 @@ func (ls later) exhaust(dom *Domain, g *group, buckets []*bucket) {
 	for _, l := range ls {
 		for _, b := range buckets {
 			if b.Is(l.Dimension, l.Name, l.Window) && dom.forgotAt.Add(l.Window+unusedFor) > l.at {
-				(&reconfiguration{dom: dom, now: l.at, late: l.at}).exhaust(g, b)
+				(&reconfiguration{dom: dom, now: l.at, late: l.at}).exhaust(g, b, ls)
 			}
 		}
 	}
@@ -136,30 +157,34 @@ func (c *reconfiguration) exhaustUnknown() {
 	for _, g := range c.dom.groups {
 		if c.moved[g] {
 			for b := range g.buckets {
-				c.exhaust(g, b)
+				c.exhaust(g, b, nil)
 			}
 		}
 		if c.fresh[g] {
 			continue
 		}
 		for _, a := range g.accounts {
-			if c.mixed[a.class] {
-				c.exhaustMixed(a)
+			if c.mixed[a.class] || c.unheard[a.class] {
+				c.exhaustMixed(a, c.mixed[a.class])
 			}
 		}
 	}
 }
 
-// exhaustMixed takes the limits of an account for used up.
-func (c *reconfiguration) exhaustMixed(a *account) {
-	for _, b := range a.own {
-		c.exhaust(a.group, b)
+// exhaustMixed takes the limits of an account for used up: all, or those that may count what a
+// class had used that was forgotten.
+func (c *reconfiguration) exhaustMixed(a *account, all bool) {
+	exhaust := func(buckets []*bucket, meanwhile later) {
+		for _, b := range buckets {
+			if all || c.dom.forgotAt.Add(b.Window()+unusedFor) > c.now {
+				c.exhaust(a.group, b, meanwhile)
+			}
+		}
 	}
+	exhaust(a.own, a.group.later)
 	for _, k := range a.group.keys {
 		if k.limited != nil {
-			for _, b := range k.limited[a.class].each {
-				c.exhaust(a.group, b)
-			}
+			exhaust(k.limited[a.class].each, k.later)
 		}
 	}
 }
