@@ -117,6 +117,7 @@ type dispute struct {
 	trial    trial         // of a wait that is too long for what it is about
 	lateAt   Time          // when a confirmed dispute is probed next
 	lateGap  time.Duration // between the last two such probes
+	passed   int64         // probes of a confirmed figure in a row
 
 	returnAt  Time  // when the others began to return; 0 if they have not
 	returned  int64 // leases since then

@@ -182,7 +182,9 @@ func (w *domainWorld) judge() {
 			if o.models = b.models; o == b {
 				a.then = slices.Clone(a.then)
 				for i := range a.then {
-					a.then[i].limit.Amount = max(a.then[i].limit.Amount, s[i].limit.Amount)
+					if s[i].limit.Amount > a.then[i].limit.Amount {
+						a.then[i].limit = s[i].limit
+					}
 				}
 			}
 		}
@@ -227,17 +229,31 @@ func (a *domainAccount) judge(moment pool.Time, late bool) {
 	through := func(account sim.Limiter, at pool.Time, n int64) {
 		account.Charge(time.Duration(at), min(n, max(0, account.Remaining(time.Duration(at)))))
 	}
-	// before is an account in which that counts which came before a limit was configured, as far as
-	// the limit would have let it through: that one, or the one that was configured at the time.
-	before := func(l pool.Limit, at pool.Time, arrivals []arrival, asOfThen bool) sim.Limiter {
+	// fresh is an account in which that counts which came before a limit was configured, as far as
+	// the limit would have let it through.
+	fresh := func(l pool.Limit, arrivals []arrival) sim.Limiter {
 		account := provides(l)
 		for _, y := range arrivals {
-			switch was := a.then[y.epoch].limit.Amount; {
-			case y.use != nil:
+			if y.use != nil {
 				through(account, y.at, y.use.n)
-			case asOfThen && was > 0:
-				account.SetLimit(time.Duration(y.at), was)
 			}
+		}
+		return account
+	}
+	// as is one with the limits that were configured before, in spite of the gap.
+	as := func(l pool.Limit, at pool.Time, arrivals []arrival) (account sim.Limiter) {
+		for i, y := range arrivals {
+			switch was := a.then[y.epoch].limit; {
+			case y.use == nil && was.Amount > 0 && account == nil:
+				account = fresh(was, arrivals[:i])
+			case y.use == nil && was.Amount > 0:
+				account.SetLimit(time.Duration(y.at), was.Amount)
+			case y.use != nil && account != nil:
+				through(account, y.at, y.use.n)
+			}
+		}
+		if account == nil {
+			return fresh(l, arrivals)
 		}
 		account.SetLimit(time.Duration(at), l.Amount)
 		return account
@@ -254,8 +270,8 @@ func (a *domainAccount) judge(moment pool.Time, late bool) {
 			case account != nil:
 				account.SetLimit(at, l.Amount)
 			default: // in a gap the broker may take it for used up, and no more
-				account = before(l, x.at, all[:i], false)
-				then := before(l, x.at, all[:i], true)
+				account = fresh(l, all[:i])
+				then := as(l, x.at, all[:i])
 				if more := then.Remaining(at) - account.Remaining(at); more > 0 || more == 0 && then.UntilFull(at) < account.UntilFull(at) {
 					account = then
 				}

@@ -168,12 +168,16 @@ func (dom *Domain) judgeProbe(now Time, a *account, b *bucket, of **dispute, l *
 	switch s.Class {
 	case provider.OK:
 		_, lower := b.Excess(now)
-		if d := *of; d.recorded || of == &b.word && !lower && d.verdict == confirmed { // that one passed shows little room: the next may try at once
+		if d := *of; d.recorded || d.verdict == confirmed { // that one passed shows little room: the next may try at once
 			d.probe, d.lateAt = 0, min(d.lateAt, now)
-			return
+			d.passed++
+			if d.recorded || of == &b.word && !lower || d.passed <= b.Limit()/indeed {
+				return
+			}
 		}
 		dom.contradicts(now, a, b, of, l)
 	case provider.RateLimited, provider.ConcurrencyLimited, provider.QuotaExhausted:
+		(*of).passed = 0
 		dom.adds(now, a, b, of, l)
 	}
 }

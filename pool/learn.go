@@ -212,13 +212,14 @@ func (dom *Domain) reconcile(now Time, l *lease, known []stated) (freed bool) {
 	tighten := dom.believes(now, l)
 	for _, k := range known {
 		b, w := k.bucket, k.window
-		read := func() (tightened bool) {
-			foreign := b.Foreign()
-			freed = b.Reconcile(now, w, l.granted, delta, !a.class.mixed(), tighten, dom.says(now, l, b)) || freed
-			return b.Foreign() > foreign
+		read := func() (shown int64, tightened bool) {
+			before := b.Foreign()
+			shown, looser := b.Reconcile(now, w, l.granted, delta, !a.class.mixed(), tighten, dom.says(now, l, b))
+			freed = looser || freed
+			return shown, b.Foreign() > before
 		}
 		before := b.Used(now)
-		tightened := read()
+		shown, tightened := read()
 		if w.Remaining < 0 || !b.Stands() {
 			continue
 		}
@@ -228,16 +229,18 @@ func (dom *Domain) reconcile(now Time, l *lease, known []stated) (freed bool) {
 			d.probe = 0
 		}
 		if d := b.word; d != nil && !lower && d.verdict != confirmed && over > b.Limit()/otherwise && dom.contradicts(now, a, b, &b.word, l) {
-			tightened, freed = read(), true // by itself
+			shown, tightened = read() // by itself
+			freed = true
 		}
-		freed = dom.judgeUse(now, a, b, l, tightened, b.Used(now)-before) || freed
+		freed = dom.judgeUse(now, a, b, l, shown, tightened, b.Used(now)-before) || freed
 	}
 	return freed
 }
 
-// judgeUse takes note of what an answer says of use that is disputed, or is now: it has
-// tightened the stated books, which say that so much more is used than before.
-func (dom *Domain) judgeUse(now Time, a *account, b *bucket, l *lease, tightened bool, more int64) (freed bool) {
+// judgeUse takes note of what an answer says of use that is disputed, or is now: it shows so
+// much beside our own books, and may have tightened the stated ones, which say that so much more is
+// used than before.
+func (dom *Domain) judgeUse(now Time, a *account, b *bucket, l *lease, shown int64, tightened bool, more int64) (freed bool) {
 	used, lower := b.Excess(now)
 	much := used > b.OwnLimit()/indeed
 	switch d := b.word; {
@@ -252,7 +255,7 @@ func (dom *Domain) judgeUse(now Time, a *account, b *bucket, l *lease, tightened
 		b.word = nil
 		dom.states(now, a, b, l)
 		return true
-	case much: // and agrees as far as it sees
+	case much && shown > 0: // it agrees as far as it sees
 		dom.states(now, a, b, l)
 		return true
 	}

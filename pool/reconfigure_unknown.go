@@ -78,16 +78,15 @@ func (dom *Domain) classNow(model string) *class {
 // leases, but for those of a predecessor. If the limit has been higher meanwhile, all of that
 // may be used.
 func (c *reconfiguration) exhaust(g *group, b *bucket, meanwhile later) {
-	more := max(0, meanwhile.most(b)-b.OwnLimit())
+	n := max(b.OwnLimit(), meanwhile.most(b))
 	switch {
 	case b.Holds():
-		until, n := c.now.Add(b.HoldFor()), b.OwnLimit()+more
+		until := c.now.Add(b.HoldFor())
 		if b.Slots() {
 			until = c.dom.predecessors.until
 		}
 		if until <= c.dom.now { // all of it has been charged
-			b.Exhaust(until)
-			b.Charge(until, more)
+			b.Exhaust(until, n)
 			return
 		}
 		for _, o := range g.orphans {
@@ -100,8 +99,7 @@ func (c *reconfiguration) exhaust(g *group, b *bucket, meanwhile later) {
 			c.dom.holdOrphaned(g, b, n, until)
 		}
 	default:
-		b.Exhaust(c.late)
-		b.Charge(c.late, more)
+		b.Exhaust(c.late, n)
 	}
 }
 

@@ -412,7 +412,7 @@ func (x *recovery) unknown(g *group, b *bucket) {
 	if b.Holds() {
 		x.hold(g, b, b.OwnLimit())
 	} else {
-		b.Exhaust(x.until)
+		b.Exhaust(x.until, 0)
 	}
 }
 

@@ -195,7 +195,7 @@ func (s *split) Answered(q *request, a *answer) {
 
 // Finished gives back what was not used, where that is how the provider counts.
 func (s *split) Finished(q *request) {
-	reserved, used := s.reserved(q), s.counted(q)
+	reserved, used := s.reserved(q), s.reported(q)
 	for _, x := range s.parts(s.all.of(q.service), q.key) {
 		back := min(reserved[x.dimension]-used[x.dimension], x.amount-x.Remaining(s.now))
 		if back > 0 && !s.upstream.dialect.Kept[x.dimension] {
@@ -245,6 +245,9 @@ func (s *headers) Answered(q *request, a *answer) {
 	free, room := 1.0, time.Duration(0)
 	need := s.reserved(q)
 	for _, w := range a.signal.Windows {
+		if w.Aside || w.Limit < 0 || w.Remaining < 0 {
+			continue
+		}
 		free = min(free, float64(w.Remaining)/float64(max(w.Limit, 1)))
 		short := need[w.Dimension] - w.Remaining
 		switch {
@@ -362,7 +365,7 @@ func (s *counter) Answered(q *request, a *answer) {
 
 // Finished counts what was really used.
 func (s *counter) Finished(q *request) {
-	before, used := s.known(q), s.counted(q)
+	before, used := s.known(q), s.reported(q)
 	s.after(s.hop(q.service), func() {
 		counts := s.of(q.key.group, q.service.Model)
 		for i := range counts {

@@ -145,7 +145,7 @@ func (b *brokered) Finished(q *request) {
 	if q.silent {
 		return
 	}
-	id, used := q.lease.(*leased).id, b.counted(q)
+	id, used := q.lease.(*leased).id, b.reported(q)
 	b.report(q, func(t pool.Time) { _, _ = b.engine.Report(t, id, q.service.name, provider.Signal{}, used, true) })
 }
 

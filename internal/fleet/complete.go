@@ -29,8 +29,8 @@ func (s *Scenario) Complete() error {
 	var p problems
 	s.checkRun(&p)
 	keys := s.completeGroups(&p)
-	s.completeServices(&p)
-	s.completeEvents(&p, keys)
+	services := s.completeServices(&p)
+	s.completeEvents(&p, keys, services)
 	s.checkExpectations(&p)
 	return errors.Join(p...)
 }
@@ -88,8 +88,9 @@ func (g *Group) check(p *problems) {
 	}
 }
 
-func (s *Scenario) completeServices(p *problems) {
-	named := map[string]bool{}
+// completeServices returns the names that there are.
+func (s *Scenario) completeServices(p *problems) (named map[string]bool) {
+	named = map[string]bool{}
 	for i := range s.Services {
 		v := &s.Services[i]
 		fill(&v.Name, fmt.Sprint("service", i+1))
@@ -108,6 +109,7 @@ func (s *Scenario) completeServices(p *problems) {
 		v.check(p)
 		fill(&v.Burst, 1)
 	}
+	return named
 }
 
 func (v *Service) check(p *problems) {
@@ -139,10 +141,11 @@ func (s Spread) check(p *problems, where string) {
 	}
 }
 
-func (s *Scenario) completeEvents(p *problems, keys map[string]int) {
+func (s *Scenario) completeEvents(p *problems, keys map[string]int, services map[string]bool) {
 	for i := range s.Events {
 		e := &s.Events[i]
 		s.checkEvent(p, e, keys)
+		e.checkService(p, services)
 		fill(&e.For, s.Duration)
 		for j := range s.Events[:i] {
 			if o := &s.Events[j]; o.overlaps(e) {
@@ -165,20 +168,33 @@ func (s *Scenario) checkEvent(p *problems, e *Event, keys map[string]int) {
 		p.add("events: the one at %v: is out of bounds", e.At)
 	}
 	if bits.OnesCount8(e.kind()) != 1 {
-		p.add("events: the one at %v: give one of overload, cut, foreign and revoke", e.At)
+		p.add("events: the one at %v: give one of overload, cut, foreign, revoke, answers and idle", e.At)
 	}
 }
 
-// overlaps reports whether two events do the same to the same group at the same time.
+// checkService checks what concerns services.
+func (e *Event) checkService(p *problems, services map[string]bool) {
+	if (e.Idle || len(e.Answers) > 0) != (e.Service != "") || e.Service != "" && (e.Group != "" || !services[e.Service]) {
+		p.add("events: the one at %v: answers and idle, and no others, name a service that there is, and no group", e.At)
+	}
+	for _, a := range e.Answers {
+		if a.Used < 0 || a.Status != 0 && (a.Status < 400 || a.Status > 599 || a.Used > 0) {
+			p.add("events: the one at %v: an answer with a status is an error, 400 to 599, and uses nothing", e.At)
+		}
+	}
+}
+
+// overlaps reports whether two events do the same to the same group or services at the
+// same time.
 func (e *Event) overlaps(o *Event) bool {
-	same := e.Group == o.Group || e.Group == "" || o.Group == ""
+	same := e.Service == o.Service && (e.Group == o.Group || e.Group == "" || o.Group == "")
 	return same && e.kind() == o.kind() && e.Revoke == o.Revoke && e.At < o.At+o.For && o.At < e.At+e.For
 }
 
 // kind has a bit for each thing that an event does.
 func (e *Event) kind() (is uint8) {
-	for i, n := range []float64{e.Overload, e.Cut, e.Foreign, float64(e.Revoke)} {
-		if n > 0 {
+	for i, does := range []bool{e.Overload > 0, e.Cut > 0, e.Foreign > 0, e.Revoke > 0, len(e.Answers) > 0, e.Idle} {
+		if does {
 			is |= 1 << i
 		}
 	}
@@ -187,7 +203,7 @@ func (e *Event) kind() (is uint8) {
 
 func (s *Scenario) checkExpectations(p *problems) {
 	for _, e := range s.Expect {
-		for _, part := range []*float64{&e.Share, &e.Fairness, e.Refused, e.Overrun, e.GivenUp} {
+		for _, part := range []*float64{&e.Share, &e.Fairness, &e.Kept, e.Refused, e.Overrun, e.GivenUp} {
 			if part != nil && !(*part >= 0 && *part <= 1) {
 				p.add("expect: %v is not between 0 and 1", *part)
 			}

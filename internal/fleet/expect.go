@@ -30,9 +30,20 @@ func (s *Scenario) Check(r *Result) (missed []string) {
 		if e.Everyone && r.Starved > 0 {
 			miss("%d services got nothing", r.Starved)
 		}
+		if kept := r.leastKept(); kept < e.Kept {
+			miss("%.2f %% kept by a service that no answers concern, and not %.2f %%", 100*kept, 100*e.Kept)
+		}
 		e.checkRecovery(r, miss)
 	}
 	return missed
+}
+
+// leastKept is 0 if it was not measured, so that it misses what is expected.
+func (r *Result) leastKept() float64 {
+	if r.Kept == nil {
+		return 0
+	}
+	return *r.Kept
 }
 
 // checkRecovery is about events: how long the broker needs after each, and whether it

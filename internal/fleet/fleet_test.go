@@ -32,11 +32,14 @@ provider:
 services:
   - {name: web, count: 10, workers: 2, vanish: 0.02}
   - {name: batch, count: 2, rate: 2, burst: 10, from: 30s}
+  - {name: odd, workers: 1}
 events:
   - {at: 90s, for: 30s, overload: 0.8}
   - {at: 150s, for: 30s, group: org-1, cut: 0.5}
   - {at: 4m, group: org-2, revoke: 1}
   - {at: 1m, group: org-1, foreign: 0.2}
+  - {at: 3m, for: 20s, service: odd, idle: true}
+  - {at: 200s, service: odd, answers: [{status: 401}, {status: 429, headers: {Retry-After: 60}}, {headers: {}}, {used: 1e15}]}
 `
 
 func parse(t *testing.T, text string) *Scenario {
@@ -107,6 +110,8 @@ func TestWhatTheBrokerMakesOfTrouble(t *testing.T) {
 	assert.Less(t, r.RefusedRate, 0.02)
 	assert.Positive(t, r.Denied, "the revoked key was met")
 	assert.Less(t, r.Denied, 10, "and not again and again")
+	require.NotNil(t, r.Kept)
+	assert.Greater(t, *r.Kept, 0.9)
 	require.Len(t, r.Recoveries, 4, "the end of an overload, both ends of the cut, and the revocation")
 	for _, name := range []string{"random", "round robin"} {
 		assert.Greater(t, result(t, s, name, 1).RefusedRate, 10*r.RefusedRate, name)
@@ -118,15 +123,18 @@ func TestCheckFindsWhatIsMissed(t *testing.T) {
 	none, part := 0, 0.001
 	s := &Scenario{Expect: []Expect{
 		{Share: 0.9}, {Refusals: &none}, {Refused: &part}, {Fairness: 0.9}, {Everyone: true}, {Recovery: 10 * time.Second},
-		{Overrun: &part}, {GivenUp: &part},
+		{Overrun: &part}, {GivenUp: &part}, {Kept: 0.9},
 	}}
-	good := &Result{Accounts: []AccountResult{{Share: 0.9}, {Share: 1}}, Fairness: 0.9, Recoveries: []Recovery{{"e", 10}}}
+	all, most := 0.9, 0.89
+	good := &Result{Accounts: []AccountResult{{Share: 0.9}, {Share: 1}}, Fairness: 0.9, Kept: &all, Recoveries: []Recovery{{"e", 10}}}
 	assert.Empty(t, s.Check(good))
 	bad := &Result{
 		Accounts: []AccountResult{{Share: 1}, {Share: 0.89}}, Refused: 1, RefusedRate: 0.002, Fairness: 0.89, Starved: 1, Overrun: 0.01, GivenUpRate: 0.01,
-		Recoveries: []Recovery{{"e", 11}, {"f", -1}}, Blamed: []string{"k"},
+		Kept: &most, Recoveries: []Recovery{{"e", 11}, {"f", -1}}, Blamed: []string{"k"},
 	}
-	assert.Len(t, s.Check(bad), 10)
+	assert.Len(t, s.Check(bad), 11)
+	bad.Kept = nil
+	assert.Len(t, s.Check(bad), 11, "what was not measured is not kept")
 }
 
 func TestScenariosThatAreWrong(t *testing.T) {
@@ -157,6 +165,14 @@ func TestScenariosThatAreWrong(t *testing.T) {
 		strings.Replace(good, "workers: 1", "", 1):                                                                             "either workers or rate",
 		good + "events: [{at: 1m}]":                                                                                            "give one of overload",
 		good + "events: [{at: 1m, cut: 0.5, overload: 1}]":                                                                     "give one of overload",
+		good + "events: [{at: 1m, answers: [{status: 429}]}]":                                                                  "name a service that there is",
+		good + "events: [{at: 1m, idle: true, service: nobody}]":                                                               "name a service that there is",
+		good + "events: [{at: 1m, idle: true, service: service1, group: group1}]":                                              "and no group",
+		good + "events: [{at: 1m, cut: 0.5, service: service1}]":                                                               "answers and idle, and no others",
+		good + "events: [{at: 1m, service: service1, answers: []}]":                                                            "give one of overload",
+		good + "events: [{at: 1m, service: service1, answers: [{status: 200}]}]":                                               "is an error, 400 to 599",
+		good + "events: [{at: 1m, service: service1, answers: [{status: 429, used: 1}]}]":                                      "uses nothing",
+		good + "events: [{at: 1m, service: service1, idle: true}, {at: 2m, service: service1, idle: true}]":                    "are of one kind, and overlap",
 		"[": "did not find expected",
 		strings.Replace(good, "workers: 1", "workers: 2000000000", 1):                              "at most 10000 workers",
 		strings.Replace(good, "workers: 1", "workers: 200, count: 200", 1):                         "at most 10000 workers",
@@ -382,6 +398,99 @@ func TestOverrunIsSeen(t *testing.T) {
 	s := parse(t, strings.Replace(text, "output: {mean: 100, dev: 0}, max_tokens: 100", more, 1))
 	assert.Greater(t, result(t, s, "random", 1).Overrun, 0.5)
 	assert.Zero(t, result(t, s, "broker", 1).Overrun)
+}
+
+// What a gateway answers in the provider's stead does not reach the provider; what it passes
+// on does, whatever headers and use it states.
+func TestAnswersInTheProvidersStead(t *testing.T) {
+	s := parse(t, `
+provider: {type: anthropic, groups: [{limits: {rpm: 600, itpm: 100000}}]}
+services: [{name: a, workers: 1}, {name: b, workers: 1}]
+events:
+  - at: 1m
+    service: a
+    answers: [{status: 429, headers: {Retry-After: 7}}, {headers: {Anthropic-Ratelimit-Requests-Limit: 3}}, {used: 5000}]
+`)
+	r := &run{scenario: s, chance: newChance(1, 0), trail: make([]point, 1)}
+	r.upstream = newUpstream(r)
+	m := &member{Service: &s.Services[0], answers: s.Events[0].Answers}
+	q := &request{service: m, key: r.upstream.keys[0], input: 100, output: 50}
+	total := func() int64 { return r.upstream.account(r.upstream.groups[0], "m").buckets[0].total }
+
+	a := r.hear(q)
+	assert.Equal(t, 429, a.status)
+	assert.Equal(t, provider.RateLimited, a.signal.Class)
+	assert.Equal(t, 7*time.Second, a.signal.Wait)
+	assert.Zero(t, total())
+	assert.Zero(t, m.sent)
+
+	a = r.hear(q)
+	assert.Equal(t, 200, a.status)
+	require.Len(t, a.signal.Windows, 1)
+	assert.EqualValues(t, 3, a.signal.Windows[0].Limit)
+	assert.EqualValues(t, 1, total())
+	assert.Equal(t, r.counted(q), r.reported(q))
+
+	a = r.hear(q)
+	assert.Len(t, a.signal.Windows, 2, "the provider's own")
+	assert.EqualValues(t, 5000, r.reported(q)[provider.InputTokens])
+	assert.EqualValues(t, 100, r.counted(q)[provider.InputTokens])
+
+	assert.Equal(t, 429, r.hear(q).status, "in turn")
+	m.answers = nil
+	a = r.hear(q)
+	assert.Len(t, a.signal.Windows, 2)
+	assert.Equal(t, r.counted(q), r.reported(q))
+	assert.EqualValues(t, 3, total())
+	assert.Equal(t, 3, m.sent)
+}
+
+// What others keep is compared with a run in which nobody is misled, service by service.
+func TestKept(t *testing.T) {
+	s := parse(t, `
+provider: {type: anthropic, groups: [{limits: {rpm: 600}}]}
+services: [{name: a, workers: 1, count: 2}, {name: b, workers: 1, count: 2}]
+events: [{at: 1m, service: b, answers: [{status: 401}]}]
+`)
+	of := func(settled ...int) *run {
+		r := &run{scenario: s}
+		for i, n := range settled {
+			r.members = append(r.members, &member{Service: &s.Services[i/2], tally: tally{settled: n}})
+		}
+		return r
+	}
+	kept := of(100, 60, 0, 0).kept(of(90, 80, 90, 90))
+	require.NotNil(t, kept)
+	assert.InDelta(t, 0.75, *kept, 1e-9)
+	assert.Nil(t, of(0, 0, 9, 9).kept(of(0, 0, 9, 9)), "nobody got anything")
+
+	s = parse(t, small)
+	assert.NotNil(t, result(t, s, "random", 1).Kept)
+	s.Events = slices.DeleteFunc(s.Events, func(e Event) bool { return len(e.Answers) > 0 })
+	assert.Nil(t, result(t, s, "random", 1).Kept)
+}
+
+// A service that is idle asks afterwards for what it wanted meanwhile.
+func TestIdle(t *testing.T) {
+	for _, how := range []string{"workers: 3", "rate: 2"} {
+		s := parse(t, `
+provider: {type: anthropic, groups: [{limits: {rpm: 6000}}]}
+services: [{name: a, `+how+`}]
+events: [{at: 1m, for: 30s, service: a, idle: true}]
+`)
+		var idle, after int
+		for _, p := range result(t, s, "random", 1).Trail {
+			switch {
+			case p.At >= 62 && p.At < 90: // calls of before arrive first
+				idle += p.Served
+			case p.At >= 90 && p.At < 92:
+				after += p.Served
+			}
+		}
+		assert.Zero(t, idle, how)
+		assert.Positive(t, after, how)
+		assert.Equal(t, how == "rate: 2", after > 20, "%s: %d", how, after)
+	}
 }
 
 // Jain's index is 1 where all get the same, and 1/n where one gets everything; of several

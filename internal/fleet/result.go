@@ -52,6 +52,10 @@ type Result struct {
 	Fairness    float64 `json:"fairness"`
 	Starved     int     `json:"starved"` // services that got nothing
 	Wait        Waits   `json:"wait"`
+	// Kept is what a service got that no Answers concern, as a part of what it gets in a run
+	// without any, by requests served after the warm-up; the least of all such services. Nil if
+	// there are no Answers.
+	Kept *float64 `json:"kept,omitempty"`
 
 	Accounts   []AccountResult `json:"accounts"`
 	Recoveries []Recovery      `json:"recoveries,omitempty"`
@@ -275,15 +279,31 @@ func (r *run) fairness() (index float64, starved int) {
 	return round(index), starved
 }
 
+// kept compares the services that no answers concern with themselves in another run.
+func (r *run) kept(reference *run) (least *float64) {
+	for i, m := range r.members {
+		misled := slices.ContainsFunc(r.scenario.Events, func(e Event) bool { return len(e.Answers) > 0 && e.Service == m.Service.Name })
+		if n := reference.members[i].settled; n > 0 && !misled {
+			if part := float64(m.settled) / float64(n); least == nil || part < *least {
+				least = &part
+			}
+		}
+	}
+	return least
+}
+
 // regained is the part of what is allowed that has to be used again, over some seconds.
 const (
 	regained = 0.9
 	smooth   = 5
 )
 
-// recoveries gives one for each moment from which other is allowed than before: an
+// recoveries gives one for each moment from which the provider allows more or less: an
 // event's beginning, but not that of an overload or of somebody else's use, and its end.
 func (r *run) recoveries(e *Event) (all []Recovery) {
+	if e.Service != "" {
+		return nil
+	}
 	if e.Overload == 0 && e.Foreign == 0 {
 		all = append(all, Recovery{e.String(), r.recovery(e, e.At)})
 	}

@@ -1,8 +1,11 @@
 package fleet
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"net/http"
+	"slices"
 	"time"
 
 	"github.com/keybroker/keybroker/internal/provider"
@@ -27,6 +30,10 @@ type member struct {
 	number int
 	chance chance // of what it wants: the same, whatever the strategy
 	tally
+
+	idle    time.Duration // it begins no request before
+	answers []Answer      // it hears these in turn; the provider's words if there are none
+	heard   int           // how many it has heard
 }
 
 // request is one call that a member wants to make.
@@ -40,6 +47,7 @@ type request struct {
 	until   time.Duration // then it gives up
 	tries   int
 	key     *credential // of this try
+	instead *Answer     // what this try hears in the place of the provider's words; nil if nothing
 	lease   any         // the strategy's own
 	done    func()      // the worker goes on
 	sent    time.Duration
@@ -70,9 +78,27 @@ var Strategies = []struct {
 	{"minute counter", newCounter},
 }
 
-// Run runs a scenario under one strategy. The only errors are those of the context, and
-// that there is no such strategy.
+// Run runs a scenario under one strategy. If it has events with answers, it is run again
+// without them, for Result.Kept. The only errors are those of the context, and that there is
+// no such strategy.
 func Run(ctx context.Context, s *Scenario, strategy string, seed uint64) (*Result, error) {
+	r, err := runOnce(ctx, s, strategy, seed)
+	if err != nil {
+		return nil, err
+	}
+	res, truly := r.result(strategy, seed), *s
+	truly.Events = slices.DeleteFunc(slices.Clone(s.Events), func(e Event) bool { return len(e.Answers) > 0 })
+	if len(truly.Events) < len(s.Events) {
+		reference, err := runOnce(ctx, &truly, strategy, seed)
+		if err != nil {
+			return nil, err
+		}
+		res.Kept = r.kept(reference)
+	}
+	return res, nil
+}
+
+func runOnce(ctx context.Context, s *Scenario, strategy string, seed uint64) (*run, error) {
 	r := &run{scenario: s, chance: newChance(seed, 0)}
 	r.upstream = newUpstream(r)
 	for i := range s.Services {
@@ -112,7 +138,7 @@ func Run(ctx context.Context, s *Scenario, strategy string, seed uint64) (*Resul
 	if err := r.clock.run(ctx, s.Duration); err != nil {
 		return nil, err
 	}
-	return r.result(strategy, seed), nil
+	return r, nil
 }
 
 // begin has a member send requests.
@@ -134,8 +160,12 @@ func (r *run) begin(m *member) {
 	}
 }
 
-// want makes a request.
+// want makes a request, or does so when the member is no longer idle.
 func (r *run) want(m *member, done func()) {
+	if r.now < m.idle {
+		r.at(m.idle, func() { r.want(m, done) })
+		return
+	}
 	q := &request{
 		service: m, born: r.now, until: r.now + m.MaxWait, done: done,
 		input: max(1, int64(m.chance.draw(m.Input))), output: min(max(1, int64(m.chance.draw(m.Output))), m.MaxTokens),
@@ -151,8 +181,18 @@ func (r *run) reserved(q *request) provider.Amounts {
 }
 
 // counted is what its answer turns out to have used.
-func (r *run) counted(q *request) provider.Amounts {
-	return r.upstream.dialect.Count(provider.Usage{Input: q.input, Output: q.output, Reasoning: provider.Unknown, Total: provider.Unknown})
+func (r *run) counted(q *request) provider.Amounts { return r.usage(q.input, q.output) }
+
+// reported is what the answer states as used, which the service reports.
+func (r *run) reported(q *request) provider.Amounts {
+	if a := q.instead; a != nil && a.Used > 0 {
+		return r.usage(a.Used, a.Used)
+	}
+	return r.counted(q)
+}
+
+func (r *run) usage(input, output int64) provider.Amounts {
+	return r.upstream.dialect.Count(provider.Usage{Input: input, Output: output, Reasoning: provider.Unknown, Total: provider.Unknown})
 }
 
 // hop is the time that a message of a member takes.
@@ -163,8 +203,7 @@ func (r *run) send(q *request, key *credential) {
 	q.key = key
 	q.tries++
 	r.after(r.hop(q.service), func() {
-		a := r.upstream.arrive(q)
-		r.attempt(q, &a)
+		a := r.hear(q)
 		back := r.hop(q.service)
 		if a.status == 200 {
 			r.after(a.first+back, func() { r.strategy.Answered(q, &a) })
@@ -178,6 +217,35 @@ func (r *run) send(q *request, key *credential) {
 	})
 }
 
+// hear returns what the service hears. Only a call that reaches the provider is counted.
+func (r *run) hear(q *request) answer {
+	m := q.service
+	q.instead = nil
+	if n := len(m.answers); n > 0 {
+		q.instead = &m.answers[m.heard%n]
+		m.heard++
+		if q.instead.Status > 0 {
+			first := r.chance.seconds(r.scenario.Provider.Latency) / 10
+			return answer{status: q.instead.Status, first: first, signal: q.instead.read(r.upstream.dialect)}
+		}
+	}
+	a := r.upstream.arrive(q)
+	r.attempt(q, &a)
+	if a.status == http.StatusOK && q.instead != nil && q.instead.Headers != nil {
+		a.signal = q.instead.read(r.upstream.dialect)
+	}
+	return a
+}
+
+// read gives the meaning of the answer, as a dialect reads it.
+func (a *Answer) read(d *provider.Dialect) provider.Signal {
+	r := provider.Response{Status: cmp.Or(a.Status, http.StatusOK), Header: http.Header{}}
+	for name, value := range a.Headers {
+		r.Header.Set(name, value)
+	}
+	return d.Read(r)
+}
+
 // fail gives a request up.
 func (r *run) fail(q *request) {
 	q.service.failed++
@@ -187,15 +255,24 @@ func (r *run) fail(q *request) {
 
 // set has an event happen.
 func (r *run) set(e *Event) {
+	during := func(begin, end func()) {
+		r.at(e.At, begin)
+		if e.At+e.For < r.scenario.Duration {
+			r.at(e.At+e.For, end)
+		}
+	}
+	for _, m := range r.members {
+		switch {
+		case m.Service.Name != e.Service:
+		case e.Idle:
+			r.at(e.At, func() { m.idle = e.At + e.For })
+		default:
+			during(func() { m.answers = e.Answers }, func() { m.answers = nil })
+		}
+	}
 	for _, g := range r.upstream.groups {
 		if e.Group != "" && e.Group != g.name {
 			continue
-		}
-		during := func(begin, end func()) {
-			r.at(e.At, begin)
-			if e.At+e.For < r.scenario.Duration {
-				r.at(e.At+e.For, end)
-			}
 		}
 		switch {
 		case e.Overload > 0:

@@ -98,17 +98,36 @@ type Spread struct {
 	Max  float64 `yaml:"max"`
 }
 
-// Event changes the provider for a time, or for good.
+// Event changes the provider, or a kind of services, for a time or for good.
 type Event struct {
 	At  time.Duration `yaml:"at"`
 	For time.Duration `yaml:"for"` // Default: to the end
 	// Group names whom it concerns; empty: all.
 	Group string `yaml:"group"`
+	// Service names the services that Answers or Idle concern.
+	Service string `yaml:"service"`
 
 	Overload float64 `yaml:"overload"` // the part of requests that find it busy
 	Cut      float64 `yaml:"cut"`      // limits are multiplied by it
 	Foreign  float64 `yaml:"foreign"`  // somebody else uses this part of what refills
 	Revoke   int     `yaml:"revoke"`   // the nth key of the group is no longer accepted
+
+	Answers []Answer `yaml:"answers"` // each of the services hears these in turn, one a call
+	Idle    bool     `yaml:"idle"`    // the services begin no request; those that they want are begun at the end
+}
+
+// Answer is what a service hears, and reports, in the place of the provider's words. The
+// provider's refusals are passed on as they are.
+type Answer struct {
+	// Status is that of an error, 400 to 599. The call does not reach the provider. Default
+	// 0: it does.
+	Status int `yaml:"status"`
+	// Headers are all headers of the answer, as the provider's dialect reads them. Default:
+	// the provider's own, or none with a Status.
+	Headers map[string]string `yaml:"headers"`
+	// Used is stated as used: so many tokens of input, and as many of output. Default: what
+	// was used.
+	Used int64 `yaml:"used"`
 }
 
 // Expect is what a scenario is to show with the broker; see Result.Check.
@@ -120,6 +139,7 @@ type Expect struct {
 	GivenUp  *float64      `yaml:"given_up"` // at most, of requests
 	Fairness float64       `yaml:"fairness"` // at least
 	Everyone bool          `yaml:"everyone"` // is served
+	Kept     float64       `yaml:"kept"`     // at least; see Result.Kept
 	Recovery time.Duration `yaml:"recovery"` // at most, after each event's beginning and end
 }
 

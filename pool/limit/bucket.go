@@ -69,8 +69,8 @@ type counter interface {
 	// restore begins with a snapshot of a limit that may have been another one, by an
 	// owner that may have granted until a moment.
 	restore(now, until Time, s *Snapshot, limit int64)
-	// exhaust takes all of the limit for used, by grants until a moment.
-	exhaust(until Time)
+	// exhaust takes n for used, all of the limit or more, by grants until a moment.
+	exhaust(until Time, n int64)
 	// clear takes the limit for unused.
 	clear(now Time)
 	// fork returns a copy with terms of its own.
@@ -176,7 +176,7 @@ func (b *Bucket) recount(now Time, l Limit, t Terms) {
 	late := now.Add(max(0, was.delta-b.delta))
 	b.counter.restore(late, late, &s, was.limit)
 	if refills && !b.Refills() { // what has refilled counts again
-		b.counter.exhaust(late)
+		b.counter.exhaust(late, b.limit)
 	}
 	b.loosenedAt = now // no refund can tell where its charge is now
 }

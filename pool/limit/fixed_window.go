@@ -170,7 +170,7 @@ func (w *fixedWindow) restore(now, _ Time, s *Snapshot, _ int64) {
 	w.carry = max(w.carry, s.Used-s.Past)
 }
 
-func (w *fixedWindow) exhaust(until Time) { w.charge(until, max(0, w.terms.limit-w.used(until))) }
+func (w *fixedWindow) exhaust(until Time, n int64) { w.charge(until, max(0, n-w.used(until))) }
 
 func (w *fixedWindow) clear(Time) { w.count, w.carry = 0, 0 }
 

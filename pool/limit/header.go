@@ -36,39 +36,38 @@ type reading struct {
 // less than we thought takes two speakers in our own books, since room that one alone gives
 // may not exist; in the stated ones it takes one.
 //
-// It returns whether room came free.
-func (b *Bucket) Reconcile(now Time, w *provider.Window, granted Time, margin time.Duration, loosen, tighten bool, by Speaker) (freed bool) {
+// It returns how much more than our own books say is used by what the header shows, and whether
+// room came free.
+func (b *Bucket) Reconcile(now Time, w *provider.Window, granted Time, margin time.Duration, loosen, tighten bool, by Speaker) (foreign int64, freed bool) {
 	if w.Remaining < 0 {
-		return false
+		return 0, false
 	}
 	b.remember(now)
 	front := b.front()
 	b.history.drift, b.history.readAt = front.limit-min(w.Remaining, front.limit)-front.counter.used(now)-b.held, now
 	r := b.reading(w, granted, margin, loosen, by)
 	r.claims = &b.history.claims
+	foreign, freed = b.counter.reconcile(now, &r, b.history)
+	b.loosened(now, freed)
 	if b.stated == nil {
-		foreign, freed := b.counter.reconcile(now, &r, b.history)
 		if foreign > 0 && tighten {
 			s := b.fork()
 			r.tightens = true
 			s.counter.reconcile(now, &r, b.history)
 			b.history.foreign += foreign
 		}
-		b.loosened(now, freed)
-		return freed
+		return foreign, freed
 	}
-	_, freed = b.counter.reconcile(now, &r, b.history)
-	b.loosened(now, freed)
 	s := b.stated
 	r = s.reading(w, granted, margin, loosen, Speaker{by.Name, true})
 	r.tightens, r.claims = tighten, &b.history.claims
-	foreign, looser := s.counter.reconcile(now, &r, b.history)
+	beyond, looser := s.counter.reconcile(now, &r, b.history)
 	s.loosened(now, looser)
 	if tighten {
-		b.history.foreign += foreign
+		b.history.foreign += beyond
 	}
 	b.agree(now)
-	return freed || looser
+	return foreign, freed || looser
 }
 
 // loosened takes note that a header has returned room, even if less than 1.

@@ -181,8 +181,8 @@ func (w *slidingWindow) restore(now, _ Time, s *Snapshot, _ int64) {
 	w.charge(now, left)
 }
 
-func (w *slidingWindow) exhaust(until Time) {
-	n := max(w.terms.limit, w.used(until))
+func (w *slidingWindow) exhaust(until Time, n int64) {
+	n = max(n, w.used(until))
 	w.sums, w.total = [sliceCount + 1]int64{}, 0
 	w.charge(until, n)
 }

@@ -20,6 +20,6 @@ func (s *slots) load(now Time, held int64) Time                 { return loadOf(
 func (*slots) reconcile(Time, *reading, *history) (int64, bool) { return 0, false }
 func (*slots) snapshot(Time) Snapshot                           { return Snapshot{} }
 func (*slots) restore(Time, Time, *Snapshot, int64)             {}
-func (*slots) exhaust(Time)                                     {}
+func (*slots) exhaust(Time, int64)                              {}
 func (*slots) clear(Time)                                       {}
 func (s *slots) fork(t *terms) counter                          { return &slots{terms: t} }

@@ -62,12 +62,14 @@ func (b *Bucket) Restore(now, until Time, s *Snapshot, limit, ahead int64) {
 	b.counter.charge(until, ahead)
 }
 
-// Exhaust takes all of the limit for used, by grants until a moment. No refund of an older
-// lease counts afterwards: what is used is not known, and may be beside what was charged.
-func (b *Bucket) Exhaust(until Time) {
-	b.counter.exhaust(until)
+// Exhaust takes n for used, but at least all of the limit, by grants until a moment. No refund
+// of an older lease counts afterwards: what is used is not known, and may be beside what was
+// charged.
+func (b *Bucket) Exhaust(until Time, n int64) {
+	n = max(n, b.limit)
+	b.counter.exhaust(until, n)
 	if b.stated != nil {
-		b.stated.counter.exhaust(until)
+		b.stated.counter.exhaust(until, n)
 	}
 	b.loosenedAt = max(b.loosenedAt, until+1)
 }

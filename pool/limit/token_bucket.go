@@ -153,8 +153,8 @@ func (b *tokenBucket) restore(now, until Time, s *Snapshot, limit int64) {
 	b.fullAt = max(b.fullAt, until)
 }
 
-func (b *tokenBucket) exhaust(until Time) {
-	b.fullAt, b.busy = max(b.fullAt, until.Add(b.terms.window)), Longest
+func (b *tokenBucket) exhaust(until Time, n int64) {
+	b.fullAt, b.busy = max(b.fullAt, until.Add(b.cost(n))), Longest
 }
 
 func (b *tokenBucket) clear(now Time) { b.fullAt = now }

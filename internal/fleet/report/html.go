@@ -16,7 +16,7 @@ var page string
 
 var pageTemplate = template.Must(template.New("page").Funcs(template.FuncMap{
 	"percent": Percent, "seconds": Seconds, "colour": colour, "bars": bars, "lines": lines, "waits": waits, "good": good,
-	"recovered": recovered, "slug": slug, "ours": ours,
+	"recovered": recovered, "kept": kept, "slug": slug, "ours": ours,
 }).Parse(page))
 
 // HTML writes one page that needs nothing else.

@@ -21,7 +21,8 @@ func some() []report.Scenario {
 		Recoveries: []fleet.Recovery{{Event: "5m: cut", Seconds: 4}}, Missed: []string{"too little"},
 		Trail: []fleet.Point{{At: 0, Used: 0.5}, {At: 1, Used: 1}, {At: 2, Used: 9}},
 	}
-	other := &fleet.Result{Strategy: "random", Share: 1, Refused: 7, RefusedRate: 0.41, Overrun: 0.123, Recoveries: []fleet.Recovery{{Event: "5m: cut", Seconds: -1}}, Blamed: []string{"k"}}
+	kept := 0.25
+	other := &fleet.Result{Strategy: "random", Share: 1, Kept: &kept, Refused: 7, RefusedRate: 0.41, Overrun: 0.123, Recoveries: []fleet.Recovery{{Event: "5m: cut", Seconds: -1}}, Blamed: []string{"k"}}
 	return []report.Scenario{{Scenario: s, Results: []*fleet.Result{ours, other}}}
 }
 
@@ -36,6 +37,7 @@ func TestTable(t *testing.T) {
   broker, 5m: cut: what is allowed was used again after 4 s
   MISSED by broker: too little
   random, 5m: cut: what is allowed was not used again
+  random: each service that hears the provider's words kept 25.0 % at least
   random put k out of use, which was good
 `, b.String())
 }
@@ -48,7 +50,7 @@ func TestPageStandsAlone(t *testing.T) {
 	for _, never := range []string{"<script", "src=", "http", "url(", "one <b>", "NaN", "%!", "ZgotmplZ"} {
 		assert.NotContains(t, page, never)
 	}
-	for _, must := range []string{"one &lt;b&gt;", "a &amp; b", "99.8 %", "missed: too little", "polyline", "#0b6e4f"} {
+	for _, must := range []string{"one &lt;b&gt;", "a &amp; b", "99.8 %", "missed: too little", "kept 25.0 % at least", "polyline", "#0b6e4f"} {
 		assert.Contains(t, page, must)
 	}
 	plots := regexp.MustCompile(`(?s)<svg.*?</svg>`).FindAllString(page, -1)

@@ -36,6 +36,9 @@ func Table(w io.Writer, all []Scenario) error {
 			for _, x := range r.Recoveries {
 				fmt.Fprintf(w, "  %s, %s: %s\n", r.Strategy, x.Event, recovered(x.Seconds))
 			}
+			if r.Kept != nil {
+				fmt.Fprintf(w, "  %s: %s\n", r.Strategy, kept(*r.Kept))
+			}
 			for _, k := range r.Blamed {
 				fmt.Fprintf(w, "  %s put %s out of use, which was good\n", r.Strategy, k)
 			}
@@ -60,6 +63,10 @@ func Percent(x float64) string {
 
 // Seconds writes a time that somebody waited.
 func Seconds(x float64) string { return fmt.Sprintf("%.2f s", x) }
+
+func kept(part float64) string {
+	return "each service that hears the provider's words kept " + Percent(part) + " at least"
+}
 
 func recovered(s float64) string {
 	if s < 0 {
