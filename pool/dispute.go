@@ -202,6 +202,9 @@ func (dom *Domain) opens(d *dispute, ask *provider.Amounts, e eye) (at Time, byE
 		at = d.bindsUntil(v, ask)
 	default:
 		at = d.probeAt()
+		if d.verdict != open && d.ofOther(e) {
+			at = min(d.until, d.since.Add(inFlight))
+		}
 		if e != anybody { // what one sees for itself alone, it sees after the others
 			at = min(d.until, max(at, min(dom.speakers.seesForAllAt(now, e), at.Add(patience))))
 			break
@@ -214,6 +217,13 @@ func (dom *Domain) opens(d *dispute, ask *provider.Amounts, e eye) (at Time, byE
 		return max(now, at, d.probedAt.Add(patience)), true
 	}
 	return max(now, at), false
+}
+
+// ofOther reports whether all who have said so are instances of one identity, and the speaker is
+// of another. While there was nobody else they counted as several.
+func (d *dispute) ofOther(e eye) bool {
+	return len(d.voices) > 0 && d.voices[0].holder != e.holder &&
+		!slices.ContainsFunc(d.voices, func(v voice) bool { return v.holder != d.voices[0].holder })
 }
 
 // bindsUntil returns until when its own statement binds a voice.

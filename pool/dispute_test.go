@@ -291,3 +291,20 @@ func TestOneSpeakerAloneQuarantinesNoKey(t *testing.T) {
 	s.answers(honest, "honest", invalid)
 	assert.Equal(t, pool.Quarantined, s.health(0))
 }
+
+// While an identity is alone its instances count as several; to another one that comes they are one.
+func TestInstancesBindANewcomerAsOne(t *testing.T) {
+	s := disputed(t)
+	as := func(instance string) func(*pool.Ask) { return func(a *pool.Ask) { a.Instance = instance } }
+	var out []pool.Grant
+	for _, i := range []string{"i0", "i1", "i2"} {
+		out = append(out, s.lease("crowd", as(i)))
+	}
+	for _, g := range out {
+		s.answers(g, "crowd", unpaid)
+	}
+	s.now = 2 * sec
+	s.refused("crowd", as("i3"))
+	s.well("newcomer")
+	s.leases("newcomer", 100)
+}

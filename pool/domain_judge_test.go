@@ -248,7 +248,7 @@ func (a *domainAccount) judge(moment pool.Time, late bool) {
 				account = fresh(was, arrivals[:i])
 			case y.use == nil && was.Amount > 0:
 				account.SetLimit(time.Duration(y.at), was.Amount)
-			case y.use != nil && account != nil:
+			case y.use != nil && account != nil && (was.Amount > 0 || !a.changed(a.first(y.epoch), len(a.stretches)-1)):
 				through(account, y.at, y.use.n)
 			}
 		}
@@ -280,7 +280,7 @@ func (a *domainAccount) judge(moment pool.Time, late bool) {
 		case a.since(epoch) > x.epoch:
 			// It was granted before the limit was configured, which then was taken for used
 			// up: it counts as far as it fits the limit that was configured then.
-			if !a.changed(a.since(epoch), epoch) {
+			if !a.changed(a.first(x.epoch), epoch) {
 				through(account, x.at, x.use.n)
 			}
 		case a.changed(x.epoch, epoch):
@@ -296,11 +296,18 @@ func (a *domainAccount) judge(moment pool.Time, late bool) {
 // of what was granted before counts, and need not fit.
 func (a *domainAccount) changed(granted, now int) bool {
 	for i := granted + 1; i <= now; i++ {
-		if a.stretches[i].limit.Amount != a.stretches[granted].limit.Amount {
+		if n := a.stretches[i].limit.Amount; n > 0 && n != a.stretches[granted].limit.Amount {
 			return true
 		}
 	}
 	return false
+}
+
+// first is the first epoch after another in which there is the limit.
+func (a *domainAccount) first(after int) int {
+	for after++; a.stretches[after].limit.Amount == 0; after++ {
+	}
+	return after
 }
 
 // since is the epoch since which there has been the limit.

@@ -324,7 +324,7 @@ type debt struct {
 // maxDebtors bounds the holders whose debts a bucket remembers.
 const maxDebtors = 64
 
-// debtOf returns the debt of a holder, of which a window's time pays off a limit.
+// debtOf returns the debt of a holder, of which a window pays off what is tolerated.
 func (b *bucket) debtOf(now Time, holder string) *debt {
 	d := b.debts[holder]
 	if d == nil {
@@ -334,7 +334,7 @@ func (b *bucket) debtOf(now Time, holder string) *debt {
 		d = &debt{at: now}
 		b.debts[holder] = d
 	}
-	d.amount = max(0, d.amount-limit.MulDiv(b.OwnLimit(), int64(now.Sub(d.at)), int64(b.Window())))
+	d.amount = max(0, d.amount-limit.MulDiv(b.OwnLimit()/owed, int64(now.Sub(d.at)), int64(b.Window())))
 	d.at = now
 	return d
 }

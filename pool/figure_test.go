@@ -390,3 +390,72 @@ func TestRestoreBeginsCarefully(t *testing.T) {
 	s.Restore(s.now, "", "a")
 	assert.Equal(t, before, s.granted("h"))
 }
+
+// An answer with room in it does not agree that much more is used, however old its lease is.
+func TestAnOldHeaderAgreesWithNothing(t *testing.T) {
+	s := begin(t, setup{Keys: one(append(rpm(plenty), daily(1000, provider.Refilling)))})
+	liar := s.lease("liar")
+	var old []pool.Grant
+	for _, h := range []string{"h0", "h1", "h2"} {
+		old = append(old, s.lease(h))
+	}
+	for range 500 {
+		s.lease("h0") // so that the statement is possible
+	}
+	s.now = sec
+	s.ends(liar, "liar", statesDaily(1000, 0), unknown)
+	s.refused("h0")
+	for i, h := range []string{"h0", "h1", "h2"} {
+		s.ends(old[i], h, statesDaily(1000, 990), unknown)
+	}
+	s.now += 3 * sec
+	s.ends(s.lease("h0"), "h0", fine, unknown) // a probe, which contradicts at once
+	s.leases("h1", 100)
+}
+
+// Of what a holder owes others only bear an eighth of the limit in a window.
+func TestDebtIsToleratedOnceAWindow(t *testing.T) {
+	s := begin(t, setup{Dialect: dialect(t, "openai"), Keys: one([]pool.Limit{
+		limits(plenty, 0, 0)[0], {Dimension: provider.Tokens, Window: time.Minute, Amount: 8000, Kind: provider.Refilling},
+	})})
+	s.lease("honest", bothTokens(1))
+	huge := unknown
+	huge[provider.Tokens] = 1e15
+	got := 0
+	for ; s.now < 5*minute; s.now += sec {
+		if g, err := s.Acquire(s.now, ask("liar", bothTokens(1))); err == nil {
+			s.ends(g, "liar", fine, huge)
+		}
+		for {
+			g, err := s.Acquire(s.now, ask("honest", bothTokens(50)))
+			if err != nil {
+				break
+			}
+			s.ends(g, "honest", fine, unknown)
+			if s.now >= 2*minute {
+				got += 100
+			}
+		}
+	}
+	assert.GreaterOrEqual(t, got, 3*8000*8/10)
+}
+
+// That one passed more than all have seen shows little: our books may be coarser.
+func TestOneProbeEndsNoConfirmedLimit(t *testing.T) {
+	s := begin(t, setup{Keys: one(nil)})
+	for _, h := range []string{"h0", "h1", "h2"} {
+		s.ends(s.lease(h), h, statesDaily(160, 160), unknown)
+	}
+	for range 200 {
+		if g, err := s.Acquire(s.now, ask("h0")); err == nil {
+			s.ends(g, "h0", fine, unknown)
+		}
+	}
+	s.refused("h0")
+	s.now = 31 * sec
+	g := s.lease("fourth")
+	s.refused("fifth")
+	s.ends(g, "fourth", fine, unknown)
+	s.leases("fifth", 1) // the next
+	s.refused("fourth")
+}

@@ -52,6 +52,9 @@ func (dom *Domain) reserve(now Time, ch *choice, w *Waiter, had []reservation, f
 			return
 		}
 		f := s.fit(a)
+		if a.disputable() && s.dom.fit(a, &s.ask, anybody).at < f.at { // what keeps it out alone is nothing that others wait for
+			return
+		}
 		if f.at < best.until || f.byEvent && best.account == nil {
 			best.account, best.key, best.until = a, f.key, f.at
 		}

@@ -280,3 +280,18 @@ func TestNewcomersDoNotStarveWhoReturns(t *testing.T) {
 		})
 	}
 }
+
+// Who is first in line, and is kept out by what it has said itself, keeps nothing free.
+func TestTheBoundReserveNothing(t *testing.T) {
+	s := begin(t, setup{Keys: one(rpm(60))})
+	s.answers(s.lease("bound"), "bound", limited(10*time.Second))
+	s.now = sec
+	s.well("honest") // which contradicts
+	s.now = 8600 * sec / 1000
+	s.takes("honest")
+	s.now = 9700 * sec / 1000
+	s.waits("bound")
+	s.waits("honest")
+	holders, _ := s.serves()
+	assert.Equal(t, []string{"honest"}, holders)
+}

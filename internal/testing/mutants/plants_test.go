@@ -227,8 +227,8 @@ var plants = []plant{
 	{
 		name: "many probes at a time", rule: "one probes at a time",
 		file: "dispute.go", test: "TestOthersSeeForThemselves", says: "An error is expected but got nil",
-		old: "\tif d.probe != 0 {\n",
-		new: "\tif false {\n",
+		old: "\tif d.probe != 0 {\n\t\treturn max(now, at, d.probedAt.Add(patience)), true",
+		new: "\tif false {\n\t\treturn max(now, at, d.probedAt.Add(patience)), true",
 	},
 	{
 		name: "a contradicted statement keeps others out", rule: "with a good answer to a probe others return",
@@ -461,14 +461,14 @@ var plants = []plant{
 	{
 		name: "full after a crash", rule: "after a crash, short windows are empty",
 		file: "recover.go", test: forgotten,
-		old: "b.Exhaust(x.until)",
+		old: "b.Exhaust(x.until, 0)",
 		new: "_ = b",
 	},
 	{
 		name: "empty without the overlap", rule: "they are empty as of when nobody else grants any more",
 		file: "recover.go", test: "TestShortWindowsAreEmptyAfterACrash", says: "the other's time",
-		old: "b.Exhaust(x.until)",
-		new: "b.Exhaust(x.now)",
+		old: "b.Exhaust(x.until, 0)",
+		new: "b.Exhaust(x.now, 0)",
 	},
 	{
 		name: "restored without what is ahead", rule: "recovery starts at the mark",
@@ -629,7 +629,7 @@ var plants = []plant{
 	{
 		name: "a new limit starts unused", rule: "of a new limit nobody knows what is used",
 		file: "reconfigure_classes.go", test: "TestOfANewLimitNothingIsLeft", says: "An error is expected but got nil",
-		old: "\t\tc.exhaust(g, b)\n\t\tout = append(out, b)",
+		old: "\t\tc.exhaust(g, b, nil)\n\t\tout = append(out, b)",
 		new: "\t\tout = append(out, b)",
 	},
 	{
@@ -799,5 +799,53 @@ var plants = []plant{
 		file: "dispute.go", test: "TestOneStatementBindsAtOnce", says: "all keys exhausted",
 		old: "return min(d.until, d.since.Add(readSoon))",
 		new: "return d.until",
+	},
+	{
+		name: "the bound reserve", rule: "what keeps one out alone is nothing that others wait for",
+		file: "reservation.go", test: "TestTheBoundReserveNothing", says: "Not equal",
+		old: "a.disputable() && s.dom.fit(a, &s.ask, anybody).at < f.at",
+		new: "false",
+	},
+	{
+		name: "an old header agrees", rule: "a header agrees with what it shows itself",
+		file: "learn.go", test: "TestAnOldHeaderAgreesWithNothing", says: "all keys exhausted",
+		old: "case much && shown > 0:",
+		new: "case much:",
+	},
+	{
+		name: "debt without end", rule: "a window pays off what is tolerated",
+		file: "figure.go", test: "TestDebtIsToleratedOnceAWindow", says: "is not greater than or equal to",
+		old: "limit.MulDiv(b.OwnLimit()/owed, int64(now.Sub(d.at))",
+		new: "limit.MulDiv(b.OwnLimit(), int64(now.Sub(d.at))",
+	},
+	{
+		name: "one probe ends a confirmed limit", rule: "a confirmed figure falls after many probes in a row",
+		file: "figure.go", test: "TestOneProbeEndsNoConfirmedLimit", says: "An error is expected but got nil",
+		old: "d.passed <= b.Limit()/indeed",
+		new: "false",
+	},
+	{
+		name: "instances outvote a newcomer", rule: "instances of one identity bind no other as several",
+		file: "dispute.go", test: "TestInstancesBindANewcomerAsOne", says: "all keys exhausted",
+		old: "d.verdict != open && d.ofOther(e)",
+		new: "false",
+	},
+	{
+		name: "a day is a day", rule: "a wait longer than its window is tried after the window",
+		file: "dispute.go", test: "TestAWaitLongerThanTheWindowIsTried", says: "all keys exhausted",
+		old: "if t.at > 0 && (ask == nil",
+		new: "if false && (ask == nil",
+	},
+	{
+		name: "an ask as large tries", rule: "it is tried by an ask for less",
+		file: "dispute.go", test: "TestAWaitLongerThanTheWindowIsTried", says: "An error is expected but got nil",
+		old: "ask[t.in] < t.below",
+		new: "ask[t.in] <= t.below",
+	},
+	{
+		name: "late leases are forgotten", rule: "leases of the configuration before the last may still be on their way",
+		file: "reconfigure.go", test: "TestLeasesOfTheConfigurationBeforeLastCount", says: "An error is expected but got nil",
+		old: "c.late = max(dom.late, now.Add(max(0, delta-dom.delta)))",
+		new: "c.late = now.Add(max(0, delta-dom.delta))",
 	},
 }
