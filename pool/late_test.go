@@ -136,9 +136,9 @@ func TestCutIsNotUndoneByOlderAnswers(t *testing.T) {
 
 func TestRaiseTakesTwoHoldersIfThereAre(t *testing.T) {
 	s := begin(t, setup{Keys: one(nil)})
-	a, b, c := s.lease("honest"), s.lease("liar"), s.lease("liar")
-	s.answers(a, "honest", states(provider.Requests, 10, 9))
+	s.answers(s.lease("honest"), "honest", states(provider.Requests, 10, 9))
 	s.now = minute
+	b, c := s.lease("liar"), s.lease("liar") // leases of before the statement raise nothing
 	s.answers(b, "liar", states(provider.Requests, 1000, 998))
 	s.answers(c, "liar", states(provider.Requests, 1000, 998))
 	assert.EqualValues(t, 10, s.requests().Limit, "the other has not said so")

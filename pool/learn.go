@@ -47,7 +47,7 @@ func (dom *Domain) learn(now Time, l *lease, s *provider.Signal) (known []stated
 	if r := s.Refused; r != nil && r.Limit > 0 && r.Length > 0 && r.Dimension < provider.NumDimensions {
 		w := &provider.Window{
 			Dimension: r.Dimension, Name: r.Name, Length: r.Length, Kind: dom.cfg.Dialect.Kind,
-			Limit: r.Limit, Remaining: provider.Unknown, Rounding: 1,
+			Limit: r.Limit, Remaining: provider.Unknown, Rounding: 1, Reset: provider.Unknown,
 		}
 		if r.Used >= 0 {
 			w.Remaining = max(0, r.Limit-r.Used)

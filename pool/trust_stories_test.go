@@ -167,3 +167,19 @@ func TestAnInventedLimitCutsNoReservation(t *testing.T) {
 	}
 	assert.LessOrEqual(t, asked, int64(150), "in half a minute, of 100 a minute")
 }
+
+// A refusal that names a limit says nothing of when its window ends.
+func TestARefusalStatesNoReset(t *testing.T) {
+	s := begin(t, setup{Dialect: dialect(t, "github"), Keys: one(five(time.Minute, provider.Fixed, 60*sec))})
+	s.now = 50 * sec
+	first := s.lease("one")
+	second := s.lease("two")
+	taken := 2 + s.takes("third")
+	named := limited(0)
+	named.Refused = &provider.Refusal{Dimension: provider.Requests, Length: time.Minute, Limit: 5, Used: 5, Requested: provider.Unknown}
+	s.now = 59 * sec
+	s.answers(first, "one", named)
+	s.answers(second, "two", named)
+	s.now = 60*sec + sec/2 // which is before it has certainly ended
+	assert.LessOrEqual(t, taken+s.takes("third"), 5)
+}

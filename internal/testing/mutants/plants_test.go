@@ -848,4 +848,16 @@ var plants = []plant{
 		old: "c.late = max(dom.late, now.Add(max(0, delta-dom.delta)))",
 		new: "c.late = now.Add(max(0, delta-dom.delta))",
 	},
+	{
+		name: "one raises a limit", rule: "what loosens takes two holders",
+		file: "figure.go", test: "TestRaiseTakesTwoHoldersIfThereAre", says: "the other has not said so",
+		old: "r.lease == l.id || r.holder == holder && !dom.sole(now, holder, b.Window())",
+		new: "r.lease == l.id",
+	},
+	{
+		name: "a refusal states a reset", rule: "a refusal that names a limit says nothing of its window's end",
+		file: "learn.go", test: "TestARefusalStatesNoReset", says: "is not less than or equal to",
+		old: "Rounding: 1, Reset: provider.Unknown,",
+		new: "Rounding: 1,",
+	},
 }
