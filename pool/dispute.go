@@ -142,9 +142,10 @@ func (d *dispute) allBack(now Time) bool {
 	return d.returnAt > 0 && now >= d.returnAt.Add(slowSeconds*time.Second)
 }
 
-// gone reports whether nothing is left of the dispute.
+// gone reports whether nothing is left of the dispute. How long a speaker had to wait last is
+// remembered for as long again, so that whoever is always refused waits longer each time.
 func (d *dispute) gone(now Time) bool {
-	return (d.private || d.allBack(now)) && !slices.ContainsFunc(d.voices, func(v voice) bool { return v.until > now })
+	return (d.private || d.allBack(now)) && !slices.ContainsFunc(d.voices, func(v voice) bool { return v.until.Add(v.backoff) > now })
 }
 
 // concerns reports whether an ask has to wait for the dispute.
@@ -352,7 +353,11 @@ func (dom *Domain) say(now Time, d *dispute, l *lease, s *provider.Signal, news,
 		v.counts = dom.speakers.credible(now, dom.speaker(now, e)) && (!others || dom.speakers.trustLeft(now, dom.speaker(now, e)) >= leastTrust)
 	}
 	if news || l.granted >= v.said {
-		v.backoff = d.kind.longer(v.backoff)
+		last := v.backoff
+		v.backoff = d.kind.longer(last)
+		if d.private { // others have good answers, and its refusals cost them requests
+			v.backoff = max(v.backoff, min(2*last, time.Minute))
+		}
 	}
 	if news {
 		agreed := slices.ContainsFunc(d.voices, func(o voice) bool { return o.counts && o.eye != e }) || !others

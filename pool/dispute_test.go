@@ -308,3 +308,19 @@ func TestInstancesBindANewcomerAsOne(t *testing.T) {
 	s.well("newcomer")
 	s.leases("newcomer", 100)
 }
+
+// Its refusals cost the others requests, though they have good answers all the time.
+func TestWhoIsAlwaysRefusedWaitsLonger(t *testing.T) {
+	s := disputed(t)
+	refusals := 0
+	for ; s.now < 10*minute; s.now += sec {
+		s.well("honest")
+		for range 3 {
+			if g, err := s.Acquire(s.now, ask("gateway")); err == nil {
+				s.ends(g, "gateway", limited(0), unknown)
+				refusals++
+			}
+		}
+	}
+	assert.LessOrEqual(t, refusals, 60)
+}

@@ -339,12 +339,6 @@ var plants = []plant{
 		new: "\t\t\t_ = w\n",
 	},
 	{
-		name: "instances agree with each other", rule: "instances are one speaker while other identities are about",
-		file: "dispute.go", test: "TestInstancesAreOneVoice", says: "all keys exhausted",
-		old: "d.voices[i].instance != \"\" && dom.alone(dom.now, e.holder) {",
-		new: "d.voices[i].instance != \"\" {",
-	},
-	{
 		name: "instances never see for themselves", rule: "instances of a sole identity are several speakers",
 		file: "dispute.go", test: "TestInstancesOfASoleIdentitySeeForThemselves", says: "all keys exhausted",
 		old: "d.voices[i].instance != \"\" && dom.alone(dom.now, e.holder) {",
@@ -859,5 +853,11 @@ var plants = []plant{
 		file: "learn.go", test: "TestARefusalStatesNoReset", says: "is not less than or equal to",
 		old: "Rounding: 1, Reset: provider.Unknown,",
 		new: "Rounding: 1,",
+	},
+	{
+		name: "who is always refused never waits", rule: "a guessed wait grows for the speaker that is refused",
+		file: "dispute.go", test: "TestWhoIsAlwaysRefusedWaitsLonger", says: "is not less than or equal to",
+		old: "v.until.Add(v.backoff) > now",
+		new: "v.until > now",
 	},
 }
