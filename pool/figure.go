@@ -220,7 +220,14 @@ func (dom *Domain) limitStated(now Time, a *account, b *bucket, stated int64, l 
 		b.raise = nil
 		return true
 	case b.word != nil && b.word.verdict != confirmed && stated == b.OwnLimit():
-		return dom.contradicts(now, a, b, &b.word, l)
+		dom.answered(now, b.word, l)
+		if b.word.returnAt == 0 && !b.word.gone(now) {
+			return false
+		}
+		b.word, b.raise = nil, nil
+		b.StateLimit(now, stated) // it may have been lower until now, and then less has refilled
+		dom.noteLimits(a)
+		return true
 	case b.word != nil && l.granted < b.word.since, b.origin != nil && l.granted < b.origin.since:
 		return false
 	}

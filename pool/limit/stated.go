@@ -53,7 +53,7 @@ func (b *Bucket) Excess(now Time) (used int64, lower bool) {
 		return 0, false
 	}
 	used, lower = max(0, s.used(now)-b.used(now)), s.limit != b.limit
-	if used == 0 && !lower {
+	if used == 0 && !lower && s.counter.unusedAt(now) <= b.counter.unusedAt(now) { // amounts are rounded, moments are not
 		b.stated = nil
 	}
 	return used, lower
