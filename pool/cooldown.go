@@ -74,9 +74,7 @@ func (dom *Domain) coolingAnswered(now Time, c *cooldown, l *lease) (opened bool
 	for _, d := range c.disputes {
 		opened = dom.answered(now, d, l) || opened
 	}
-	if opened {
-		c.disputes = slices.DeleteFunc(c.disputes, func(d *dispute) bool { return d.gone(now) })
-	}
+	c.disputes = slices.DeleteFunc(c.disputes, func(d *dispute) bool { return d.gone(now) })
 	return opened
 }
 

@@ -324,3 +324,16 @@ func TestWhoIsAlwaysRefusedWaitsLonger(t *testing.T) {
 	}
 	assert.LessOrEqual(t, refusals, 60)
 }
+
+// What is left of a dispute when its speaker never comes back ends with its time: others may have
+// leases for several requests again.
+func TestADisputeOfOneWhoIsGoneEnds(t *testing.T) {
+	s := disputed(t)
+	s.answers(s.lease("gone"), "gone", limited(time.Minute))
+	s.now = sec
+	s.well("honest")
+	s.now = 10 * minute
+	s.well("honest")
+	g := s.lease("honest", func(a *pool.Ask) { a.Count = 10 })
+	assert.Equal(t, 10, g.Count)
+}
