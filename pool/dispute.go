@@ -392,6 +392,9 @@ func (d *dispute) describe(now Time, l *lease, s *provider.Signal, fresh bool) {
 		d.since, d.class, d.only, d.size, d.guessed, d.operator = now, s.Class, only, size, true, false
 		d.free, d.lateGap = nil, 0
 	}
+	if fresh {
+		d.trial = trial{}
+	}
 	if d.only != only {
 		d.only = provider.NumDimensions
 	}
@@ -439,6 +442,7 @@ func (t *trial) after(now Time, l *lease, s *provider.Signal) {
 	if s.Class != provider.RateLimited || window == 0 || s.Wait <= window {
 		return
 	}
+	last := *t
 	t.gap = min(max(window, 2*t.gap), s.Wait)
 	t.at = now.Add(t.gap)
 	t.in, t.below = provider.Requests, 0
@@ -446,6 +450,9 @@ func (t *trial) after(now Time, l *lease, s *provider.Signal) {
 		if d := provider.Dimension(d); d != provider.Concurrency && n > t.below && (s.Refused == nil || s.Refused.Dimension >= provider.NumDimensions || s.Refused.Dimension == d) {
 			t.in, t.below = d, n
 		}
+	}
+	if last.at > 0 && last.in == t.in {
+		t.below = min(t.below, last.below) // less than the least
 	}
 }
 

@@ -142,6 +142,13 @@ func TestAWaitLongerThanTheWindowIsTried(t *testing.T) {
 	s.lease("alone", large)
 
 	s = begin(t, setup{Keys: one(limits(plenty, plenty, plenty))})
+	little, much := s.lease("alone", small), s.lease("alone", large)
+	s.answers(little, "alone", limited(day))
+	s.answers(much, "alone", limited(day))
+	s.now = 2 * minute
+	s.refused("alone", small) // as much as the least that was refused
+
+	s = begin(t, setup{Keys: one(limits(plenty, plenty, plenty))})
 	s.ends(s.lease("alone", large), "alone", limited(time.Minute), unknown)
 	s.now = minute - 1
 	s.refused("alone", small) // that may be true
