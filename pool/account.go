@@ -117,7 +117,8 @@ func (a *account) remove(b *bucket) {
 }
 
 // knows reports whether a limit is known that speaks for a dimension: any that the
-// provider has stated, to more than one holder or the sole one, or a configured one by the minute or for calls at one time.
+// provider has stated to more than one holder or to the sole one, or a configured one by the
+// minute or for calls at one time.
 func (a *account) knows(d provider.Dimension) bool {
 	return slices.ContainsFunc(a.buckets, func(b *bucket) bool {
 		return b.Dimension() == d && b.known() && (b.Ceiling() == 0 || b.Window() <= time.Minute)

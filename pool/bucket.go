@@ -22,7 +22,8 @@ type LimitState = limit.Status
 // bucket is the books of one limit, together with what single holders have said of it
 // and nobody else has confirmed.
 type bucket struct {
-	origin *dispute // about whether there is such a limit; nil if that is known. Every grant looks at it, so it comes first.
+	// Every grant looks at these, so they come first.
+	origin *dispute // about whether there is such a limit; nil if that is known
 	word   *dispute // about the stated books; nil if they bind all, or there are none
 
 	limit.Bucket

@@ -77,12 +77,16 @@ func (dom *Domain) adds(now Time, a *account, b *bucket, of **dispute, l *lease)
 	}
 }
 
+// overturned takes in an answer that contradicts a dispute. It returns whether that ends it.
+func (dom *Domain) overturned(now Time, d *dispute, l *lease) bool {
+	dom.answered(now, d, l)
+	return d.returnAt > 0 || d.gone(now)
+}
+
 // contradicts takes note that a holder has seen that it is not as a dispute about a bucket
 // says. It returns whether that is gone.
 func (dom *Domain) contradicts(now Time, a *account, b *bucket, of **dispute, l *lease) (gone bool) {
-	d := *of
-	dom.answered(now, d, l)
-	if d.returnAt == 0 && !d.gone(now) {
+	if !dom.overturned(now, *of, l) {
 		return false
 	}
 	a.drop(b, of)
@@ -220,8 +224,7 @@ func (dom *Domain) limitStated(now Time, a *account, b *bucket, stated int64, l 
 		b.raise = nil
 		return true
 	case b.word != nil && b.word.verdict != confirmed && stated == b.OwnLimit():
-		dom.answered(now, b.word, l)
-		if b.word.returnAt == 0 && !b.word.gone(now) {
+		if !dom.overturned(now, b.word, l) {
 			return false
 		}
 		b.word, b.raise = nil, nil

@@ -55,7 +55,7 @@ func (f *fit) within(now Time, b *bucket, ask *provider.Amounts) {
 }
 
 // withinDisputed takes in a bucket of which something is disputed: what is, binds an ask only
-// until its speaker may probe.
+// until the one who asks may probe.
 func (dom *Domain) withinDisputed(f *fit, b *bucket, ask *provider.Amounts, e eye) {
 	d, now := b.Dimension(), dom.now
 	n := ask[d]
